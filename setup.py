@@ -1,0 +1,39 @@
+"""
+How msgbus is packaged.
+"""
+
+import re
+from pathlib import Path
+
+from setuptools import setup
+
+HERE = Path(__file__).parent
+VERSION = re.search(r'__version__ = "(.+)"', (HERE / "msgbus/__init__.py").read_text())[1]
+
+TEST = ["pytest", "pytest-twisted", "hypothesis"]
+
+setup(
+    name="msgbus",
+    version=VERSION,
+    description="An HTTP message bus that anyone can use with curl",
+    long_description=(HERE / "README.md").read_text(),
+    long_description_content_type="text/markdown",
+    license="MIT",
+    license_files=["LICENSE"],
+    classifiers=[
+        "Framework :: Twisted",
+        "Operating System :: POSIX :: Linux",
+        "Programming Language :: Python :: 3",
+        "Topic :: Internet :: WWW/HTTP :: HTTP Servers",
+    ],
+    packages=["msgbus", "twisted.plugins"],
+    package_data={"msgbus": ["py.typed"]},
+    python_requires=">=3.11",
+    # The extra brings pyopenssl and service-identity.
+    install_requires=["twisted[tls]>=26.10"],
+    extras_require={
+        "test": TEST,
+        "dev": [*TEST, "mypy", "mypy-zope", "ruff", "build"],
+    },
+    zip_safe=False,
+)
