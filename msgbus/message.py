@@ -1,0 +1,126 @@
+"""
+What is published and delivered: an immutable message, and the rules for its
+channel, type and sender.
+
+No I/O and no clock.  How a message becomes bytes is `multipart`'s business,
+who gets it `bus`'s.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+__all__ = ["Message", "Invalid", "check_name"]
+
+MAX_NAME_BYTES = 1024
+MAX_SEGMENTS = 32
+MAX_FIELD_BYTES = 1000
+
+# C0, DEL and C1: what Unicode calls "Cc".
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+
+# RFC 9110, sections 5.6.2 and 8.3.1.  What follows the subtype is kept as it
+# came, so only its beginning is looked at.
+_TCHARS = r"[A-Za-z0-9!#$%&'*+.^_`|~-]+"
+_TYPE = re.compile(rf"{_TCHARS}/{_TCHARS}(?= *(?:;|\Z))")
+
+
+class Invalid(ValueError):
+    """
+    A message, name or pattern that cannot be.  The text is one sentence that
+    says what is wrong and is fit to be shown to whoever sent it.
+    """
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """
+    One message.  Making one checks it, so every message that exists can be
+    sent to every subscriber without harm to its neighbours.
+
+    Attributes:
+        channel: The full name that it was published to, without the bus's
+            prefix; see `check_name`.  The name of a folder is allowed, and
+            the empty name is the root.
+        body: Any bytes, none too.
+        content_type: `type/subtype` and whatever parameters the publisher
+            gave, unchanged; at most 1,000 bytes of UTF-8.
+        sender: The name that the publisher gave, at most 1,000 bytes of
+            UTF-8, or the empty string if it gave none.
+
+    Raises:
+        Invalid: A field holds what it cannot.
+    """
+
+    channel: str
+    body: bytes
+    content_type: str = "application/octet-stream"
+    sender: str = ""
+
+    def __post_init__(self) -> None:
+        check_name(self.channel)
+        # A bytearray could change under the bus's hands.
+        if not isinstance(self.body, bytes):
+            raise Invalid(f"A body is bytes, not {type(self.body).__name__}.")
+        _check_field("content type", self.content_type)
+        if not _TYPE.match(self.content_type):
+            raise Invalid(
+                f"The content type {self.content_type!r} does not begin with"
+                " type/subtype, such as text/plain."
+            )
+        _check_field("sender", self.sender)
+        # A header's value loses its outer white space on the way.
+        if self.sender != self.sender.strip():
+            raise Invalid(f"The sender {self.sender!r} begins or ends with a space.")
+
+
+def check_name(name: str) -> None:
+    """
+    Check the name of a channel or folder.
+
+    Args:
+        name: Segments joined by slashes; one that ends in a slash is a
+            folder, and the empty name is the root, the folder of all.  At
+            most 1,024 bytes of UTF-8 and 32 segments.
+
+    Raises:
+        Invalid: It is too long or too deep, or a segment is empty, begins
+            with a dot, or holds a control character or a backslash.
+    """
+    if not isinstance(name, str):
+        raise Invalid(f"A channel's name is a string, not {type(name).__name__}.")
+    if len(name) > MAX_NAME_BYTES or len(_utf8("name", name)) > MAX_NAME_BYTES:
+        raise Invalid(f"The name is longer than {MAX_NAME_BYTES} bytes.")
+    if not name:
+        return
+    if _CONTROL.search(name) or "\\" in name:
+        raise Invalid(f"The name {name!r} holds a control character or a backslash.")
+    segments = name.removesuffix("/").split("/")
+    if len(segments) > MAX_SEGMENTS:
+        raise Invalid(f"The name has more than {MAX_SEGMENTS} segments.")
+    for segment in segments:
+        if not segment:
+            raise Invalid(f"The name {name!r} has an empty segment.")
+        # Reserved for what the server itself serves; covers "." and "..".
+        if segment.startswith("."):
+            raise Invalid(f"The segment {segment!r} begins with a dot.")
+
+
+def _check_field(what: str, value: str) -> None:
+    """
+    Refuse what cannot be the value of a header line.
+    """
+    if not isinstance(value, str):
+        raise Invalid(f"A {what} is a string, not {type(value).__name__}.")
+    if _CONTROL.search(value):
+        raise Invalid(f"The {what} {value[:100]!r} holds a control character.")
+    if len(value) > MAX_FIELD_BYTES or len(_utf8(what, value)) > MAX_FIELD_BYTES:
+        raise Invalid(f"The {what} is longer than {MAX_FIELD_BYTES} bytes.")
+
+
+def _utf8(what: str, value: str) -> bytes:
+    try:
+        return value.encode("utf-8")
+    except UnicodeEncodeError:
+        raise Invalid(f"The {what} {value[:100]!r} cannot be UTF-8.") from None

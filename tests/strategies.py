@@ -1,0 +1,46 @@
+"""
+What hypothesis draws in more than one test module.
+"""
+
+from hypothesis import strategies as st
+
+from msgbus.message import Invalid, Message, check_name
+
+
+def is_name(text):
+    """
+    Can this be the name of a channel or folder?
+    """
+    try:
+        check_name(text)
+    except Invalid:
+        return False
+    return True
+
+
+# Surrogates are no characters; controls are refused, so few draws hold one.
+characters = st.characters(exclude_categories=("Cs", "Cc"))
+segments = st.text(characters, min_size=1, max_size=8).filter(is_name)
+names = (
+    st.lists(segments, max_size=4)
+    .flatmap(lambda parts: st.sampled_from(["/".join(parts), "/".join([*parts, ""])]))
+    .filter(is_name)
+)
+types = st.sampled_from(
+    ["text/plain", "image/svg+xml", "Text/HTML; charset=utf-8", "a/b;c=ä"]
+)
+senders = st.text(characters, max_size=8).map(str.strip)
+
+
+def messages():
+    """
+    Any message.
+    """
+    return st.builds(Message, names, st.binary(max_size=100), types, senders)
+
+
+def splits(data):
+    """
+    Places at which these bytes may be cut.
+    """
+    return st.lists(st.integers(0, len(data)), max_size=20)

@@ -1,0 +1,218 @@
+"""
+Tests for `msgbus.match`.
+"""
+
+import time
+from fnmatch import fnmatchcase
+
+from hypothesis import given
+from hypothesis import strategies as st
+from twisted.trial.unittest import SynchronousTestCase
+
+from msgbus.match import Filter, Pattern
+from msgbus.message import Invalid, Message
+
+
+def simple_match(glob, text):
+    """
+    The same by trying every way to share the text out.
+    """
+    if not glob:
+        return not text
+    if glob[0] == "*":
+        return any(simple_match(glob[1:], text[i:]) for i in range(len(text) + 1))
+    return bool(text) and glob[0] in ("?", text[0]) and simple_match(glob[1:], text[1:])
+
+
+class PatternTests(SynchronousTestCase):
+    """
+    Lists of globs.
+    """
+
+    def assert_matches(self, pattern, *texts):
+        for text in texts:
+            self.assertTrue(Pattern(pattern).matches(text), (pattern, text))
+
+    def assert_fails(self, pattern, *texts):
+        for text in texts:
+            self.assertFalse(Pattern(pattern).matches(text), (pattern, text))
+
+    def test_globs(self):
+        """
+        A star is any run, a question mark any one, and all else itself.
+        """
+        self.assert_matches("text/*", "text/", "text/plain", "text/a/b\n")
+        self.assert_matches("a?c", "abc", "a/c", "a\nc", "a?c")
+        self.assert_matches("a*b*c", "abc", "aXbYc", "abcbc")
+        self.assert_matches("[ab].(c)$", "[ab].(c)$")
+        self.assert_fails("a?c", "ac", "abbc", "Abc")
+        self.assert_fails("ab*ba", "aba")
+        self.assert_fails("[ab]", "a")
+        self.assert_fails("a", "a\n", "xa", "")
+
+    def test_list(self):
+        """
+        A list matches when one of its globs does.
+        """
+        self.assert_matches("a*,b", "ab", "b")
+        self.assert_fails("a*,b", "bb", "c", "")
+
+    def test_negation(self):
+        """
+        A negated glob takes out what it matches, wherever it stands; with
+        negated ones only, all the rest matches.
+        """
+        self.assert_matches("!b", "a", "", "!b")
+        self.assert_fails("!b", "b")
+        self.assert_matches("!ab,a*", "a", "abc")
+        self.assert_fails("!ab,a*", "ab", "b")
+        self.assert_fails("a*,!ab", "ab")
+        self.assert_fails("!*", "a", "")
+
+    def test_empty(self):
+        """
+        An empty list matches all; so does a star, and neither is a filter.
+        """
+        for pattern in ("", ",", ",,", "*", "**,a"):
+            self.assert_matches(pattern, "", "a")
+            self.assertEqual(Pattern(pattern), Pattern())
+
+    def test_something(self):
+        """
+        "Anything but nothing" can be said.
+        """
+        self.assert_matches("?*", "a", "ab")
+        self.assert_fails("?*", "")
+
+    def test_equal(self):
+        """
+        Lists that mean the same are equal, and hash so.
+        """
+        self.assertEqual(Pattern("a,b,!c"), Pattern("!c,b,,a,a"))
+        self.assertEqual(hash(Pattern("a**b")), hash(Pattern("a*b")))
+        self.assertNotEqual(Pattern("a"), Pattern("!a"))
+
+    def test_limits(self):
+        """
+        A list has at most 1,000 characters and 32 globs.
+        """
+        Pattern("x" * 1000)
+        Pattern(",".join("x" * 32))
+        with self.assertRaisesRegex(Invalid, "at most 1000 characters"):
+            Pattern("x" * 1001)
+        with self.assertRaisesRegex(Invalid, "at most 32 globs"):
+            Pattern(",".join("x" * 33))
+
+    def test_bare_negation(self):
+        """
+        A negation of nothing is a mistake.
+        """
+        with self.assertRaisesRegex(Invalid, "negates"):
+            Pattern("a,!")
+
+    @given(st.text("ab?*", max_size=8), st.text("ab", max_size=10))
+    def test_as_simple(self, glob, text):
+        """
+        A glob matches exactly what it should.
+        """
+        expected = simple_match(glob, text) or not glob
+        self.assertEqual(Pattern(glob).matches(text), expected)
+
+    @given(st.text(max_size=20), st.text(max_size=20))
+    def test_as_fnmatch(self, glob, text):
+        """
+        Any text makes a glob that means what it means to the shell, but for
+        brackets.
+        """
+        if not any(c in glob for c in "[],!"):
+            expected = fnmatchcase(text, glob) or not glob
+            self.assertEqual(Pattern(glob).matches(text), expected)
+
+    def test_hostile(self):
+        """
+        Globs that have exponentially many ways to fail fail at once.
+        """
+        text = "a" * 1000
+        hostile = [
+            "a*" * 499 + "b",
+            "*a" * 499 + "b",
+            "*?" * 499 + "b",
+            "*" + "a" * 900 + "b",
+        ]
+        hostile += ["*" + "a" * 400 + "b*" + "a" * 400 + "b", "*a?" * 300 + "*c"]
+        for glob in hostile:
+            started = time.process_time()
+            self.assertFalse(Pattern(glob).matches(text))
+            # A backtracking matcher would need ages, not tenths of a second.
+            self.assertLess(time.process_time() - started, 0.5)
+
+
+class FilterTests(SynchronousTestCase):
+    """
+    Filters of messages.
+    """
+
+    def test_all_must_match(self):
+        """
+        A message passes when type, sender and channel match.
+        """
+        filter = Filter("text/*", "alice", "sensors/*")
+        self.assertTrue(filter.matches(Message("sensors/1", b"", "text/plain", "alice")))
+        self.assertFalse(filter.matches(Message("sensors/1", b"", "image/gif", "alice")))
+        self.assertFalse(filter.matches(Message("sensors/1", b"", "text/plain", "bob")))
+        self.assertFalse(filter.matches(Message("doors/1", b"", "text/plain", "alice")))
+
+    def test_type_without_case_and_parameters(self):
+        """
+        Types compare without case and without parameters, on both sides.
+        """
+        message = Message("foo", b"", "Text/HTML ; charset=UTF-8")
+        for pattern in (
+            "text/html",
+            "TEXT/*",
+            "text/html;level=1",
+            "!text/plain,text/html ; q",
+        ):
+            self.assertTrue(Filter(pattern).matches(message), pattern)
+        self.assertFalse(Filter("!TEXT/html").matches(message))
+        self.assertFalse(Filter("*charset*").matches(message))
+
+    def test_sender_with_case(self):
+        """
+        Senders and channels compare with case.
+        """
+        message = Message("Foo", b"", sender="Alice")
+        self.assertFalse(Filter(sender="alice").matches(message))
+        self.assertFalse(Filter(channel="foo").matches(message))
+
+    def test_no_sender(self):
+        """
+        A message without a sender has the empty one.
+        """
+        message = Message("foo", b"")
+        for pattern in ("*", "!bob", ""):
+            self.assertTrue(Filter(sender=pattern).matches(message), pattern)
+        for pattern in ("?*", "alice", "!bob,?*"):
+            self.assertFalse(Filter(sender=pattern).matches(message), pattern)
+
+    def test_channel_crosses_slashes(self):
+        """
+        A star in a channel's pattern crosses slashes.
+        """
+        self.assertTrue(Filter(channel="a/*/c").matches(Message("a/b/b/c", b"")))
+
+    def test_equal(self):
+        """
+        Filters that mean the same are equal.
+        """
+        self.assertEqual(Filter("Text/*,a/b;c=d"), Filter("a/b,text/*"))
+        self.assertEqual(Filter("*", "*", "*"), Filter())
+        self.assertNotEqual(Filter(sender="a"), Filter(sender="A"))
+
+    def test_limits(self):
+        """
+        The limits hold for types as they were given, parameters included.
+        """
+        for pattern in ("a/b;" + "x" * 1000, ",".join(["a/b"] * 33)):
+            with self.assertRaises(Invalid):
+                Filter(pattern)
