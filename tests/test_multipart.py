@@ -1,0 +1,300 @@
+"""
+Tests for `msgbus.multipart`.
+"""
+
+from email import message_from_bytes
+from email.policy import HTTP
+from itertools import pairwise
+
+from hypothesis import given
+from hypothesis import strategies as st
+from twisted.trial.unittest import SynchronousTestCase
+
+from msgbus.message import Invalid, Message
+from msgbus.multipart import Decoder, Encoder, Malformed, Part, boundary_of
+
+from .strategies import messages, splits
+
+JPEG = Message("foo", b"\xff\xd8...", "image/jpeg", "alice")
+
+
+def decode(data, cuts=(), boundary="B", **limits):
+    """
+    All parts of a stream that comes cut at these places.
+    """
+    decoder = Decoder(boundary, **limits)
+    edges = [0, *sorted(cuts), len(data)]
+    parts = []
+    for start, stop in pairwise(edges):
+        parts += decoder.feed(data[start:stop])
+    return parts, decoder
+
+
+class EncoderTests(SynchronousTestCase):
+    """
+    Messages to parts.
+    """
+
+    def test_preamble(self):
+        """
+        A stream begins with the delimiter that opens the first part.
+        """
+        self.assertEqual(Encoder("B").preamble, b"--B\r\n")
+
+    def test_part(self):
+        """
+        A part has its headers, its body, and the delimiter that closes it.
+        """
+        self.assertEqual(
+            Encoder("B").encode(JPEG),
+            b"Content-Type: image/jpeg\r\n"
+            b"Content-Length: 5\r\n"
+            b"Content-Location: /msgbus/foo\r\n"
+            b"From: alice\r\n"
+            b"\r\n"
+            b"\xff\xd8...\r\n"
+            b"--B\r\n",
+        )
+
+    def test_anonymous(self):
+        """
+        A message without a sender has no `From`.
+        """
+        self.assertNotIn(b"From", Encoder("B").encode(Message("foo", b"")))
+
+    def test_location(self):
+        """
+        The location is the prefix and the name, percent-encoded.
+        """
+        part = Encoder("B", "/a%20bus/").encode(Message("x y/ä%2F/@:", b""))
+        self.assertIn(b"Content-Location: /a%20bus/x%20y/%C3%A4%252F/@:\r\n", part)
+
+    @given(st.lists(messages()))
+    def test_as_the_standard_library_reads_it(self, sent):
+        """
+        Python's own MIME parser finds as many parts, and their types.
+        """
+        encoder = Encoder("msgbus0123456789abcdef")
+        stream = encoder.preamble + b"".join(map(encoder.encode, sent))
+        head = b"Content-Type: multipart/mixed;boundary=msgbus0123456789abcdef\r\n\r\n"
+        parts = message_from_bytes(head + stream, policy=HTTP).get_payload()
+        # A stream that ends behind a delimiter leaves a part that never came.
+        self.assertEqual(len(parts[: len(sent)]), len(sent))
+        for part, message in zip(parts, sent, strict=False):
+            self.assertEqual(int(part["Content-Length"]), len(message.body))
+
+
+class DecoderTests(SynchronousTestCase):
+    """
+    Parts to messages.
+    """
+
+    @given(st.data(), st.lists(messages(), max_size=5))
+    def test_round_trip(self, data, sent):
+        """
+        What was encoded is decoded, wherever the stream is cut.
+        """
+        encoder = Encoder("msgbus0123456789abcdef")
+        stream = encoder.preamble + b"".join(map(encoder.encode, sent))
+        cuts = data.draw(splits(stream))
+        parts, decoder = decode(stream, cuts, encoder.boundary)
+        self.assertEqual([part.message() for part in parts], sent)
+        decoder.end()
+
+    @given(st.data(), st.lists(st.binary(max_size=30).filter(lambda b: b"--B" not in b)))
+    def test_without_length(self, data, bodies):
+        """
+        Parts without a length end at their delimiter, wherever it is cut.
+        """
+        stream = b"--B" + b"".join(b"\r\nA: b\r\n\r\n%s\r\n--B" % body for body in bodies)
+        stream += b"--\r\nepilogue\r\n--B\r\n"
+        parts, decoder = decode(stream, data.draw(splits(stream)))
+        self.assertEqual(parts, [Part({"a": "b"}, body) for body in bodies])
+        decoder.end()
+
+    @given(st.binary(max_size=200), st.data())
+    def test_garbage(self, stream, data):
+        """
+        Any bytes are parts, wait for more, or are `Malformed`; and it does
+        not matter how they are cut.
+        """
+
+        def outcome(cuts):
+            parts = []
+            decoder = Decoder("B", max_body=50)
+            edges = [0, *sorted(cuts), len(stream)]
+            try:
+                for start, stop in pairwise(edges):
+                    for part in decoder.feed(stream[start:stop]):
+                        parts.append(part)
+                decoder.end()
+            except Malformed:
+                return parts, "malformed"
+            return parts, "clean"
+
+        self.assertEqual(outcome(data.draw(splits(stream))), outcome(()))
+
+    def test_complete_with_its_last_byte(self):
+        """
+        A part with a length is there before the delimiter behind it.
+        """
+        parts, _ = decode(b"--B\r\nContent-Length: 2\r\n\r\nhi")
+        self.assertEqual(parts, [Part({"content-length": "2"}, b"hi")])
+
+    def test_delimiter_in_body(self):
+        """
+        A body with a length may hold the delimiter.
+        """
+        body = b"\r\n--B\r\n\r\nforged\r\n--B--"
+        stream = b"--B\r\nContent-Length: %d\r\n\r\n%s\r\n--B\r\n" % (len(body), body)
+        parts, _ = decode(stream)
+        self.assertEqual([part.body for part in parts], [body])
+
+    def test_original(self):
+        """
+        The original server's streams are read: bare line feeds, and no line
+        end between a body and the delimiter.
+        """
+        stream = (
+            b"--00MsgBus00\n"
+            b"Content-Type: text/plain\nContent-Length: 3\n\none--00MsgBus00\n"
+            b"From: alice\nContent-Type: text/html\nContent-Length: 3\n\ntwo--00MsgBus00\n"
+        )
+        parts, decoder = decode(stream, boundary="00MsgBus00")
+        self.assertEqual([part.body for part in parts], [b"one", b"two"])
+        self.assertEqual(parts[1].headers["from"], "alice")
+        decoder.end()
+
+    def test_any_multipart(self):
+        """
+        Preamble, epilogue, padding, folded and repeated headers, parts
+        without headers, and a delimiter-like line are read as RFC 2046 has
+        them.
+        """
+        stream = (
+            b"This is the preamble.\n--Bx\n--B  \t\n"
+            b"A: b\n\tc\nD: 1\nd: 2\n\none\n--Bx\n"
+            b"--B\n\ntwo\n--B--\nThis is the epilogue.\n--B\n\nthree\n--B\n"
+        )
+        for data in (stream, stream.replace(b"\n", b"\r\n")):
+            parts, decoder = decode(data)
+            self.assertEqual(parts[0].headers, {"a": "b c", "d": "1, 2"})
+            self.assertEqual(parts[0].body.splitlines(), [b"one", b"--Bx"])
+            self.assertEqual(parts[1:], [Part({}, b"two")])
+            decoder.end()
+
+    def test_lines_sent_ahead(self):
+        """
+        A header line may come long before the part that it belongs to.
+        """
+        decoder = Decoder("B")
+        self.assertEqual(list(decoder.feed(b"--B\r\nMsgbus-Gap: 2\r\n")), [])
+        parts = list(decoder.feed(b"Content-Length: 0\r\n\r\n\r\n--B\r\n"))
+        self.assertEqual(parts, [Part({"msgbus-gap": "2", "content-length": "0"}, b"")])
+
+    def test_parts_before_an_error(self):
+        """
+        Garbage loses nothing of what came before it.
+        """
+        decoder = Decoder("B")
+        parts = decoder.feed(
+            b"--B\r\nContent-Length: 2\r\n\r\nhi, this is longer" + b"." * 200
+        )
+        self.assertEqual(next(parts).body, b"hi")
+        with self.assertRaisesRegex(Malformed, "No delimiter follows"):
+            next(parts)
+
+    def test_malformed(self):
+        """
+        What is no stream of parts is said to be none.
+        """
+        for stream, complaint in (
+            (b"HTTP/1.0 404\r\n" * 10_000, "no delimiter in sight"),
+            (b"--B\r\n" + b"A: b\r\n" * 10_000, "longer than 16 KiB"),
+            (b"--B\r\nno header\r\n\r\n", "no header line"),
+            (b"--B\r\n: x\r\n\r\n", "no header line"),
+            (b"--B\r\nContent-Length: -1\r\n\r\n", "no length"),
+            (b"--B\r\nContent-Length: 1, 1\r\n\r\n", "no length"),
+            ("--B\r\nContent-Length: ²\r\n\r\n".encode(), "no length"),
+            (b"--B\r\nContent-Length: 101\r\n\r\n", "101 bytes is too large"),
+            (b"--B\r\n\r\n" + b"x" * 1000, "without a length is too large"),
+        ):
+            with self.assertRaisesRegex(Malformed, complaint):
+                decode(stream, max_body=100)
+
+    def test_end(self):
+        """
+        A stream may end behind any delimiter, or behind a body whose length
+        was told, but nowhere else.
+        """
+        for stream in (b"--B\r\n", b"--B--", b"--B\r\nContent-Length: 1\r\n\r\nx"):
+            decode(stream)[1].end()
+        for stream in (b"", b"--B", b"--B\r\nA: b\r\n\r\nx", b"--B\r\nContent-L"):
+            with self.assertRaisesRegex(Malformed, "ended"):
+                decode(stream)[1].end()
+
+    def test_bounded(self):
+        """
+        A long stream leaves nothing behind in memory.
+        """
+        decoder = Decoder("B")
+        part = b"Content-Length: 3\r\n\r\nabc\r\n--B\r\n"
+        list(decoder.feed(b"--B\r\n"))
+        for _ in range(1000):
+            self.assertEqual(len(list(decoder.feed(part))), 1)
+        self.assertEqual(len(decoder._buffer), 0)
+
+
+class PartTests(SynchronousTestCase):
+    """
+    Parts that are messages, and others.
+    """
+
+    def test_elsewhere(self):
+        """
+        A part that is not below the prefix is no message of this bus.
+        """
+        part = Part({"content-location": "/other/foo", "content-type": "a/b"}, b"")
+        with self.assertRaisesRegex(Invalid, "not below '/msgbus/'"):
+            part.message()
+        self.assertEqual(part.message("/other/"), Message("foo", b"", "a/b"))
+
+    def test_no_type(self):
+        """
+        A part without a type is no message.
+        """
+        with self.assertRaisesRegex(Invalid, "content type"):
+            Part({"content-location": "/msgbus/foo"}, b"").message()
+
+
+class BoundaryTests(SynchronousTestCase):
+    """
+    Boundaries in content types.
+    """
+
+    def test_boundaries(self):
+        """
+        A boundary may be quoted, and stand among other parameters.
+        """
+        for content_type, boundary in (
+            ("multipart/x-mixed-replace;boundary=XXX", "XXX"),
+            ('Multipart/Mixed; a=b; Boundary="a b:c"', "a b:c"),
+        ):
+            self.assertEqual(boundary_of(content_type), boundary)
+
+    def test_none(self):
+        """
+        Other types, and multipart without a boundary that can be one, are
+        refused.
+        """
+        for content_type in (
+            "",
+            "text/plain;boundary=x",
+            "multipart/mixed",
+            "multipart/mixed;boundary=",
+            "multipart/mixed;boundary=" + "x" * 71,
+            "multipart/mixed;boundary=ä",
+            "multipart/mixed\r\n;boundary=x",
+        ):
+            with self.assertRaises(Malformed, msg=content_type):
+                boundary_of(content_type)
