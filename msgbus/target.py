@@ -1,0 +1,121 @@
+"""
+What a request asks for: the channel in its path, the filter in its query, the
+form in its `Accept`.
+
+No I/O.  Takes bytes as they came, from strangers; the answers are finished
+values, and `Invalid` is the only error.
+"""
+
+from __future__ import annotations
+
+import re
+from urllib.parse import unquote_to_bytes
+
+from .match import Filter
+from .message import Invalid, check_name
+
+__all__ = ["FORMATS", "channel_name", "subscription"]
+
+# What `?format=` may name, and the media type of each, the default first.
+FORMATS = {
+    "multipart": "multipart/x-mixed-replace",
+    "mixed": "multipart/mixed",
+}
+
+_BAD_PERCENT = re.compile(rb"%(?![0-9A-Fa-f]{2})")
+_MAX_ACCEPT_RANGES = 64
+
+
+def channel_name(path: bytes) -> str:
+    """
+    The name that the path below the bus's prefix gives.  It is decoded before
+    it is split, so `%2F` is a slash.
+
+    Raises:
+        Invalid: It is no name; see `message.check_name`.
+    """
+    name = _decode("name", path)
+    check_name(name)
+    return name
+
+
+def subscription(query: bytes, accept: str | None) -> tuple[Filter, str]:
+    """
+    The filter and the media type that a subscriber asks for.
+
+    Args:
+        query: What follows the question mark, split at `&` only.  A filter
+            given twice is one list.  Unknown parameters are ignored.
+        accept: The `Accept` header, if there is one.  `?format=` goes first.
+
+    Raises:
+        Invalid: The value of a parameter that we know is none of its kind.
+    """
+    parameters = _parameters(query)
+    patterns = {
+        name: ",".join(parameters.get(name, ())) for name in ("type", "sender", "channel")
+    }
+    formats = parameters.get("format", [])
+    if not formats:
+        return Filter(**patterns), _preferred(accept or "*/*")
+    if formats[0] not in FORMATS or len(formats) > 1:
+        raise Invalid(
+            f"The format {','.join(formats)!r} is not one of: {', '.join(FORMATS)}."
+        )
+    return Filter(**patterns), FORMATS[formats[0]]
+
+
+def _parameters(query: bytes) -> dict[str, list[str]]:
+    values: dict[str, list[str]] = {}
+    for item in query.split(b"&"):
+        name, _, value = item.partition(b"=")
+        # An unknown name is nothing to us, so it need not be well-formed.
+        key = unquote_to_bytes(name).decode("utf-8", "replace")
+        if key not in ("type", "sender", "channel", "format"):
+            continue
+        # A plus is a space in a form, but types have one: image/svg+xml.
+        if key != "type":
+            value = value.replace(b"+", b" ")
+        values.setdefault(key, []).append(_decode(key, value))
+    return values
+
+
+def _decode(what: str, text: bytes) -> str:
+    if _BAD_PERCENT.search(text):
+        raise Invalid(f"The {what} has a '%' that two hexadecimal digits do not follow.")
+    try:
+        return unquote_to_bytes(text).decode("utf-8")
+    except UnicodeDecodeError:
+        raise Invalid(f"The {what} is not UTF-8, percent-encoded.") from None
+
+
+def _preferred(accept: str) -> str:
+    """
+    The media type of the form that `Accept` likes best (RFC 9110, section
+    12.5.1).  Of equals, one that is named wins over one that a wildcard
+    covers, and then the default.  One who accepts none gets the default.
+    """
+    ranges: dict[str, float] = {}
+    for item in accept.split(",", _MAX_ACCEPT_RANGES)[:_MAX_ACCEPT_RANGES]:
+        media, *parameters = (piece.strip().lower() for piece in item.split(";"))
+        ranges[media] = max(_quality(parameters), ranges.get(media, 0.0))
+
+    def liking(media: str) -> tuple[float, bool]:
+        main = media.partition("/")[0]
+        covering = (r for r in (media, f"{main}/*", "*/*") if r in ranges)
+        quality = ranges.get(next(covering, ""), 0.0)
+        return quality, quality > 0 and media in ranges
+
+    # `max` takes the first of equals, and the default is first.
+    return max(FORMATS.values(), key=liking)
+
+
+def _quality(parameters: list[str]) -> float:
+    for parameter in parameters:
+        if parameter.startswith("q="):
+            try:
+                quality = float(parameter[2:])
+            except ValueError:
+                return 0.0
+            return quality if 0 <= quality <= 1 else 0.0
+    return 1.0

@@ -1,0 +1,175 @@
+"""
+Tests for `msgbus.target`.
+"""
+
+from urllib.parse import quote
+
+from hypothesis import given
+from hypothesis import strategies as st
+from twisted.trial.unittest import SynchronousTestCase
+
+from msgbus.match import Filter
+from msgbus.message import Invalid
+from msgbus.target import channel_name, subscription
+
+from .strategies import names
+
+REPLACE = "multipart/x-mixed-replace"
+MIXED = "multipart/mixed"
+
+
+class ChannelNameTests(SynchronousTestCase):
+    """
+    Names from paths.
+    """
+
+    def test_decoded(self):
+        """
+        A name is percent-decoded as UTF-8, and then split at slashes.
+        """
+        for path, name in (
+            (b"", ""),
+            (b"foo", "foo"),
+            (b"a%20b/c+d/", "a b/c+d/"),
+            (b"%c3%A4", "ä"),
+            (b"a%2Fb", "a/b"),
+            (b"%2500", "%00"),
+        ):
+            self.assertEqual(channel_name(path), name)
+
+    @given(names)
+    def test_round_trip(self, name):
+        """
+        Any name can be reached.
+        """
+        self.assertEqual(channel_name(quote(name).encode("ascii")), name)
+
+    def test_refused(self):
+        """
+        Broken percents, what is not UTF-8, and what is no name are refused.
+        """
+        for path in (
+            b"%",
+            b"%4",
+            b"%zz",
+            b"%ff",
+            b"%ed%a0%80",
+            b"%c0%af",
+            b"%00",
+            b"a%0d%0ab",
+            b"%2e%2e/x",
+            b"a//b",
+            b"a%2F%2Fb",
+            b"a%5Cb",
+            b"x" * 1025,
+            b"x/" * 33,
+            b"/" * 8000,
+        ):
+            with self.assertRaises(Invalid, msg=path[:20]):
+                channel_name(path)
+
+
+class SubscriptionTests(SynchronousTestCase):
+    """
+    Filters and forms from queries.
+    """
+
+    def test_filters(self):
+        """
+        Each filter has its parameter.
+        """
+        filter, media_type = subscription(b"type=text/*&sender=alice&channel=a/*", None)
+        self.assertEqual(filter, Filter("text/*", "alice", "a/*"))
+        self.assertEqual(media_type, REPLACE)
+
+    def test_none(self):
+        """
+        Without parameters, and with empty lists, there is no filter.
+        """
+        for query in (b"", b"type=", b"type&sender=&t=123", b"type=,&&=&"):
+            self.assertEqual(subscription(query, None), (Filter(), REPLACE))
+
+    def test_twice_is_one_list(self):
+        """
+        A parameter given twice is one list.
+        """
+        filter, _ = subscription(b"type=a/*&type=!a/b", None)
+        self.assertEqual(filter, Filter("a/*,!a/b"))
+
+    def test_plus(self):
+        """
+        A plus is a plus in types, and a space in senders and channels, where
+        %2B is the plus.
+        """
+        filter, _ = subscription(b"type=image/svg+xml&sender=a+b%2Bc", None)
+        self.assertEqual(filter, Filter("image/svg+xml", "a b+c"))
+
+    def test_semicolon(self):
+        """
+        Only an ampersand parts parameters.
+        """
+        filter, _ = subscription(b"sender=a;type=b&channel=%26", None)
+        self.assertEqual(filter, Filter(sender="a;type=b", channel="&"))
+
+    def test_refused(self):
+        """
+        Bad values of what we know are refused; unknown parameters are not
+        even looked at.
+        """
+        for query in (
+            b"type=!",
+            b"sender=%",
+            b"sender=%ff",
+            b"type=" + b"x" * 1001,
+            b"type=" + b",a" * 33,
+            b"type=a&" * 33,
+            b"format=jpeg",
+            b"format=",
+            b"format=mixed&format=mixed",
+            b"form%61t=x",
+        ):
+            with self.assertRaises(Invalid, msg=query[:30]):
+                subscription(query, None)
+        self.assertEqual(subscription(b"%ff=%ff&t=%&x", None), (Filter(), REPLACE))
+
+    def test_format(self):
+        """
+        `format` decides, whatever `Accept` says.
+        """
+        self.assertEqual(subscription(b"format=mixed", REPLACE)[1], MIXED)
+        self.assertEqual(subscription(b"format=multipart", MIXED)[1], REPLACE)
+
+    def test_accept(self):
+        """
+        `multipart/mixed` goes to who asks for it, the other to all the rest.
+        """
+        for accept, media_type in (
+            ("multipart/mixed", MIXED),
+            ("Multipart/Mixed; q=0.5", MIXED),
+            ("multipart/mixed, */*", MIXED),
+            ("*/*, multipart/mixed", MIXED),
+            ("text/html, multipart/mixed;q=0.9, */*;q=0.8", MIXED),
+            ("multipart/*;q=0.1, multipart/mixed;q=0.2", MIXED),
+            ("", REPLACE),
+            ("*/*", REPLACE),
+            ("multipart/*", REPLACE),
+            ("text/html,application/xml;q=0.9,*/*;q=0.8", REPLACE),
+            ("application/json", REPLACE),
+            ("multipart/x-mixed-replace, multipart/mixed", REPLACE),
+            ("multipart/mixed;q=0.5, */*", REPLACE),
+            ("multipart/mixed;q=0", REPLACE),
+            ("multipart/mixed;q=x, */*;q=0.1", REPLACE),
+            ("multipart/mixed;q=nan, */*;q=0.1", REPLACE),
+            (",;,=", REPLACE),
+        ):
+            self.assertEqual(subscription(b"", accept)[1], media_type, accept)
+
+    @given(st.binary(max_size=200), st.text(max_size=200))
+    def test_total(self, query, accept):
+        """
+        Any query and any `Accept` is an answer, or `Invalid`.
+        """
+        try:
+            subscription(query, accept)
+        except Invalid as error:
+            self.assertTrue(str(error).endswith("."))
