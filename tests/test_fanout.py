@@ -1,0 +1,241 @@
+"""
+Tests for `msgbus.fanout`.
+"""
+
+from twisted.internet.interfaces import IPushProducer
+from twisted.internet.task import Clock
+from twisted.trial.unittest import SynchronousTestCase
+from zope.interface.verify import verifyObject
+
+from msgbus.bus import Bus
+from msgbus.fanout import MAX_BACKLOG, Fanout, Framing
+from msgbus.match import Filter
+from msgbus.message import Message
+from msgbus.multipart import Encoder
+
+
+class FramingTests(SynchronousTestCase):
+    """
+    Parts as they stand in a response.
+    """
+
+    def test_plain(self):
+        """
+        Without chunks, a message is its part.
+        """
+        message, encoder = Message("foo", b"x"), Encoder("B")
+        self.assertEqual(Framing(encoder, False).frame(message), encoder.encode(message))
+
+    def test_chunked(self):
+        """
+        With chunks, a message is one chunk.
+        """
+        part = Encoder("B").encode(Message("foo", b"x"))
+        self.assertEqual(
+            Framing(Encoder("B"), True).frame(Message("foo", b"x")),
+            b"%x\r\n%s\r\n" % (len(part), part),
+        )
+
+    def test_gap(self):
+        """
+        A gap is a header line of the part to come, and a chunk of its own.
+        """
+        self.assertEqual(Framing(Encoder("B"), False).gap(12), b"Msgbus-Gap: 12\r\n")
+        self.assertEqual(
+            Framing(Encoder("B"), True).gap(12), b"10\r\nMsgbus-Gap: 12\r\n\r\n"
+        )
+
+
+class CountingEncoder(Encoder):
+    """
+    Notes what is encoded.
+    """
+
+    encoded = []
+
+    def encode(self, message):
+        """
+        Encode, and note it.
+        """
+        self.encoded.append(message)
+        return super().encode(message)
+
+
+class FanoutTests(SynchronousTestCase):
+    """
+    One message to many members.
+    """
+
+    def setUp(self):
+        self.clock = Clock()
+        self.bus = Bus()
+        self.fanout = Fanout(self.bus, self.clock)
+        self.framing = Framing(Encoder("B"), False)
+        self.frame = self.framing.frame
+
+    def join(self, name="foo", filter=None, framing=None):
+        written = []
+        member = self.fanout.subscribe(
+            name, filter or Filter(), framing or self.framing, written.append
+        )
+        return written, member
+
+    def publish(self, *bodies):
+        messages = [Message("foo", body) for body in bodies]
+        for message in messages:
+            self.bus.publish(message)
+        return messages
+
+    def turn(self):
+        self.clock.advance(0)
+
+    def test_producer(self):
+        """
+        A member is a push producer.
+        """
+        verifyObject(IPushProducer, self.join()[1])
+
+    def test_one_write_a_turn(self):
+        """
+        What is published in one turn of the reactor is one write to each
+        member, at the end of it.
+        """
+        written, _ = self.join()
+        other, _ = self.join()
+        first, second = self.publish(b"1", b"2")
+        self.assertEqual(written, [])
+        self.turn()
+        self.assertEqual(written, [self.frame(first) + self.frame(second)])
+        self.assertEqual(other, written)
+        (third,) = self.publish(b"3")
+        self.turn()
+        self.assertEqual(written[1:], [self.frame(third)])
+
+    def test_encoded_once(self):
+        """
+        A message becomes bytes once for each framing, however many groups and
+        members there are.
+        """
+        encoder = CountingEncoder("B")
+        encoder.encoded.clear()
+        for chunked in (False, True):
+            for filter in (Filter(), Filter(sender="!bob")):
+                for _ in range(3):
+                    self.join("foo", filter, Framing(encoder, chunked))
+        sent = self.publish(b"1")
+        self.turn()
+        self.assertEqual(encoder.encoded, sent * 2)
+
+    def test_one_group(self):
+        """
+        Members with equal name, filter and framing are one subscription of
+        the bus.
+        """
+        self.join("foo", Filter("a/b,c/d"))
+        self.join("foo", Filter("C/d,a/b"))
+        self.assertEqual(len(self.bus._subscriptions["foo"]), 1)
+
+    def test_late_member(self):
+        """
+        Who joins within a turn gets only what is published later in it.
+        """
+        self.join()
+        self.publish(b"1")
+        written, _ = self.join()
+        (second,) = self.publish(b"2")
+        self.turn()
+        self.assertEqual(written, [self.frame(second)])
+
+    def test_leave(self):
+        """
+        Who leaves gets nothing more, at once; leaving twice is no error.
+        """
+        written, member = self.join()
+        other, _ = self.join()
+        self.publish(b"1")
+        for _ in range(2):
+            member.stopProducing()
+        self.turn()
+        self.assertEqual((len(written), len(other)), (0, 1))
+
+    def test_nothing_left(self):
+        """
+        When all have left, nothing is left, not even a call to come; and who
+        comes then is served anew.
+        """
+        _, member = self.join()
+        self.publish(b"1")
+        member.stopProducing()
+        self.assertEqual(self.bus._subscriptions, {})
+        self.assertEqual(self.fanout._groups, {})
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+        written, _ = self.join()
+        self.publish(b"2")
+        self.turn()
+        self.assertEqual(len(written), 1)
+
+    def test_write_that_ends_a_member(self):
+        """
+        A write that finds members gone harms nobody.
+        """
+        members = []
+
+        def lose_all(data):
+            for member in members:
+                member.stopProducing()
+
+        members.append(self.fanout.subscribe("foo", Filter(), self.framing, lose_all))
+        written, member = self.join()
+        members.append(member)
+        other, _ = self.join()
+        self.publish(b"1")
+        self.turn()
+        self.assertEqual((len(written), len(other)), (0, 1))
+
+    def test_slow_reader(self):
+        """
+        What is published while the transport is full waits, and is written in
+        order once it drains.
+        """
+        written, member = self.join()
+        member.pauseProducing()
+        sent = self.publish(b"1", b"2")
+        self.turn()
+        self.assertEqual(written, [])
+        member.resumeProducing()
+        self.assertEqual(written, [b"".join(map(self.frame, sent))])
+        sent = self.publish(b"3")
+        self.turn()
+        self.assertEqual(written[1:], [self.frame(sent[0])])
+
+    def test_backlog(self):
+        """
+        Past the backlog, messages are dropped and counted, until the
+        transport drains; then the number is told.
+        """
+        written, member = self.join()
+        member.pauseProducing()
+        sent = self.publish(*[b"x" * 100_000] * 15)
+        self.turn()
+        member.resumeProducing()
+        kept = [self.frame(message) for message in sent]
+        while sum(map(len, kept[:-1])) > MAX_BACKLOG:
+            kept.pop()
+        self.assertEqual(
+            written, [b"".join(kept) + b"Msgbus-Gap: %d\r\n" % (15 - len(kept))]
+        )
+        sent = self.publish(b"y")
+        self.turn()
+        self.assertEqual(written[1:], [self.frame(sent[0])])
+
+    def test_gone_while_paused(self):
+        """
+        A transport that drains into nothing is not written to.
+        """
+        written, member = self.join()
+        member.pauseProducing()
+        self.publish(b"1")
+        self.turn()
+        member.stopProducing()
+        member.resumeProducing()
+        self.assertEqual(written, [])
