@@ -1,0 +1,129 @@
+"""
+A site without sockets: the real channel and resources over a transport in
+memory and a clock that stands still.
+"""
+
+from twisted.internet.address import IPv4Address
+from twisted.internet.task import Clock
+from twisted.internet.testing import StringTransport
+from twisted.python.failure import Failure
+
+from msgbus.bus import Bus
+from msgbus.multipart import Decoder
+from msgbus.web import BusResource, Root, Site
+
+
+class Server:
+    """
+    A bus at /msgbus/, as `twistd msgbus` serves it.
+    """
+
+    def __init__(self, max_message=1024 * 1024, **options):
+        self.clock = Clock()
+        self.bus = Bus(max_message=max_message)
+        self.root = Root()
+        self.root.putChild(b"msgbus", BusResource(self.bus, self.clock, **options))
+        self.site = Site(self.root, max_body=max_message, reactor=self.clock)
+
+    def connect(self, address="127.0.0.1"):
+        """
+        A new connection, to this address of the server.
+        """
+        return Peer(self, address)
+
+    def ask(self, request, address="127.0.0.1"):
+        """
+        The answer to one request on a connection of its own.
+        """
+        peer = self.connect(address)
+        peer.send(request)
+        return peer.answer()
+
+    def turn(self):
+        """
+        End this turn of the reactor.
+        """
+        self.clock.advance(0)
+
+
+class Peer:
+    """
+    One connection, from its client's end.
+    """
+
+    def __init__(self, server, address):
+        self.server = server
+        self.transport = StringTransport(
+            hostAddress=IPv4Address("TCP", address, 8888),
+            peerAddress=IPv4Address("TCP", "192.0.2.1", 4711),
+        )
+        self.protocol = server.site.buildProtocol(None)
+        self.protocol.makeConnection(self.transport)
+
+    def send(self, data):
+        """
+        Send bytes, or text as them; a bare line feed ends a line of text.
+        """
+        if isinstance(data, str):
+            data = data.replace("\n", "\r\n").encode()
+        self.protocol.dataReceived(data)
+
+    def received(self):
+        """
+        What came since the last call.
+        """
+        self.server.turn()
+        data = self.transport.value()
+        self.transport.clear()
+        return data
+
+    def answer(self):
+        """
+        What came, as status, headers and body.
+        """
+        head, _, body = self.received().partition(b"\r\n\r\n")
+        status, *lines = head.decode().split("\r\n")
+        headers = {}
+        for line in lines:
+            name, _, value = line.partition(": ")
+            headers[name] = value
+        return int(status.split()[1]), headers, body
+
+    def leave(self, reason):
+        """
+        Lose the connection.
+        """
+        self.protocol.connectionLost(Failure(reason))
+
+    @property
+    def closed(self):
+        """
+        Has the server closed the connection?
+        """
+        return self.transport.disconnecting or self.transport.disconnected
+
+
+def unchunked(data):
+    """
+    The chunks of a chunked body that has not ended.
+    """
+    chunks = []
+    while data:
+        size, _, rest = data.partition(b"\r\n")
+        length = int(size, 16)
+        chunks.append(rest[:length])
+        assert rest[length : length + 2] == b"\r\n", rest
+        data = rest[length + 2 :]
+    return chunks
+
+
+def parts(data, boundary):
+    """
+    The parts of a stream from its beginning, or from behind its first
+    delimiter.
+    """
+    decoder = Decoder(boundary)
+    opening = b"--" + boundary.encode()
+    if not data.startswith(opening):
+        data = opening + b"\r\n" + data
+    return list(decoder.feed(data))

@@ -1,0 +1,780 @@
+"""
+Tests for `msgbus.web`.
+"""
+
+from base64 import b64encode
+
+from hypothesis import given
+from hypothesis import strategies as st
+from twisted.internet.defer import Deferred
+from twisted.internet.error import ConnectionDone, ConnectionLost
+from twisted.logger import LogLevel, globalLogPublisher
+from twisted.trial.unittest import SynchronousTestCase
+from twisted.web.resource import IResource
+from twisted.web.server import Site as ForeignSite
+from zope.interface.verify import verifyObject
+
+from msgbus.bus import Bus
+from msgbus.match import Filter
+from msgbus.message import Message
+from msgbus.origin import Origins
+from msgbus.web import BusResource
+
+from .memory import Peer, Server, parts, unchunked
+
+SAFE = {
+    "Content-Security-Policy": "sandbox; default-src 'none'",
+    "X-Content-Type-Options": "nosniff",
+    "Cross-Origin-Resource-Policy": "same-origin",
+}
+
+HOST = "Host: localhost:8888\n"
+
+
+def post(path="/msgbus/foo", body="hello", headers="Content-Type: text/plain\n", host=HOST):
+    """
+    A publication.
+    """
+    length = len(body.encode())
+    return f"POST {path} HTTP/1.1\n{host}{headers}Content-Length: {length}\n\n{body}"
+
+
+def get(path="/msgbus/foo", headers="", version="1.1", method="GET", host=HOST):
+    """
+    A subscription.
+    """
+    return f"{method} {path} HTTP/{version}\n{host}{headers}\n"
+
+
+class WebTestCase(SynchronousTestCase):
+    """
+    A server, and what is published on it.
+    """
+
+    options = {}
+
+    def setUp(self):
+        self.server = Server(**self.options)
+        self.published = []
+        self.server.bus.subscribe("", self.published.append)
+
+    def assert_refused(self, request, code, sentence, address="127.0.0.1"):
+        """
+        The request gets this code, with one sentence of plain text that says
+        this, and publishes nothing.
+        """
+        answer, headers, body = self.server.ask(request, address)
+        self.assertEqual(answer, code, body)
+        self.assertEqual(headers["Content-Type"], "text/plain; charset=utf-8")
+        self.assertEqual(headers["X-Content-Type-Options"], "nosniff")
+        self.assertRegex(body.decode(), rf"(?i)\A[^\n]*{sentence}[^\n]*\.\n\Z")
+        self.assertEqual(self.published, [])
+
+    def subscribe(self, *args, **kwargs):
+        """
+        A peer that has subscribed, and the headers of the answer.
+        """
+        peer = self.server.connect()
+        peer.send(get(*args, **kwargs))
+        code, headers, body = peer.answer()
+        self.assertEqual(code, 200, body)
+        return peer, headers, body
+
+
+class PublishTests(WebTestCase):
+    """
+    Publications.
+    """
+
+    def test_published(self):
+        """
+        A POST publishes its body under its type, and gets 204 without a body
+        or its length.
+        """
+        code, headers, body = self.server.ask(post())
+        self.assertEqual((code, body), (204, b""))
+        self.assertNotIn("Content-Length", headers)
+        self.assertNotIn("Content-Type", headers)
+        self.assertEqual(self.published, [Message("foo", b"hello", "text/plain")])
+
+    def test_put(self):
+        """
+        A PUT does as a POST.
+        """
+        code, _, _ = self.server.ask(post().replace("POST", "PUT"))
+        self.assertEqual((code, len(self.published)), (204, 1))
+
+    def test_verbatim(self):
+        """
+        The type is kept as it came, also that of a form, and a body of a
+        multipart type is not parsed.
+        """
+        for content_type in (
+            'Multipart/Form-Data ;boundary="x"',
+            "application/x-www-form-urlencoded",
+            "text/plain; charset=latin-1",
+        ):
+            self.server.ask(
+                post(headers=f"Content-Type: {content_type}\n", body="a=%ff&b;;")
+            )
+            self.assertEqual(
+                self.published.pop(), Message("foo", b"a=%ff&b;;", content_type)
+            )
+
+    def test_empty(self):
+        """
+        An empty body is a message, with its length or without.
+        """
+        head = "POST /msgbus/foo HTTP/1.1\nHost: localhost\nContent-Type: a/b\n"
+        for request in (post(body=""), head + "\n"):
+            self.assertEqual(self.server.ask(request)[0], 204)
+            self.assertEqual(self.published.pop().body, b"")
+
+    def test_http_1_0(self):
+        """
+        HTTP/1.0 publishes, without `Host` too, and its connection closes.
+        """
+        peer = self.server.connect()
+        peer.send("POST /msgbus/foo HTTP/1.0\nContent-Type: a/b\nContent-Length: 1\n\nx")
+        self.assertEqual(peer.answer()[0], 204)
+        self.assertTrue(peer.closed)
+        self.assertEqual(self.published, [Message("foo", b"x", "a/b")])
+
+    def test_chunked(self):
+        """
+        A chunked body is put together.
+        """
+        head = get(method="POST", headers="Content-Type: a/b\nTransfer-Encoding: chunked\n")
+        self.assertEqual(self.server.ask(head + "3\nabc\n2;x=y\nde\n0\nT: x\n\n")[0], 204)
+        self.assertEqual(self.published, [Message("foo", b"abcde", "a/b")])
+
+    def test_expect(self):
+        """
+        One who asks before sending is told to go on.
+        """
+        peer = self.server.connect()
+        headers = "Content-Type: a/b\nContent-Length: 1\nExpect: 100-continue\n"
+        peer.send(get(method="POST", headers=headers))
+        self.assertEqual(peer.received(), b"HTTP/1.1 100 Continue\r\n\r\n")
+        peer.send("x")
+        self.assertEqual(peer.answer()[0], 204)
+        self.assertEqual(self.published, [Message("foo", b"x", "a/b")])
+
+    def test_pipelined(self):
+        """
+        Publications behind each other on one connection are all answered, and
+        in order.
+        """
+        peer = self.server.connect()
+        for byte in (post(body="1") + post(body="2") + post(body="3")).replace(
+            "\n", "\r\n"
+        ):
+            peer.send(byte.encode())
+        self.assertEqual(peer.received().count(b"HTTP/1.1 204 No Content\r\n"), 3)
+        self.assertEqual([m.body for m in self.published], [b"1", b"2", b"3"])
+
+    def test_names(self):
+        """
+        The name is what follows the prefix, decoded, and without the query.
+        """
+        for path, name in (
+            ("/msgbus/", ""),
+            ("/msgbus/a/", "a/"),
+            ("/msgbus/a%2Fb/%C3%A4", "a/b/ä"),
+            ("/msgbus/a+b;c?x=/d/e", "a+b;c"),
+            ("/msgbus/msgbus/", "msgbus/"),
+            ("http://localhost/msgbus/foo?x", "foo"),
+            ("HTTP://[::1]:8888/msgbus/foo", "foo"),
+        ):
+            self.assertEqual(self.server.ask(post(path))[0], 204, path)
+            self.assertEqual(self.published.pop().channel, name)
+
+    def test_sender(self):
+        """
+        The sender is the user of Basic authentication.
+        """
+        authorization = b64encode("älice:x".encode()).decode()
+        headers = f"Content-Type: a/b\nAuthorization: Basic {authorization}\n"
+        self.assertEqual(self.server.ask(post(headers=headers))[0], 204)
+        self.assertEqual(self.published[0].sender, "älice")
+
+    def test_answered_when_in_order(self):
+        """
+        The 204 comes when the bus says that the message is in order, and to
+        nobody if the publisher has gone by then.
+        """
+        waiting = []
+
+        def publish(message):
+            waiting.append(Deferred())
+            return waiting[-1]
+
+        self.server.bus.publish = publish
+        stays, goes = self.server.connect(), self.server.connect()
+        for peer in (stays, goes):
+            peer.send(post())
+            self.assertEqual(peer.received(), b"")
+        goes.leave(ConnectionLost())
+        for published in waiting:
+            published.callback(None)
+        self.assertEqual(stays.answer()[0], 204)
+        self.assertEqual(goes.received(), b"")
+
+
+class RefusalTests(WebTestCase):
+    """
+    Publications that cannot be.
+    """
+
+    def test_types(self):
+        """
+        A type is required, once, and must be one.
+        """
+        for headers, sentence in (
+            ("", "needs a Content-Type"),
+            ("Content-Type:\n", "needs a Content-Type"),
+            ("Content-Type: a/b\nContent-Type: a/b\n", "once only"),
+            ("Content-Type: text\n", "type/subtype"),
+            ("Content-Type: a/b, c/d\n", "type/subtype"),
+            ("Content-Type: a/b;\x01\n", "control character"),
+            ("Content-Type: a/b;" + "x" * 1000 + "\n", "longer than 1000 bytes"),
+        ):
+            self.assert_refused(post(headers=headers), 400, sentence)
+        request = post(headers="Content-Type: a/b;x=?\n").replace("\n", "\r\n").encode()
+        self.assert_refused(request.replace(b"?", b"\xff"), 400, "not UTF-8")
+
+    def test_names(self):
+        """
+        What is no name is refused, in one sentence.
+        """
+        for name in ("%", "%zz", "%ff", "%00", "%0a", "a//b", "/", ".", "..", "%2e%2e/x"):
+            self.assert_refused(post("/msgbus/" + name), 400, "(name|segment)")
+        self.assert_refused(post("/msgbus/.js/msgbus.js"), 400, "begins with a dot")
+        self.assert_refused(post("/msgbus" + "/a" * 8000), 400, "longer than 1024 bytes")
+        self.assert_refused(post("/msgbus" + "/a" * 33), 400, "more than 32 segments")
+        self.assert_refused(get("/msgbus/a//b"), 400, "empty segment")
+
+    def test_boundary(self):
+        """
+        A body that holds the boundary is refused.
+        """
+        self.assert_refused(post(body=f"--{self.server.bus.boundary}"), 400, "boundary")
+
+    def test_sender(self):
+        """
+        A sender that could inject a header, or that nobody could filter for,
+        is refused, and so is broken authentication.
+        """
+        for user in ("eve\nX-Evil: 1", "eve\r", " eve", "eve\t", "\x00"):
+            authorization = "Basic " + b64encode(f"{user}:".encode()).decode()
+            headers = f"Content-Type: a/b\nAuthorization: {authorization}\n"
+            self.assert_refused(post(headers=headers), 400, "sender")
+        headers = "Content-Type: a/b\nAuthorization: Basic eve\n"
+        self.assert_refused(post(headers=headers), 400, "not Basic")
+
+    def test_transfer_encoding_1_0(self):
+        """
+        HTTP/1.0 has no transfer encoding.
+        """
+        request = (
+            "POST /msgbus/foo HTTP/1.0\nContent-Type: a/b\nTransfer-Encoding: chunked\n\n"
+            "1\nx\n0\n\n"
+        )
+        self.assert_refused(request, 400, "no Transfer-Encoding")
+
+    def test_truncated(self):
+        """
+        A publisher that vanishes in mid-body has published nothing.
+        """
+        chunked = get(
+            method="POST", headers="Content-Type: a/b\nTransfer-Encoding: chunked\n"
+        )
+        for request in (post(body="hello")[:-1], chunked + "5\nhello\n"):
+            for reason in (ConnectionDone(), ConnectionLost()):
+                peer = self.server.connect()
+                peer.send(request)
+                peer.leave(reason)
+                self.assertEqual(peer.received(), b"")
+        self.assertEqual(self.published, [])
+
+    def test_broken_chunks(self):
+        """
+        Broken chunking publishes nothing and ends the connection.
+        """
+        head = get(method="POST", headers="Content-Type: a/b\nTransfer-Encoding: chunked\n")
+        for body in ("x\n", "-1\n", "3\nabcd\n0\n\n", "1\nx\n\n0\n\n", "0x1\nx\n0\n\n"):
+            peer = self.server.connect()
+            peer.send(head + body)
+            self.assertTrue(peer.received().startswith(b"HTTP/1.1 400 "))
+            self.assertTrue(peer.closed)
+        self.assertEqual(self.published, [])
+
+    def test_methods(self):
+        """
+        Other methods, unknown ones too, are not allowed.
+        """
+        for method in ("DELETE", "PATCH", "BREW", "get", "CONNECT", "TRACE"):
+            self.assert_refused(get(method=method), 405, "POST or PUT")
+        _, headers, _ = self.server.ask(get(method="BREW"))
+        self.assertEqual(headers["Allow"], "GET, HEAD, POST, PUT, OPTIONS")
+
+    def test_too_large_for_the_bus(self):
+        """
+        In a site that lets everything in, the bus still refuses what is too
+        large.
+        """
+        self.server.site.max_body = 10_000_000
+        self.server.bus.max_message = 4
+        self.assert_refused(post(), 413, "at most 4 bytes")
+
+    @given(st.binary(max_size=300))
+    def test_any_bytes(self, data):
+        """
+        Any bytes get an answer or wait for more, and nothing is logged as a
+        bug.
+        """
+        peer = Server().connect()
+        peer.send(data)
+        if received := peer.received():
+            self.assertTrue(received.startswith(b"HTTP/1.1 4"), received)
+
+    @given(
+        st.binary(max_size=50).map(lambda b: b.hex("%")),
+        st.text("=&%+;?*!,/a", max_size=50),
+    )
+    def test_any_target(self, path, query):
+        """
+        Any target gets 200, 400 or 308.
+        """
+        path = f"%{path}" if path else ""
+        code, _, _ = Server().ask(get(f"/msgbus/{path}?{query}"))
+        self.assertIn(code, (200, 400))
+
+
+class SubscribeTests(WebTestCase):
+    """
+    Subscriptions.
+    """
+
+    def test_head(self):
+        """
+        The answer has these headers, and at once the first delimiter.
+        """
+        boundary = self.server.bus.boundary
+        _, headers, body = self.subscribe()
+        for name in ("Date", "Server"):
+            del headers[name]
+        self.assertEqual(
+            headers,
+            {
+                **SAFE,
+                "Content-Type": f"multipart/x-mixed-replace;boundary={boundary}",
+                "Cache-Control": "no-store",
+                "Vary": "Accept",
+                "X-Accel-Buffering": "no",
+                "Transfer-Encoding": "chunked",
+            },
+        )
+        self.assertEqual(unchunked(body), [f"--{boundary}\r\n".encode()])
+
+    def test_message(self):
+        """
+        A message is one chunk: a part, and the delimiter that closes it.
+        """
+        peer, _, _ = self.subscribe()
+        self.server.ask(post())
+        self.assertEqual(
+            unchunked(peer.received()),
+            [
+                b"Content-Type: text/plain\r\n"
+                b"Content-Length: 5\r\n"
+                b"Content-Location: /msgbus/foo\r\n"
+                b"\r\n"
+                b"hello\r\n"
+                b"--%s\r\n" % self.server.bus.boundary.encode()
+            ],
+        )
+
+    def test_http_1_0(self):
+        """
+        HTTP/1.0 gets the same bytes without chunks.
+        """
+        boundary = self.server.bus.boundary
+        new, _, _ = self.subscribe()
+        old, headers, body = self.subscribe(version="1.0", host="")
+        self.assertNotIn("Transfer-Encoding", headers)
+        self.assertEqual(body, f"--{boundary}\r\n".encode())
+        for text in "12":
+            self.server.ask(post(body=text))
+        received = old.received()
+        self.assertEqual(received, b"".join(unchunked(new.received())))
+        self.assertEqual([part.body for part in parts(received, boundary)], [b"1", b"2"])
+
+    def test_forms(self):
+        """
+        Who asks for multipart/mixed gets the same parts under that type.
+        """
+        for path, headers, media_type in (
+            ("/msgbus/foo", "Accept: text/html,*/*;q=0.8\n", "multipart/x-mixed-replace"),
+            ("/msgbus/foo", "Accept: multipart/mixed\n", "multipart/mixed"),
+            ("/msgbus/foo", "Accept: a/b\nAccept: multipart/mixed\n", "multipart/mixed"),
+            ("/msgbus/foo?format=mixed", "", "multipart/mixed"),
+            (
+                "/msgbus/foo?format=multipart",
+                "Accept: multipart/mixed\n",
+                "multipart/x-mixed-replace",
+            ),
+        ):
+            peer, answered, _ = self.subscribe(path, headers)
+            self.assertEqual(
+                answered["Content-Type"],
+                f"{media_type};boundary={self.server.bus.boundary}",
+            )
+            self.server.ask(post())
+            self.assertIn(b"hello", peer.received())
+
+    def test_filtered(self):
+        """
+        The filters of the query hold.
+        """
+        peer, _, _ = self.subscribe("/msgbus/?type=image/svg+xml&channel=a/*")
+        for path, content_type in (
+            ("/msgbus/a/b", "image/svg+xml; q"),
+            ("/msgbus/a/b", "image/png"),
+            ("/msgbus/b", "image/svg+xml"),
+        ):
+            self.server.ask(post(path, headers=f"Content-Type: {content_type}\n"))
+        self.assertEqual(len(unchunked(peer.received())), 1)
+
+    def test_bad_filters(self):
+        """
+        Bad values of known parameters are refused, and subscribe nothing.
+        """
+        for query in ("type=!", "sender=%zz", "channel=%ff", "format=jpeg"):
+            self.assert_refused(get(f"/msgbus/foo?{query}"), 400, "")
+        self.assertEqual(list(self.server.bus._subscriptions), [""])
+
+    def test_head_method(self):
+        """
+        HEAD gets the headers alone, subscribes nothing, and the connection
+        goes on.
+        """
+        peer = self.server.connect()
+        for _ in range(2):
+            peer.send(get(method="HEAD"))
+            code, headers, body = peer.answer()
+            self.assertEqual((code, body), (200, b""))
+            self.assertIn("boundary", headers["Content-Type"])
+            self.assertNotIn("Transfer-Encoding", headers)
+        self.assertEqual(list(self.server.bus._subscriptions), [""])
+
+    def test_unsubscribed(self):
+        """
+        When a subscriber leaves, nothing of it is left.
+        """
+        for reason in (ConnectionDone(), ConnectionLost()):
+            peer, _, _ = self.subscribe()
+            self.server.ask(post())
+            peer.leave(reason)
+            self.assertEqual(list(self.server.bus._subscriptions), [""])
+            self.server.turn()
+
+    def test_backpressure(self):
+        """
+        What a full transport cannot take waits.
+        """
+        peer, _, _ = self.subscribe()
+        peer.transport.producer.pauseProducing()
+        self.server.ask(post())
+        self.assertEqual(peer.received(), b"")
+        peer.transport.producer.resumeProducing()
+        self.assertIn(b"hello", peer.received())
+
+    def test_noise(self):
+        """
+        What a subscriber sends is discarded, and too much of it closes the
+        connection; reading goes on until then, or its leaving would not be
+        noticed.
+        """
+        for pieces in ([get() + "x" * 16384], [get(), "x" * 16384], [get(), *"x" * 99]):
+            peer = self.server.connect()
+            for piece in pieces:
+                peer.send(piece)
+            self.assertFalse(peer.closed)
+            self.assertEqual(peer.transport.producerState, "producing")
+            self.server.ask(post())
+            self.assertIn(b"hello", peer.received())
+        for pieces in ([get() + "x" * 20000], [get(), "x" * 16384, "x"]):
+            peer = self.server.connect()
+            for piece in pieces:
+                peer.send(piece)
+            self.assertTrue(peer.closed)
+
+    def test_pipelined_behind_a_subscription(self):
+        """
+        What is pipelined behind a subscription is never a request.
+        """
+        peer, _, _ = self.subscribe()
+        peer.send(post())
+        self.assertEqual((peer.received(), self.published), (b"", []))
+
+    def test_no_slash(self):
+        """
+        The bus without its slash is redirected, query and all.
+        """
+        for method in ("GET", "POST", "HEAD"):
+            code, headers, _ = self.server.ask(get("/msgbus?type=a/*", method=method))
+            self.assertEqual((code, headers["Location"]), (308, "/msgbus/?type=a/*"))
+
+
+class BrowserTests(WebTestCase):
+    """
+    Strangers in browsers.
+    """
+
+    options = {"origins": Origins(allowed=["https://app.example"], hosts=["bus.example"])}
+
+    def test_cross_site(self):
+        """
+        Pages of others may not publish; they may if their origin is allowed.
+        """
+        for headers in (
+            "Origin: https://evil.example\n",
+            "Origin: null\n",
+            "Sec-Fetch-Site: cross-site\n",
+            "Sec-Fetch-Site: same-site\n",
+        ):
+            self.assert_refused(
+                post(headers="Content-Type: text/plain\n" + headers), 403, "--allow-origin"
+            )
+        for headers in (
+            "Origin: https://app.example\nSec-Fetch-Site: cross-site\n",
+            "Origin: http://localhost:8888\nSec-Fetch-Site: same-origin\n",
+            "Origin: http://localhost:8888\n",
+            "Origin: https://bus.example\n",
+            "Sec-Fetch-Site: none\n",
+        ):
+            code, _, _ = self.server.ask(
+                post(headers="Content-Type: text/plain\n" + headers)
+            )
+            self.assertEqual(code, 204, headers)
+
+    def test_cors(self):
+        """
+        An allowed origin may read what is answered, others may not.
+        """
+        for origin, allowed in (
+            ("https://app.example", True),
+            ("https://evil.example", False),
+        ):
+            for request in (get, post):
+                _, headers, _ = self.server.ask(
+                    request(headers=f"Content-Type: a/b\nOrigin: {origin}\n")
+                )
+                self.assertEqual(headers["Vary"], "Accept, Origin")
+                self.assertEqual(
+                    headers.get("Access-Control-Allow-Origin"), origin if allowed else None
+                )
+                self.assertEqual(
+                    headers["Cross-Origin-Resource-Policy"],
+                    "cross-origin" if allowed else "same-origin",
+                )
+
+    def test_preflight(self):
+        """
+        A preflight of an allowed origin is granted, another is refused.
+        """
+        ask = "Access-Control-Request-Method: PUT\n"
+        code, headers, _ = self.server.ask(
+            get(method="OPTIONS", headers=f"Origin: https://app.example\n{ask}")
+        )
+        self.assertEqual(code, 204)
+        self.assertEqual(headers["Access-Control-Allow-Origin"], "https://app.example")
+        self.assertEqual(
+            headers["Access-Control-Allow-Methods"], "GET, HEAD, POST, PUT, OPTIONS"
+        )
+        self.assertEqual(
+            headers["Access-Control-Allow-Headers"], "Authorization, Content-Type"
+        )
+        self.assert_refused(
+            get(method="OPTIONS", headers=f"Origin: https://evil.example\n{ask}"),
+            403,
+            "--allow-origin",
+        )
+
+    def test_options(self):
+        """
+        OPTIONS tells the methods.
+        """
+        code, headers, _ = self.server.ask(get(method="OPTIONS"))
+        self.assertEqual((code, headers["Allow"]), (204, "GET, HEAD, POST, PUT, OPTIONS"))
+
+    def test_host(self):
+        """
+        On the loopback, a name that the bus does not have is refused, to
+        publish, subscribe and all else; elsewhere it is not.
+        """
+        evil = "Host: evil.example\n"
+        for address in ("127.0.0.1", "127.9.9.9"):
+            for request in (
+                post(host=evil),
+                get(host=evil),
+                get("/msgbus", host=evil),
+                get(method="OPTIONS", host=evil),
+                get("http://evil.example/msgbus/foo"),
+            ):
+                self.assert_refused(request, 421, "--host", address)
+        for host in (
+            "localhost",
+            "a.localhost:1",
+            "[::1]:8888",
+            "192.0.2.1",
+            "bus.example",
+        ):
+            self.assertEqual(self.server.ask(get(host=f"Host: {host}\n"))[0], 200)
+        self.assertEqual(self.server.ask(get(host=evil), "192.0.2.1")[0], 200)
+
+    def test_no_host(self):
+        """
+        HTTP/1.1 must have a `Host`, and one only.
+        """
+        self.assert_refused(get(host=""), 400, "needs a Host")
+        self.assert_refused(get(host=HOST * 2), 400, "once only")
+
+    def test_safe(self):
+        """
+        Everything that the bus answers is safe to open in a browser.
+        """
+        for request in (
+            get(),
+            get(version="1.0"),
+            post(),
+            get("/msgbus"),
+            post(headers=""),
+        ):
+            _, headers, _ = self.server.ask(request)
+            self.assertEqual({name: headers[name] for name in SAFE}, SAFE)
+
+
+class LogTests(WebTestCase):
+    """
+    What is logged.
+    """
+
+    def events(self, verbosity):
+        """
+        The lines of one subscription and one publication.
+        """
+        lines = []
+
+        def observe(event):
+            lines.append((event["log_level"], event["log_format"].format(**event)))
+
+        self.server = Server(verbosity=verbosity)
+        globalLogPublisher.addObserver(observe)
+        self.addCleanup(globalLogPublisher.removeObserver, observe)
+        peer, _, _ = self.subscribe("/msgbus/foo?sender=!secret")
+        self.server.ask(post())
+        peer.leave(ConnectionDone())
+        globalLogPublisher.removeObserver(observe)
+        self.assertTrue(all(level == LogLevel.info for level, _ in lines))
+        return [line for _, line in lines]
+
+    def test_silent(self):
+        """
+        Without -v, requests are not logged.
+        """
+        self.assertEqual(self.events(0), [])
+
+    def test_verbose(self):
+        """
+        With -v, subscriptions are; with -vv, publications too; never a query.
+        """
+        subscribed = "192.0.2.1:4711 subscribes to 'foo'"
+        left = "192.0.2.1:4711 leaves 'foo'"
+        published = "192.0.2.1:4711 publishes 5 bytes of text/plain to 'foo' as ''"
+        self.assertEqual(self.events(1), [subscribed, left])
+        self.assertEqual(self.events(2), [subscribed, published, left])
+        self.assertEqual(self.events(3), [subscribed, published, left])
+
+
+class RootTests(WebTestCase):
+    """
+    What is beside the bus.
+    """
+
+    def test_root(self):
+        """
+        The root says where the bus is.
+        """
+        code, headers, body = self.server.ask(get("/"))
+        self.assertEqual(code, 200)
+        self.assertEqual(headers["Content-Type"], "text/plain; charset=utf-8")
+        self.assertIn(b"/msgbus/CHANNEL", body)
+
+    def test_elsewhere(self):
+        """
+        Everywhere else is nothing.
+        """
+        for path in ("/x", "/msgbusx", "//msgbus/foo", "/x/../msgbus/foo", "/a" * 8000):
+            self.assertEqual(self.server.ask(get(path))[0], 404, path[:20])
+        self.assertEqual(self.published, [])
+
+
+class MountedTests(SynchronousTestCase):
+    """
+    The resource in others' trees.
+    """
+
+    def test_resource(self):
+        """
+        It is a resource.
+        """
+        verifyObject(IResource, BusResource(Bus(), Server().clock))
+
+    def test_elsewhere(self):
+        """
+        Mounted deeper and with its prefix, it serves there, and says so.
+        """
+        server = Server()
+        bus = Bus()
+        resource = BusResource(bus, server.clock, prefix="/a%20b/bus/")
+        server.root.putChild(b"a b", parent := type(server.root)())
+        parent.putChild(b"bus", resource)
+        code, headers, _ = server.ask(get("/a%20b/bus"))
+        self.assertEqual((code, headers["Location"]), (308, "/a%20b/bus/"))
+        peer = server.connect()
+        peer.send(get("/a%20b/bus/c/"))
+        peer.received()
+        bus.publish(Message("c/d", b""))
+        self.assertIn(b"Content-Location: /a%20b/bus/c/d\r\n", peer.received())
+
+    def test_foreign_site(self):
+        """
+        In a site of Twisted's own, it publishes and subscribes, and reads its
+        parameters from the address alone, not from a form.
+        """
+        server = Server()
+        server.site = ForeignSite(server.root, reactor=server.clock)
+        for version, decode in (("1.0", lambda data: [data]), ("1.1", unchunked)):
+            peer = Peer(server, "127.0.0.1")
+            peer.send(get("/msgbus/foo?type=*/x-www-form-urlencoded", version=version))
+            _, _, opening = peer.answer()
+            self.assertEqual(decode(opening), [f"--{server.bus.boundary}\r\n".encode()])
+            form = "Content-Type: application/x-www-form-urlencoded\n"
+            self.assertEqual(server.ask(post(headers=form, body="sender=eve"))[0], 204)
+            (data,) = decode(peer.received())
+            (part,) = parts(data, server.bus.boundary)
+            self.assertEqual(part.body, b"sender=eve")
+            peer.leave(ConnectionDone())
+        self.assertEqual(server.bus._subscriptions, {})
+        server.site.stopFactory()
+
+    def test_python_subscriber(self):
+        """
+        A callback gets what HTTP publishes, and HTTP what Python does.
+        """
+        server, got = Server(), []
+        server.bus.subscribe("foo", got.append, Filter("text/*"))
+        server.ask(post())
+        self.assertEqual(got, [Message("foo", b"hello", "text/plain")])
