@@ -1,0 +1,3 @@
+"""
+Tests of real processes over real sockets.
+"""

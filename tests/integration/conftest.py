@@ -1,0 +1,31 @@
+"""
+Fixtures for the tests of real processes.
+"""
+
+import pytest
+
+from .daemon import Daemon
+
+
+@pytest.fixture
+def start(tmp_path):
+    """
+    Start a bus with these arguments, and stop it after the test.
+    """
+    daemons = []
+
+    def start(*arguments, **kwargs):
+        daemons.append(Daemon(tmp_path, *arguments, **kwargs))
+        return daemons[-1]
+
+    yield start
+    for daemon in daemons:
+        daemon.stop()
+
+
+@pytest.fixture
+def bus(start):
+    """
+    A bus that logs its subscriptions.
+    """
+    return start("-v")

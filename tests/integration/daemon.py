@@ -1,0 +1,79 @@
+"""
+A real `twistd msgbus`, for one test.
+"""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+BIN = Path(sys.executable).parent
+START_SECONDS = 30
+
+
+class Daemon:
+    """
+    `twistd -n msgbus` with these arguments, listening on a port of its own.
+    """
+
+    def __init__(self, folder, *arguments, command=("twistd", "-n", "--pidfile=")):
+        self._log = folder / "twistd.log"
+        program, *flags = command
+        listen = (
+            [] if "--listen" in arguments else ["--listen", "tcp:0:interface=127.0.0.1"]
+        )
+        with self._log.open("wb") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, BIN / program, *flags, "msgbus", *listen, *arguments],
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                cwd=folder,
+            )
+        self.port = int(self.wait_for(r"Site (?:\(TLS\) )?starting on (\d+)")[1])
+
+    @property
+    def url(self):
+        """
+        Of the bus, with its slash.
+        """
+        return f"http://localhost:{self.port}/msgbus/"
+
+    @property
+    def log(self):
+        """
+        What it has logged so far.
+        """
+        return self._log.read_text()
+
+    def wait_for(self, pattern, count=1):
+        """
+        The last of so many matches in its log, once they are there.
+        """
+        deadline = time.monotonic() + START_SECONDS
+        while time.monotonic() < deadline:
+            if len(found := list(re.finditer(pattern, self.log))) >= count:
+                return found[-1]
+            if self.process.poll() is not None:
+                break
+            time.sleep(0.02)
+        raise AssertionError(f"No {pattern!r} in:\n{self.log}")
+
+    def open_files(self):
+        """
+        How many files it has open.
+        """
+        return len(os.listdir(f"/proc/{self.process.pid}/fd"))
+
+    def stop(self):
+        """
+        Stop it as an operator does, and see that it has nothing to complain
+        of.
+        """
+        self.process.send_signal(signal.SIGTERM)
+        # twistd ends by the signal that stopped it.
+        assert self.process.wait(START_SECONDS) in (0, -signal.SIGTERM), self.log
+        for complaint in ("Traceback", "Unhandled", "CRITICAL", "#error", "Exception"):
+            assert complaint not in self.log, self.log
