@@ -38,15 +38,7 @@ _BACKLOG = re.compile(r"(haproxy:)?(tcp|tcp6|ssl|unix):")
 _DEFAULTS = {"backlog": "1024", "mode": "660"}
 
 
-class Options(usage.Options):
-    """
-    What an operator may choose.
-    """
-
-    synopsis = "[options]"
-    longdesc = """\
-Publishes what is posted to /msgbus/CHANNEL to everybody who gets it.
-
+_EXAMPLES = """
 Examples:
 
   twistd -n msgbus
@@ -62,10 +54,22 @@ Examples:
       subscribes
 
   curl http://localhost:8888/msgbus/foo -H 'Content-Type: text/plain' -d hello
-      publishes"""
+      publishes
+"""
+
+
+class Options(usage.Options):
+    """
+    What an operator may choose.
+    """
+
+    synopsis = "[options]"
+    longdesc = "What is posted to /msgbus/CHANNEL comes to everybody who gets it."
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]  # Twisted
+        # Twisted takes docstrings with the line ends of their source.
+        self.docs = {name: " ".join(doc.split()) for name, doc in self.docs.items()}
         self["listen"] = []
         self["allow-origin"] = []
         self["host"] = []
@@ -118,6 +122,12 @@ Examples:
         """
         print(f"msgbus {__version__}")
         raise SystemExit(0)
+
+    def getUsage(self, width: int | None = None) -> str:
+        """
+        The text of `--help`, with examples, which Twisted would wrap.
+        """
+        return super().getUsage(width) + _EXAMPLES
 
     def postOptions(self) -> None:
         """
