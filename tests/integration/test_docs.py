@@ -1,0 +1,108 @@
+"""
+What README.md and docs/ show, run.
+"""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+CHECKOUT = Path(__file__).parents[2]
+PAGES = [CHECKOUT / "README.md", *sorted(CHECKOUT.glob("docs/*.md"))]
+
+
+def blocks(page, language):
+    """
+    The fenced blocks of a language in a page.
+    """
+    return re.findall(rf"```{language}\n(.*?)```", page.read_text(), re.DOTALL)
+
+
+def commands(*pages):
+    """
+    Every curl command of these pages.
+    """
+    return [
+        line
+        for page in pages
+        for block in blocks(page, "sh")
+        for line in block.splitlines()
+        if line.startswith("curl ")
+    ]
+
+
+def run(command, bus, folder):
+    """
+    Start a command as the reader of a page would, with the test's own port.
+    """
+    return subprocess.Popen(
+        ["/bin/sh", "-c", "exec " + command.replace(":8888/", f":{bus.port}/")],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        cwd=folder,
+        text=True,
+    )
+
+
+def test_quick_test(bus, tmp_path):
+    """
+    The two commands of the README make a message travel, and it looks as it
+    is shown.
+    """
+    subscribe, publish, *_ = commands(CHECKOUT / "README.md")
+    subscriber = run(subscribe, bus, tmp_path)
+    bus.wait_for("subscribes to 'foo'")
+    publisher = run(publish, bus, tmp_path)
+    assert publisher.wait(30) == 0
+    assert publisher.stdout.read() == ""
+    lines = [subscriber.stdout.readline() for _ in range(7)]
+    subscriber.terminate()
+    subscriber.wait(30)
+    shown = re.search(r"prints\n\n```\n(.*?)```", PAGES[0].read_text(), re.DOTALL)[1]
+    boundary = re.compile(r"--msgbus\S+")
+    assert boundary.sub("--B", "".join(lines)) == boundary.sub("--B", shown)
+
+
+@pytest.mark.parametrize("command", commands(*PAGES))
+def test_command(command, bus, tmp_path):
+    """
+    Every command subscribes, or publishes.
+    """
+    (tmp_path / "photo.jpg").write_bytes(b"\xff\xd8")
+    process = run(command, bus, tmp_path)
+    if " -N " in command:
+        bus.wait_for("subscribes to")
+        assert process.stdout.readline().startswith("--msgbus")
+        process.terminate()
+    assert process.wait(30) in (0, -15)
+    assert process.stdout.read() == ""
+
+
+def test_embedding(tmp_path):
+    """
+    The program of docs/embedding.md runs, and serves.
+    """
+    page = CHECKOUT / "docs/embedding.md"
+    program = "\n".join(blocks(page, "python")).replace("tcp:8888", "tcp:0")
+    program = program.replace(".listen(site)", ".listen(site).addCallback(served)")
+    program = (
+        "def served(port):\n    print(port.getHost().port, flush=True)\n"
+        f"{program}\nreactor.callLater(30, reactor.stop)\nreactor.run()\n"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", program], stdout=subprocess.PIPE, text=True, cwd=tmp_path
+    )
+    try:
+        port = int(process.stdout.readline())
+        assert process.stdout.readline() == "sensors/kitchen text/plain kitchen b'21.5'\n"
+        subscriber = subprocess.Popen(
+            ["curl", "-sN", f"http://localhost:{port}/msgbus/foo"], stdout=subprocess.PIPE
+        )
+        assert subscriber.stdout.readline().startswith(b"--msgbus")
+        subscriber.terminate()
+        subscriber.wait(30)
+    finally:
+        process.terminate()
+        process.wait(30)
