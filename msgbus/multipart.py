@@ -25,9 +25,6 @@ _MAX_HEADER_BYTES = 16 * 1024
 _MAX_BOUNDARY = 70
 _MAX_PADDING = 128
 
-# The blank line behind the headers, of which there may be none.
-_HEAD_END = re.compile(rb"(?:\A|\r?\n)\r?\n")
-
 
 class Malformed(ValueError):
     """
@@ -127,17 +124,19 @@ class Decoder:
         delimiter = re.escape(b"--" + boundary.encode("ascii"))
         # RFC 2046: the line end before a delimiter belongs to it, spaces
         # behind it are padding, and two hyphens end the stream.
-        line = rb"%s(--|[ \t]*\r?\n)" % delimiter
+        line = rb"%s(--|[ \t]{0,%d}\r?\n)" % (delimiter, _MAX_PADDING)
         self._delimiter = re.compile(rb"(?:\A|\r?\n)" + line)
         # Some servers, the original msgbus among them, send none before it
         # when they have sent a length.
         self._delimiter_here = re.compile(rb"(?:\r?\n)?" + line)
         # The last bytes may be the beginning of a delimiter.
-        self._overlap = len(boundary) + _MAX_PADDING
+        self._overlap = len(boundary) + _MAX_PADDING + 8
         self._max_body = max_body
         self._buffer = bytearray()
         self._searched = 0
         self._headers: dict[str, str] = {}
+        self._head_bytes = 0
+        self._last_name = ""
         self._length: int | None = None
         self._state: Callable[[], Part | bool] = self._preamble
 
@@ -164,7 +163,11 @@ class Decoder:
         """
         if self._state == self._preamble:
             raise Malformed("The stream ended before the first delimiter.")
-        if self._state == self._body or (self._state == self._head and self._buffer):
+        # What the server itself says, it may say ahead of a part.
+        begun = any(not name.startswith("msgbus-") for name in self._headers)
+        if self._state == self._body or (
+            self._state == self._head and (begun or self._buffer)
+        ):
             raise Malformed("The stream ended inside a part.")
 
     def _read(self) -> Iterator[Part]:
@@ -184,18 +187,39 @@ class Decoder:
         found = self._delimiter_here.match(self._buffer)
         if found and self._buffer.startswith(b"--"):
             return self._pass(found)
-        end = _HEAD_END.search(self._buffer)
-        if end is None:
-            if len(self._buffer) > _MAX_HEADER_BYTES:
-                raise Malformed("The headers of a part are longer than 16 KiB.")
+        end = self._buffer.find(b"\n")
+        self._head_bytes += end + 1
+        if self._head_bytes + (len(self._buffer) if end < 0 else 0) > _MAX_HEADER_BYTES:
+            raise Malformed("The headers of a part are longer than 16 KiB.")
+        if end < 0:
             return False
-        self._headers = _headers(bytes(self._buffer[: end.start()]))
-        self._length = _length(self._headers)
-        if self._length is not None and self._length > self._max_body:
-            raise Malformed(f"A part of {self._length} bytes is too large.")
-        del self._buffer[: end.end()]
-        self._state = self._body
+        line = bytes(self._buffer[:end]).removesuffix(b"\r").decode("utf-8", "replace")
+        del self._buffer[: end + 1]
+        if line:
+            self._header(line)
+        else:
+            self._length = _length(self._headers)
+            if self._length is not None and self._length > self._max_body:
+                raise Malformed(f"A part of {self._length} bytes is too large.")
+            self._state = self._body
         return True
+
+    def _header(self, line: str) -> None:
+        if line.startswith((" ", "\t")) and self._last_name in self._headers:
+            # RFC 5322: it continues the one before.
+            self._headers[self._last_name] += " " + line.strip()
+            return
+        name, colon, value = line.partition(":")
+        name, value = name.strip().lower(), value.strip()
+        if not colon or not name:
+            raise Malformed(f"{line[:100]!r} is no header line.")
+        if name == "msgbus-heartbeat":
+            # It belongs to no part, and there may be any number of them.
+            self._head_bytes -= len(line)
+            return
+        known = self._headers.get(name)
+        self._headers[name] = value if known is None else f"{known}, {value}"
+        self._last_name = name
 
     def _body(self) -> Part | bool:
         if self._length is None:
@@ -234,6 +258,8 @@ class Decoder:
         self._state = self._epilogue if delimiter[1] == b"--" else self._head
         del self._buffer[: delimiter.end()]
         self._searched = 0
+        self._headers = {}
+        self._head_bytes = 0
         return True
 
 
@@ -248,27 +274,14 @@ def boundary_of(content_type: str) -> str:
     header = EmailMessage()
     try:
         header["Content-Type"] = content_type
-    except ValueError:
+        boundary = header.get_boundary()
+    except Exception:  # `email` raises an IndexError for some garbage.
         raise Malformed(f"{content_type[:100]!r} is no content type.") from None
-    boundary = header.get_boundary()
     if header.get_content_maintype() != "multipart" or not boundary:
         raise Malformed(f"{content_type[:100]!r} is not multipart with a boundary.")
     if len(boundary) > _MAX_BOUNDARY or not boundary.isascii():
         raise Malformed(f"The boundary {boundary[:100]!r} is not up to 70 of ASCII.")
     return boundary
-
-
-def _headers(head: bytes) -> dict[str, str]:
-    # RFC 5322: a line that begins with white space continues the one before.
-    text = re.sub(r"\r?\n[ \t]+", " ", head.decode("utf-8", "replace"))
-    headers: dict[str, str] = {}
-    for line in filter(None, re.split(r"\r?\n", text)):
-        name, colon, value = line.partition(":")
-        name, value = name.strip().lower(), value.strip()
-        if not colon or not name:
-            raise Malformed(f"{line[:100]!r} is no header line.")
-        headers[name] = f"{headers[name]}, {value}" if name in headers else value
-    return headers
 
 
 def _length(headers: dict[str, str]) -> int | None:

@@ -192,6 +192,32 @@ class DecoderTests(SynchronousTestCase):
         parts = list(decoder.feed(b"Content-Length: 0\r\n\r\n\r\n--B\r\n"))
         self.assertEqual(parts, [Part({"msgbus-gap": "2", "content-length": "0"}, b"")])
 
+    def test_heartbeats(self):
+        """
+        Heartbeats may come for years, and a stream may end behind one, and
+        behind a gap.
+        """
+        decoder = Decoder("B")
+        list(decoder.feed(b"--B\r\n"))
+        for _ in range(5000):
+            self.assertEqual(list(decoder.feed(b"Msgbus-Heartbeat: 1\r\n")), [])
+        decoder.end()
+        list(decoder.feed(b"Msgbus-Gap: 1\r\n"))
+        decoder.end()
+        parts = list(decoder.feed(b"A: b\r\n\r\n\r\n--B\r\n"))
+        self.assertEqual(parts, [Part({"msgbus-gap": "1", "a": "b"}, b"")])
+
+    def test_padding(self):
+        """
+        A delimiter may have spaces behind it, up to a number; how it is cut
+        makes no difference.
+        """
+        for padding, ends in ((128, True), (129, False)):
+            stream = b"--B\r\n\r\nx\r\n--B" + b" " * padding + b"\r\n"
+            for cuts in ((), range(len(stream))):
+                parts, _ = decode(stream, cuts)
+                self.assertEqual([part.body for part in parts], [b"x"] if ends else [])
+
     def test_parts_before_an_error(self):
         """
         Garbage loses nothing of what came before it.
@@ -295,6 +321,7 @@ class BoundaryTests(SynchronousTestCase):
             "multipart/mixed;boundary=" + "x" * 71,
             "multipart/mixed;boundary=ä",
             "multipart/mixed\r\n;boundary=x",
+            "';abc*'",
         ):
             with self.assertRaises(Malformed, msg=content_type):
                 boundary_of(content_type)
