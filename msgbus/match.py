@@ -17,6 +17,9 @@ __all__ = ["Pattern", "Filter"]
 MAX_CHARACTERS = 1000
 MAX_GLOBS = 32
 
+# "*?*" and "?**" mean the same: one character, and then any.
+_RUN = re.compile(r"[*?]*\*[*?]*")
+
 
 @dataclass(frozen=True, slots=True)
 class Pattern:
@@ -43,8 +46,7 @@ class Pattern:
     _unwanted: re.Pattern[str] | None = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        # Runs of stars mean what one means.
-        globs = {re.sub(r"\*+", "*", glob) for glob in _globs(self.text)}
+        globs = {_RUN.sub(_shortest, glob) for glob in _globs(self.text)}
         if "!" in globs:
             raise Invalid("A '!' negates the glob behind it, and there is none.")
         positive = tuple(sorted(g for g in globs if not g.startswith("!")))
@@ -115,6 +117,10 @@ def _globs(text: str) -> list[str]:
     if len(globs) > MAX_GLOBS:
         raise Invalid(f"A pattern has at most {MAX_GLOBS} globs.")
     return globs
+
+
+def _shortest(run: re.Match[str]) -> str:
+    return "?" * run[0].count("?") + "*"
 
 
 def _essence(content_type: str) -> str:

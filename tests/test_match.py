@@ -90,6 +90,7 @@ class PatternTests(SynchronousTestCase):
         """
         self.assertEqual(Pattern("a,b,!c"), Pattern("!c,b,,a,a"))
         self.assertEqual(hash(Pattern("a**b")), hash(Pattern("a*b")))
+        self.assertEqual(Pattern("a*?*?b"), Pattern("a??*b"))
         self.assertNotEqual(Pattern("a"), Pattern("!a"))
 
     def test_limits(self):
