@@ -9,10 +9,13 @@ gone, once 16 KiB came behind a request that is still being answered.
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from io import BytesIO
 from typing import Any
 
-from twisted.internet.interfaces import IReactorTime
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.internet.protocol import connectionDone
+from twisted.python.failure import Failure
 from twisted.web import http, server
 from twisted.web.resource import IResource
 
@@ -26,8 +29,12 @@ LINGER_BYTES = 8 * 1024 * 1024
 # What a subscriber may send behind its request, for nothing.
 STREAM_INPUT_BYTES = 16 * 1024
 
-# For an idle connection that does not let itself be closed.
-ABORT_SECONDS = 15
+# How long a peer may take to read the end of what it is owed, and to let the
+# connection be closed, as over TLS it must.
+CLOSE_SECONDS = 60
+
+# More digits than any limit, and fewer than Python refuses to read.
+_MAX_LENGTH_DIGITS = 30
 
 _ABSOLUTE_FORM = re.compile(rb"https?://([^/?#]*)(.*)", re.IGNORECASE)
 
@@ -43,6 +50,15 @@ class _Refused(Exception):
         self.reason = reason
 
 
+def _too_large(limit: int) -> _Refused:
+    return _Refused(
+        413,
+        b"Content Too Large",
+        f"A message has at most {limit} bytes here; publish less, or have the"
+        " operator raise --max-message.",
+    )
+
+
 class Channel(http.HTTPChannel):
     """
     One connection.
@@ -51,14 +67,16 @@ class Channel(http.HTTPChannel):
     site: Site
     transport: Any  # TCP, TLS, UNIX or a wrapper: no one interface of Twisted's
 
-    _refused = False
+    # How many more bytes are discarded, once none are read as requests.
     _discardable: int | None = None
+    _ended = False
+    _closing: IDelayedCall | None = None
 
     def dataReceived(self, data: bytes) -> None:
         """
-        Read requests, until one is refused.
+        Read requests, until one is refused, or the connection ends.
         """
-        if self._refused:
+        if self._ended:
             self._discard(data)
             return
         try:
@@ -75,6 +93,15 @@ class Channel(http.HTTPChannel):
         else:
             self._discard(data)
 
+    def headerReceived(self, line: bytes) -> bool:
+        """
+        Take a header line, unless Python would refuse to read its number.
+        """
+        name, _, value = line.partition(b":")
+        if name.lower() == b"content-length" and len(value) > _MAX_LENGTH_DIGITS:
+            raise _too_large(self.site.max_body)
+        return bool(super().headerReceived(line))  # type: ignore[no-untyped-call]  # Twisted
+
     def lineLengthExceeded(self, line: bytes) -> None:
         """
         Refuse a request or header line of more than 16 KiB.
@@ -85,12 +112,28 @@ class Channel(http.HTTPChannel):
             f"A request or header line has at most {self.MAX_LENGTH} bytes here.",
         )
 
+    def loseConnection(self) -> None:
+        """
+        Close the connection once what was written has gone out; over TLS
+        that takes the peer's consent.  What it sends until then is discarded,
+        and in the end the connection is cut.
+        """
+        self._end(CLOSE_SECONDS, self.transport.abortConnection)
+        super().loseConnection()  # type: ignore[no-untyped-call]  # Twisted
+
     def timeoutConnection(self) -> None:
         """
         Close an idle connection, without the line that Twisted logs for each.
         """
-        self.callLater(ABORT_SECONDS, self.transport.abortConnection)  # type: ignore[no-untyped-call]  # Twisted
-        self.loseConnection()  # type: ignore[no-untyped-call]  # Twisted
+        self.loseConnection()
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        """
+        The connection is gone.
+        """
+        if self._closing is not None and self._closing.active():
+            self._closing.cancel()
+        super().connectionLost(reason)  # type: ignore[no-untyped-call]  # Twisted
 
     def discard_input(self) -> None:
         """
@@ -100,10 +143,9 @@ class Channel(http.HTTPChannel):
         """
         self._discardable = STREAM_INPUT_BYTES
 
-    def _discard(self, data: bytes) -> None:
-        self._discardable = (self._discardable or 0) - len(data)
-        if self._discardable < 0:
-            self.transport.abortConnection()
+    def _respondToBadRequestAndDisconnect(self) -> None:
+        # Twisted's own closes at once, and reads on as if nothing were.
+        raise _Refused(400, b"Bad Request", "This is no HTTP/1.0 or 1.1 request.")
 
     def _refuse(self, refusal: _Refused) -> None:
         body = f"{refusal}\n".encode()
@@ -120,9 +162,23 @@ class Channel(http.HTTPChannel):
             ],
         )
         self.write(body)  # type: ignore[no-untyped-call]  # Twisted
-        self._refused = True
+        self._end(LINGER_SECONDS, self.loseConnection)
+
+    def _end(self, seconds: float, close: Callable[[], None]) -> None:
+        """
+        Read no more requests, and close the connection in so many seconds.
+        """
+        self._ended = True
         self._discardable = LINGER_BYTES
-        self.setTimeout(LINGER_SECONDS)  # type: ignore[no-untyped-call]  # Twisted
+        self.setTimeout(None)  # type: ignore[no-untyped-call]  # Twisted
+        if self._closing is not None and self._closing.active():
+            self._closing.cancel()
+        self._closing = self.callLater(seconds, close)  # type: ignore[no-untyped-call]  # Twisted
+
+    def _discard(self, data: bytes) -> None:
+        self._discardable = (self._discardable or 0) - len(data)
+        if self._discardable < 0:
+            self.transport.abortConnection()
 
 
 class Request(server.Request):
@@ -153,20 +209,18 @@ class Request(server.Request):
         Take the whole request.  The absolute form of a target is served, and
         its host goes before the `Host` header (RFC 9112, section 3.2.2).
         """
-        if absolute := _ABSOLUTE_FORM.fullmatch(path):
-            self.requestHeaders.setRawHeaders(b"Host", [absolute[1]])
+        absolute = _ABSOLUTE_FORM.fullmatch(path)
+        if absolute:
             path = absolute[2] if absolute[2].startswith(b"/") else b"/" + absolute[2]
+            # Where there must be one `Host`, two or none stay a mistake.
+            hosts = self.requestHeaders.getRawHeaders(b"Host", [])
+            if len(hosts) == 1 or (version == b"HTTP/1.0" and not hosts):
+                self.requestHeaders.setRawHeaders(b"Host", [absolute[1]])
         super().requestReceived(command, path, version)  # type: ignore[no-untyped-call]  # Twisted
 
     def _check_body(self, size: int) -> None:
-        limit = self.channel.site.max_body
-        if size > limit:
-            raise _Refused(
-                413,
-                b"Content Too Large",
-                f"A message has at most {limit} bytes here; publish less, or"
-                " have the operator raise --max-message.",
-            )
+        if size > self.channel.site.max_body:
+            raise _too_large(self.channel.site.max_body)
 
 
 class Site(server.Site):

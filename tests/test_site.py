@@ -57,8 +57,10 @@ class LimitTests(SynchronousTestCase):
         """
         Any number of bytes is too large.
         """
-        self.peer.send(HEAD + f"Content-Length: {'9' * 4000}\n\n")
-        self.assert_refused(413, "at most 1000 bytes")
+        for digits in (20, 31, 4000, 5000):
+            self.peer = self.server.connect()
+            self.peer.send(HEAD + f"Content-Length: {'9' * digits}\n\n")
+            self.assert_refused(413, "at most 1000 bytes")
 
     def test_grown(self):
         """
@@ -130,8 +132,41 @@ class LimitTests(SynchronousTestCase):
         for headers in ("X: y\n" * 501, f"X: {'y' * 1000}\n" * 17):
             self.peer = self.server.connect()
             self.peer.send("GET /msgbus/foo HTTP/1.1\nHost: localhost\n" + headers + "\n")
-            self.assertTrue(self.peer.received().startswith(b"HTTP/1.1 400 "))
-            self.assertTrue(self.peer.closed)
+            self.assert_refused(400, "no HTTP")
+
+    def test_no_http(self):
+        """
+        What is no HTTP is refused once, and what comes behind it is not read.
+        """
+        for request in (
+            "NOPE\n",
+            "GET / HTTP/2.0\n",
+            "GET / HTTP/1.1\nBad Header: x\nA: b\n",
+        ):
+            self.peer = self.server.connect()
+            self.peer.send(request)
+            self.assert_refused(400, "no HTTP")
+            self.peer.send("\nX: y\n\n" + HEAD + "Content-Length: 0\n\n")
+            self.assertEqual(self.peer.received(), b"")
+
+    def test_ended(self):
+        """
+        A connection whose last answer was given reads nothing more, and is cut
+        if its peer does not let it be closed, or sends on and on.
+        """
+        for last in (
+            "GET / HTTP/1.0\n\n",
+            "GET / HTTP/1.1\nHost: [::1]\nConnection: close\n\n",
+        ):
+            self.peer = self.server.connect()
+            self.peer.send(last + "x" * 20000 + HEAD + "Content-Length: 0\n\n")
+            self.assertEqual(self.peer.answer()[0], 200)
+            self.assertTrue(self.peer.transport.disconnecting)
+            self.server.clock.advance(59)
+            self.assertFalse(self.peer.transport.disconnected)
+            self.server.clock.advance(1)
+            self.assertTrue(self.peer.transport.disconnected)
+        self.assertEqual(self.published, [])
 
     def test_idle(self):
         """
@@ -143,7 +178,7 @@ class LimitTests(SynchronousTestCase):
         self.assertFalse(self.peer.closed)
         self.server.clock.advance(1)
         self.assertTrue(self.peer.transport.disconnecting)
-        self.server.clock.advance(15)
+        self.server.clock.advance(60)
         self.assertTrue(self.peer.transport.disconnected)
 
     def test_idle_subscriber(self):
