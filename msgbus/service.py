@@ -23,10 +23,11 @@ from twisted.logger import Logger
 from twisted.python import usage
 
 from . import __version__
+from .answers import is_loopback
 from .bus import Bus
 from .message import Invalid
 from .origin import Origins
-from .web import BusResource, Root, Site, is_loopback
+from .web import BusResource, Root, Site
 
 __all__ = ["Options", "makeService", "BusService", "endpoint"]
 
@@ -151,7 +152,7 @@ def makeService(options: Options) -> Service:
     from twisted.internet import reactor
 
     bus = Bus(max_message=options["max-message"])
-    root = Root()  # type: ignore[no-untyped-call]  # Twisted
+    root = Root()
     root.putChild(
         b"msgbus",
         BusResource(

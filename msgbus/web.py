@@ -7,18 +7,24 @@ What a request may contain, and means, is decided in `target`, `origin` and
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from pathlib import Path
 from typing import BinaryIO, cast
 
+from twisted.cred.error import UnauthorizedLogin
+from twisted.cred.portal import Portal
 from twisted.internet.address import IPv4Address, IPv6Address
-from twisted.internet.interfaces import IAddress, IReactorTime
+from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
-from twisted.web import http, server
-from twisted.web.resource import Resource
+from twisted.python.failure import Failure
+from twisted.web import server
+from twisted.web.resource import IResource, Resource
 from twisted.web.server import NOT_DONE_YET
+from twisted.web.util import DeferredResource
 
-from .auth import sender_of
+from .answers import Refusal, answer, check_host, header, shield
+from .auth import login, sender_of
 from .bus import Bus, TooLarge
+from .documents import Document
 from .fanout import Fanout, Framing
 from .message import Invalid, Message
 from .multipart import Encoder
@@ -28,36 +34,13 @@ from .target import channel_name, subscription
 
 __all__ = ["BusResource", "Root", "Request", "Site"]
 
-# Codes for which Twisted has no reason phrase, or an outdated one.
-_REASONS = {413: b"Content Too Large", 421: b"Misdirected Request"}
-
 _METHODS = b"GET, HEAD, POST, PUT, OPTIONS"
-
-# A message is not a page of ours: what a publisher sent must not act in the
-# name of the bus's origin when a browser opens it.
-_SAFETY = (
-    (b"Content-Security-Policy", b"sandbox; default-src 'none'"),
-    (b"X-Content-Type-Options", b"nosniff"),
-)
 
 _PREFLIGHT = (
     (b"Access-Control-Allow-Methods", _METHODS),
     (b"Access-Control-Allow-Headers", b"Authorization, Content-Type"),
     (b"Access-Control-Max-Age", b"600"),
 )
-
-
-class _Refusal(Exception):
-    """
-    A request is answered with this code and sentence.
-    """
-
-    def __init__(
-        self, code: int, sentence: str, headers: Iterable[tuple[bytes, bytes]] = ()
-    ) -> None:
-        super().__init__(sentence)
-        self.code = code
-        self.headers = headers
 
 
 class BusResource(Resource):
@@ -102,17 +85,15 @@ class BusResource(Resource):
         Answer one request.
         """
         try:
-            self._shield(request)
-            _check_host(request, self._origins)
+            shield(request, self._origins)
+            check_host(request, self._origins)
             return self._render_method(request)
-        except _Refusal as refusal:
-            for name, value in refusal.headers:
-                request.setHeader(name, value)
-            return _answer(request, refusal.code, str(refusal))
+        except Refusal as refusal:
+            return refusal.answer(request)
         except TooLarge as error:
-            return _answer(request, 413, str(error))
+            return answer(request, 413, str(error))
         except Invalid as error:
-            return _answer(request, 400, str(error))
+            return answer(request, 400, str(error))
 
     def _render_method(self, request: server.Request) -> int:
         if request.method == b"OPTIONS":
@@ -123,7 +104,7 @@ class BusResource(Resource):
             return self._subscribe(request)
         if request.method in (b"POST", b"PUT"):
             return self._publish(request)
-        raise _Refusal(
+        raise Refusal(
             405,
             "A channel takes POST or PUT to publish and GET to subscribe.",
             [(b"Allow", _METHODS)],
@@ -132,7 +113,7 @@ class BusResource(Resource):
     def _subscribe(self, request: server.Request) -> int:
         name = channel_name(_path_below(request))
         query = request.uri.partition(b"?")[2]
-        filter, media_type = subscription(query, _header(request, b"Accept", many=True))
+        filter, media_type = subscription(query, header(request, b"Accept", many=True))
 
         # Unquoted, and the only parameter: simple readers look for just that.
         content_type = f"{media_type};boundary={self._encoder.boundary}"
@@ -173,18 +154,18 @@ class BusResource(Resource):
             b"Transfer-Encoding"
         ):
             # RFC 9112, section 6.1: the framing of such a message is faulty.
-            raise _Refusal(400, "HTTP/1.0 has no Transfer-Encoding; send a Content-Length.")
+            raise Refusal(400, "HTTP/1.0 has no Transfer-Encoding; send a Content-Length.")
         self._check_origin(request)
-        content_type = _header(request, b"Content-Type")
+        content_type = header(request, b"Content-Type")
         if not content_type:
-            raise _Refusal(
+            raise Refusal(
                 400, "A message needs a Content-Type, such as text/plain or image/jpeg."
             )
         message = Message(
             channel=channel_name(_path_below(request)),
             body=_body(request),
             content_type=content_type,
-            sender=sender_of(_header(request, b"Authorization")),
+            sender=sender_of(header(request, b"Authorization")),
         )
         published = self._bus.publish(message)
         if self._verbosity >= 2:
@@ -196,115 +177,127 @@ class BusResource(Resource):
                 name=message.channel,
                 sender=message.sender,
             )
-        published.addCallback(lambda _: _answer(request, 204))
+        published.addCallback(lambda _: answer(request, 204))
         return NOT_DONE_YET
 
     def _options(self, request: server.Request) -> int:
-        origin = _header(request, b"Origin")
+        origin = header(request, b"Origin")
         request.setHeader(b"Allow", _METHODS)
-        if request.requestHeaders.hasHeader(b"Access-Control-Request-Method"):
+        if _is_preflight(request):
             if not self._origins.allows(origin):
                 raise _foreign_page(origin)
             for name, value in _PREFLIGHT:
                 request.setHeader(name, value)
-        return _answer(request, 204)
+        return answer(request, 204)
 
     def _redirect(self, request: server.Request) -> int:
         _, question, query = request.uri.partition(b"?")
         location = self._prefix.encode("ascii") + question + query
-        raise _Refusal(
+        raise Refusal(
             308,
             f"The root of the bus is {self._prefix}, with a slash at its end.",
             [(b"Location", location)],
         )
 
-    def _shield(self, request: server.Request) -> None:
-        """
-        Set the headers that keep web pages and messages apart.
-        """
-        origin = _header(request, b"Origin")
-        allowed = self._origins.allows(origin)
-        for name, value in _SAFETY:
-            request.setHeader(name, value)
-        request.setHeader(
-            b"Cross-Origin-Resource-Policy", b"cross-origin" if allowed else b"same-origin"
-        )
-        request.setHeader(
-            b"Vary", b"Accept, Origin" if self._origins.allowed else b"Accept"
-        )
-        if allowed and origin is not None:
-            for name, value in self._origins.grants(origin):
-                request.setHeader(name, value)
-
     def _check_origin(self, request: server.Request) -> None:
-        origin = _header(request, b"Origin")
+        origin = header(request, b"Origin")
         if not self._origins.may_publish(
-            origin, _header(request, b"Sec-Fetch-Site"), _header(request, b"Host")
+            origin, header(request, b"Sec-Fetch-Site"), header(request, b"Host")
         ):
             raise _foreign_page(origin)
 
 
 class Root(Resource):
     """
-    What is served beside the bus when there are no documents: a sentence at
-    `/`, and nothing elsewhere.
+    The front door: judges `Host`, asks for the password, and leads to what was
+    put behind it, and to documents elsewhere.
+
+    Args:
+        origins: Which web pages may use what is behind it.
+        documents: The document root, if there is one.
+        portal: Where credentials are shown, if they are asked for.
     """
+
+    def __init__(
+        self,
+        origins: Origins | None = None,
+        documents: Path | None = None,
+        portal: Portal | None = None,
+    ) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]  # Twisted
+        self._origins = origins or Origins()
+        self._documents = documents
+        self._portal = portal
+
+    def getChildWithDefault(self, path: bytes, request: server.Request) -> IResource:
+        """
+        What is behind the door, if the request may pass.
+        """
+        try:
+            check_host(request, self._origins)
+            if self._portal is None or _is_preflight(request):
+                return self._behind(path, request)
+            # What is refused to an allowed origin, its page may read.
+            shield(request, self._origins)
+            entered = login(self._portal, header(request, b"Authorization"))
+        except Refusal as refusal:
+            return _Page(refusal)
+        entered.addCallback(lambda _: self._behind(path, request))
+        return DeferredResource(entered.addErrback(_denied))
+
+    def _behind(self, path: bytes, request: server.Request) -> IResource:
+        return cast(IResource, super().getChildWithDefault(path, request))  # type: ignore[no-untyped-call]  # Twisted
 
     def getChild(self, path: bytes, request: server.Request) -> Resource:
         """
-        The page for a path that nothing was put at.
+        A document, or a page that says where the bus is.
         """
-        return _Page()  # type: ignore[no-untyped-call]  # Twisted
-
-    def render(self, request: server.Request) -> int:
-        """
-        Nothing is at the root itself but its empty child.
-        """
-        return _Page().render(request)  # type: ignore[no-untyped-call]  # Twisted
+        if self._documents is not None:
+            return Document(self._documents)
+        if request.path == b"/" and request.method in (b"GET", b"HEAD"):
+            return _Page(
+                Refusal(200, "This is msgbus: POST to /msgbus/CHANNEL, and GET it.")
+            )
+        return _Page(Refusal(404, "Nothing is here; the bus is at /msgbus/."))
 
 
 class _Page(Resource):
+    """
+    One sentence.
+    """
+
     isLeaf = True
 
+    def __init__(self, refusal: Refusal) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]  # Twisted
+        self._refusal = refusal
+
     def render(self, request: server.Request) -> int:
-        if request.path == b"/":
-            return _answer(
-                request, 200, "This is msgbus: POST to /msgbus/CHANNEL, and GET it."
-            )
-        return _answer(request, 404, "Nothing is here; the bus is at /msgbus/.")
+        return self._refusal.answer(request)
 
 
-def _answer(request: server.Request, code: int, sentence: str = "") -> int:
-    """
-    End a response with one sentence of text, or with nothing for a 204.
-    """
-    request.setResponseCode(code, _REASONS.get(code))
-    # A Deferred may fire after the client has gone.
-    if request._disconnected:
-        return NOT_DONE_YET
-    if code != http.NO_CONTENT:
-        body = f"{sentence}\n".encode()
-        request.setHeader(b"Content-Type", b"text/plain; charset=utf-8")
-        request.setHeader(b"Content-Length", b"%d" % len(body))
-        request.write(body)
-    request.finish()
-    return NOT_DONE_YET
+def _denied(failure: Failure) -> Resource:
+    if failure.check(Invalid):
+        return _Page(Refusal(400, failure.getErrorMessage()))
+    failure.trap(UnauthorizedLogin)
+    return _Page(
+        Refusal(
+            401,
+            "This bus asks for a password: give it by Basic authentication, under any"
+            " name, as in curl -u NAME:PASSWORD.",
+            [(b"WWW-Authenticate", b'Basic realm="msgbus"')],
+        )
+    )
 
 
-def _header(request: server.Request, name: bytes, many: bool = False) -> str | None:
+def _is_preflight(request: server.Request) -> bool:
     """
-    The value of a header that may be given once; of one that may be given
-    often, all values as one list (RFC 9110, section 5.3).
+    Does a browser ask whether a page may (Fetch standard, section 3.3.2)?  It
+    sends no credentials with that.
     """
-    values = request.requestHeaders.getRawHeaders(name, [])
-    if len(values) > 1 and not many:
-        raise _Refusal(400, f"The header {name.decode()} may be given once only.")
-    if not values:
-        return None
-    try:
-        return b",".join(values).decode("utf-8")
-    except UnicodeDecodeError:
-        raise _Refusal(400, f"The header {name.decode()} is not UTF-8.") from None
+    return request.method == b"OPTIONS" and request.requestHeaders.hasHeader(
+        b"Access-Control-Request-Method"
+    )
 
 
 def _body(request: server.Request) -> bytes:
@@ -322,31 +315,8 @@ def _path_below(request: server.Request) -> bytes:
     return b"/".join(segments[-depth:])
 
 
-def _check_host(request: server.Request, origins: Origins) -> None:
-    """
-    Refuse a request that a rebound name may have brought to the loopback.
-    """
-    host = _header(request, b"Host")
-    if host is None:
-        if request.clientproto == b"HTTP/1.1":
-            raise _Refusal(400, "HTTP/1.1 needs a Host header.")
-        return
-    if is_loopback(request.getHost()) and not origins.knows_host(host):
-        raise _Refusal(
-            421,
-            f"This bus is not known as {host[:200]!r} here; if it should be, have"
-            " the operator start it with --host and that name.",
-        )
-
-
-def is_loopback(address: IAddress) -> bool:
-    if isinstance(address, IPv6Address):
-        return address.host == "::1" or address.host.startswith("::ffff:127.")
-    return isinstance(address, IPv4Address) and address.host.startswith("127.")
-
-
-def _foreign_page(origin: str | None) -> _Refusal:
-    return _Refusal(
+def _foreign_page(origin: str | None) -> Refusal:
+    return Refusal(
         403,
         f"Pages of {(origin or 'another site')[:200]!r} may not publish here; if they"
         " should, have the operator start the bus with --allow-origin and that origin.",

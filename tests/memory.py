@@ -4,10 +4,12 @@ memory and a clock that stands still.
 """
 
 from twisted.internet.address import IPv4Address
+from twisted.internet.error import ConnectionDone
 from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
 from twisted.python.failure import Failure
 
+from msgbus.auth import portal_for
 from msgbus.bus import Bus
 from msgbus.multipart import Decoder
 from msgbus.web import BusResource, Root, Site
@@ -18,11 +20,14 @@ class Server:
     A bus at /msgbus/, as `twistd msgbus` serves it.
     """
 
-    def __init__(self, max_message=1024 * 1024, **options):
+    def __init__(
+        self, max_message=1024 * 1024, origins=None, documents=None, secret=None, **options
+    ):
         self.clock = Clock()
         self.bus = Bus(max_message=max_message)
-        self.root = Root()
-        self.root.putChild(b"msgbus", BusResource(self.bus, self.clock, **options))
+        self.root = Root(origins, documents, portal_for(secret) if secret else None)
+        resource = BusResource(self.bus, self.clock, origins=origins, **options)
+        self.root.putChild(b"msgbus", resource)
         self.site = Site(self.root, max_body=max_message, reactor=self.clock)
 
     def connect(self, address="127.0.0.1"):
@@ -37,7 +42,9 @@ class Server:
         """
         peer = self.connect(address)
         peer.send(request)
-        return peer.answer()
+        answer = peer.answer()
+        peer.leave(ConnectionDone())
+        return answer
 
     def turn(self):
         """

@@ -21,6 +21,8 @@ ORDER = [
     "bus",
     "fanout",
     "auth",
+    "answers",
+    "documents",
     "site",
     "web",
     "service",

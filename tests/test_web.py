@@ -46,6 +46,13 @@ def get(path="/msgbus/foo", headers="", version="1.1", method="GET", host=HOST):
     return f"{method} {path} HTTP/{version}\n{host}{headers}\n"
 
 
+def basic(credentials):
+    """
+    The header of these credentials.
+    """
+    return f"Authorization: Basic {b64encode(credentials.encode()).decode()}\n"
+
+
 class WebTestCase(SynchronousTestCase):
     """
     A server, and what is published on it.
@@ -193,8 +200,7 @@ class PublishTests(WebTestCase):
         """
         The sender is the user of Basic authentication.
         """
-        authorization = b64encode("älice:x".encode()).decode()
-        headers = f"Content-Type: a/b\nAuthorization: Basic {authorization}\n"
+        headers = "Content-Type: a/b\n" + basic("älice:x")
         self.assertEqual(self.server.ask(post(headers=headers))[0], 204)
         self.assertEqual(self.published[0].sender, "älice")
 
@@ -266,8 +272,7 @@ class RefusalTests(WebTestCase):
         is refused, and so is broken authentication.
         """
         for user in ("eve\nX-Evil: 1", "eve\r", " eve", "eve\t", "\x00"):
-            authorization = "Basic " + b64encode(f"{user}:".encode()).decode()
-            headers = f"Content-Type: a/b\nAuthorization: {authorization}\n"
+            headers = "Content-Type: a/b\n" + basic(f"{user}:")
             self.assert_refused(post(headers=headers), 400, "sender")
         headers = "Content-Type: a/b\nAuthorization: Basic eve\n"
         self.assert_refused(post(headers=headers), 400, "not Basic")
@@ -306,6 +311,7 @@ class RefusalTests(WebTestCase):
             peer = self.server.connect()
             peer.send(head + body)
             self.assertTrue(peer.received().startswith(b"HTTP/1.1 400 "))
+            self.server.clock.advance(2)
             self.assertTrue(peer.closed)
         self.assertEqual(self.published, [])
 
@@ -617,6 +623,8 @@ class BrowserTests(WebTestCase):
         evil = "Host: evil.example\n"
         for address in ("127.0.0.1", "127.9.9.9"):
             for request in (
+                get("/", host=evil),
+                get("/x", host=evil),
                 post(host=evil),
                 get(host=evil),
                 get("/msgbus", host=evil),
@@ -640,6 +648,10 @@ class BrowserTests(WebTestCase):
         """
         self.assert_refused(get(host=""), 400, "needs a Host")
         self.assert_refused(get(host=HOST * 2), 400, "once only")
+        self.assert_refused(
+            get("http://localhost/msgbus/foo", host=""), 400, "needs a Host"
+        )
+        self.assert_refused(get("http://localhost/msgbus/foo", host=HOST * 2), 400, "once")
 
     def test_safe(self):
         """
@@ -698,6 +710,98 @@ class LogTests(WebTestCase):
         self.assertEqual(self.events(3), [subscribed, published, left])
 
 
+class PasswordTests(WebTestCase):
+    """
+    A password for everything.
+    """
+
+    options = {
+        "secret": "sécret: x".encode(),
+        "origins": Origins(allowed=["https://app.example"]),
+    }
+    good = basic("álice:sécret: x")
+
+    def test_asked_for(self):
+        """
+        Without the password, nothing is served, and the answer says how to
+        give it.
+        """
+        bad = [
+            basic("alice:"),
+            basic("alice:secret"),
+            basic("sécret: x:"),
+            basic("a:sécret: xx"),
+        ]
+        bad += ["", "Authorization: Bearer x\n", basic("alice:x" + "y" * 5000)]
+        for headers in bad:
+            for request in (
+                post(headers="Content-Type: a/b\n" + headers),
+                get(headers=headers),
+                get("/", headers=headers),
+                get("/msgbus", headers=headers),
+                get("/x", headers=headers, method="BREW"),
+                get(headers=headers, method="OPTIONS"),
+            ):
+                self.assert_refused(request, 401, "asks for a password")
+        _, answered, _ = self.server.ask(get())
+        self.assertEqual(answered["WWW-Authenticate"], 'Basic realm="msgbus"')
+
+    def test_given(self):
+        """
+        With it, everything is, under any name, none too; the name is the
+        sender.
+        """
+        self.server.ask(post(headers="Content-Type: a/b\n" + self.good))
+        self.server.ask(post(headers="Content-Type: a/b\n" + basic(":sécret: x")))
+        self.assertEqual([m.sender for m in self.published], ["álice", ""])
+        for path, code in (("/msgbus/foo", 200), ("/", 200), ("/x", 404), ("/msgbus", 308)):
+            self.assertEqual(self.server.ask(get(path, headers=self.good))[0], code)
+
+    def test_broken(self):
+        """
+        Credentials that cannot be read are said to be so.
+        """
+        self.assert_refused(get(headers="Authorization: Basic x\n"), 400, "not Basic")
+        self.assert_refused(get(headers=self.good * 2), 400, "once only")
+
+    def test_preflight(self):
+        """
+        A preflight is answered before the password is asked for, and a page
+        that may read is let see that it is asked for.
+        """
+        origin = "Origin: https://app.example\n"
+        ask = get(
+            method="OPTIONS", headers=f"{origin}Access-Control-Request-Method: POST\n"
+        )
+        self.assertEqual(self.server.ask(ask)[0], 204)
+        code, headers, _ = self.server.ask(get(headers=origin))
+        self.assertEqual(code, 401)
+        self.assertEqual(headers["Access-Control-Allow-Origin"], "https://app.example")
+
+    def test_rebound(self):
+        """
+        A name that the bus does not have is not even asked for a password.
+        """
+        self.assert_refused(get(host="Host: evil.example\n"), 421, "--host")
+
+    def test_keeps_the_connection(self):
+        """
+        A refusal leaves the connection for another try.
+        """
+        peer = self.server.connect()
+        for headers, code in (("", 401), (self.good, 204)):
+            peer.send(post(headers="Content-Type: a/b\n" + headers))
+            self.assertEqual(peer.answer()[0], code)
+
+    def test_gone(self):
+        """
+        One who subscribes with the password and leaves, leaves nothing.
+        """
+        peer, _, _ = self.subscribe(headers=self.good)
+        peer.leave(ConnectionDone())
+        self.assertEqual(list(self.server.bus._subscriptions), [""])
+
+
 class RootTests(WebTestCase):
     """
     What is beside the bus.
@@ -711,6 +815,14 @@ class RootTests(WebTestCase):
         self.assertEqual(code, 200)
         self.assertEqual(headers["Content-Type"], "text/plain; charset=utf-8")
         self.assertIn(b"/msgbus/CHANNEL", body)
+
+    def test_published_to_the_root(self):
+        """
+        Who publishes there is told that he did not.
+        """
+        code, _, body = self.server.ask(post("/"))
+        self.assertEqual(code, 404)
+        self.assertIn(b"/msgbus/", body)
 
     def test_elsewhere(self):
         """
