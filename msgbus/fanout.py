@@ -66,10 +66,24 @@ class Member:
     drained.
     """
 
-    __slots__ = ("_write", "_group", "_paused", "_waiting", "_waiting_bytes", "_gap")
+    __slots__ = (
+        "_write",
+        "_finish",
+        "_group",
+        "_paused",
+        "_waiting",
+        "_waiting_bytes",
+        "_gap",
+    )
 
-    def __init__(self, write: Callable[[bytes], object], group: Group) -> None:
+    def __init__(
+        self,
+        write: Callable[[bytes], object],
+        finish: Callable[[], object],
+        group: Group,
+    ) -> None:
         self._write = write
+        self._finish = finish
         self._group: Group | None = group
         self._paused = False
         self._waiting: list[bytes] = []
@@ -103,14 +117,26 @@ class Member:
         The transport has drained: deliver what waits.
         """
         self._paused = False
+        if waiting := self._owed():
+            self._write(b"".join(waiting))
+
+    def end(self) -> None:
+        """
+        Hand over what is owed, and end the response.
+        """
+        # Piece by piece: a transport that is never read from copies nothing.
+        for frame in self._owed():
+            self._write(frame)
+        self._finish()
+
+    def _owed(self) -> list[bytes]:
         if self._group is None:
-            return
+            return []
         waiting, self._waiting, self._waiting_bytes = self._waiting, [], 0
         if self._gap:
             waiting.append(self._group.framing.gap(self._gap))
             self._gap = 0
-        if waiting:
-            self._write(b"".join(waiting))
+        return waiting
 
     def stopProducing(self) -> None:
         """
@@ -138,12 +164,14 @@ class Group:
         self._frames: list[bytes] = []
         self._flushing: IDelayedCall | None = None
 
-    def join(self, write: Callable[[bytes], object]) -> Member:
+    def join(
+        self, write: Callable[[bytes], object], finish: Callable[[], object]
+    ) -> Member:
         """
         Add a member.  It gets what is published from now on.
         """
         self._flush()
-        member = Member(write, self)
+        member = Member(write, finish, self)
         self._members[member] = None
         return member
 
@@ -156,6 +184,14 @@ class Group:
             self._flush()
             self._subscription.cancel()
             self._fanout.forget(self)
+
+    def end(self) -> None:
+        """
+        End the responses of all members, with what they are owed.
+        """
+        self._flush()
+        for member in tuple(self._members):
+            member.end()
 
     def _deliver(self, message: Message) -> None:
         # All members get it at the end of this turn of the reactor, with all
@@ -189,7 +225,12 @@ class Fanout:
         self._framed: tuple[Message | None, dict[Framing, bytes]] = (None, {})
 
     def subscribe(
-        self, name: str, filter: Filter, framing: Framing, write: Callable[[bytes], object]
+        self,
+        name: str,
+        filter: Filter,
+        framing: Framing,
+        write: Callable[[bytes], object],
+        finish: Callable[[], object],
     ) -> Member:
         """
         Deliver what is published from now on to one more response.
@@ -197,6 +238,7 @@ class Fanout:
         Args:
             name: A channel or folder.
             write: Takes bytes for this response.
+            finish: Ends this response, and with it the subscription.
 
         Returns:
             The producer to register with what `write` writes to.  Its
@@ -209,7 +251,14 @@ class Fanout:
         group = self._groups.get(key)
         if group is None:
             group = self._groups[key] = Group(self, name, filter, framing)
-        return group.join(write)
+        return group.join(write, finish)
+
+    def end(self) -> None:
+        """
+        End all responses, with what they are owed.
+        """
+        for group in tuple(self._groups.values()):
+            group.end()
 
     def forget(self, group: Group) -> None:
         """

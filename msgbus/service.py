@@ -5,39 +5,33 @@
 from __future__ import annotations
 
 import re
-import resource
+import stat
 from collections.abc import Sequence
-from typing import Any, cast
+from pathlib import Path
+from typing import cast
 
+import OpenSSL
 from twisted.application.service import Service
-from twisted.internet.address import IPv4Address, IPv6Address
-from twisted.internet.defer import Deferred, DeferredList, maybeDeferred
 from twisted.internet.endpoints import serverFromString
-from twisted.internet.interfaces import (
-    IListeningPort,
-    IProtocolFactory,
-    IReactorTime,
-    IStreamServerEndpoint,
-)
-from twisted.logger import Logger
+from twisted.internet.interfaces import IReactorTime, IStreamServerEndpoint
 from twisted.python import usage
 
 from . import __version__
-from .answers import is_loopback
+from .auth import portal_for
 from .bus import Bus
+from .daemon import BusService
 from .message import Invalid
 from .origin import Origins
 from .web import BusResource, Root, Site
 
-__all__ = ["Options", "makeService", "BusService", "endpoint"]
+__all__ = ["Options", "makeService", "endpoint"]
 
 DEFAULT_LISTEN = "tcp:8888:interface=127.0.0.1"
 
 # What an operator would have written, had he thought of it: room for many
 # clients that come at once, and a socket file that is not everybody's.
-_BACKLOG = re.compile(r"(haproxy:)?(tcp|tcp6|ssl|unix):")
+_BACKLOG = re.compile(r"(haproxy:)?(tcp|tcp6|ssl|tls|unix):")
 _DEFAULTS = {"backlog": "1024", "mode": "660"}
-
 
 _EXAMPLES = """
 Examples:
@@ -45,11 +39,14 @@ Examples:
   twistd -n msgbus
       at http://localhost:8888/msgbus/, for this machine only
 
-  twistd -n msgbus --listen tcp:8888
-      for everybody who can reach this machine
+  twistd -n msgbus --listen tcp:8888 --secret-file password.txt
+      for everybody who can reach this machine and knows the password
 
   twistd -n msgbus --listen ssl:8443:privateKey=key.pem:certKey=cert.pem
       over TLS
+
+  twistd -n msgbus --docroot site
+      and the files of site/ at http://localhost:8888/
 
   curl http://localhost:8888/msgbus/foo
       subscribes
@@ -75,7 +72,11 @@ class Options(usage.Options):
         self["allow-origin"] = []
         self["host"] = []
         self["max-message"] = 1024 * 1024
+        self["docroot"] = None
+        self["secret"] = None
+        self["drain"] = 10.0
         self["verbosity"] = 0
+        self["warnings"] = []
 
     def opt_listen(self, endpoint: str) -> None:
         """
@@ -109,6 +110,64 @@ class Options(usage.Options):
             raise usage.UsageError(f"--max-message {size!r} is no number of bytes.")
         self["max-message"] = int(size)
 
+    def opt_docroot(self, folder: str) -> None:
+        """
+        A folder whose files are served beside the bus: not those that begin
+        with a dot, nor what links lead to outside of it.
+        """
+        if not Path(folder).is_dir():
+            raise usage.UsageError(f"--docroot {folder!r} is no folder.")
+        # A daemon changes its folder.
+        self["docroot"] = Path(folder).absolute()
+
+    opt_d = opt_docroot
+
+    def opt_secret_file(self, file: str) -> None:
+        """
+        A file with a password that is asked for on everything, by Basic
+        authentication, under any name. One line end at its end does not
+        count.
+        """
+        try:
+            secret = Path(file).read_bytes()
+            mode = Path(file).stat().st_mode
+        except OSError as error:
+            raise usage.UsageError(f"--secret-file {file!r}: {error.strerror}.") from None
+        if mode & stat.S_IROTH:
+            self["warnings"].append(
+                f"Everybody on this machine can read the password: chmod o= {file}"
+            )
+        self._take_secret(secret.removesuffix(b"\n").removesuffix(b"\r"))
+
+    def opt_secret(self, secret: str) -> None:
+        """
+        The password itself. Others on this machine can see it: better give
+        a --secret-file.
+        """
+        self["warnings"].append(
+            "Everybody on this machine can see the password of --secret in the list of"
+            " processes; --secret-file hides it"
+        )
+        self._take_secret(secret.encode("utf-8", "surrogateescape"))
+
+    opt_s = opt_secret
+
+    def _take_secret(self, secret: bytes) -> None:
+        if not secret:
+            raise usage.UsageError("An empty password keeps nobody out: give a longer one.")
+        if self["secret"] is not None:
+            raise usage.UsageError("There can be one password only.")
+        self["secret"] = secret
+
+    def opt_drain(self, seconds: str) -> None:
+        """
+        Seconds that a stop may take to deliver what subscribers are owed,
+        before connections are cut. [default: 10]
+        """
+        if not re.fullmatch(r"[0-9]{1,5}(\.[0-9]{1,3})?", seconds):
+            raise usage.UsageError(f"--drain {seconds!r} is no number of seconds.")
+        self["drain"] = float(seconds)
+
     def opt_verbose(self) -> None:
         """
         Log subscriptions; given twice or more, publications too.
@@ -124,6 +183,16 @@ class Options(usage.Options):
         print(f"msgbus {__version__}")
         raise SystemExit(0)
 
+    def parseOptions(self, options: Sequence[str] | None = None) -> None:
+        """
+        Read the command line; a mistake ends the process with one sentence,
+        where Twisted would print all of the help before it.
+        """
+        try:
+            super().parseOptions(options)  # type: ignore[no-untyped-call]  # Twisted
+        except usage.UsageError as error:
+            raise SystemExit(f"msgbus: {error}  See twistd msgbus --help.") from None
+
     def getUsage(self, width: int | None = None) -> str:
         """
         The text of `--help`, with examples, which Twisted would wrap.
@@ -136,9 +205,9 @@ class Options(usage.Options):
         """
         from twisted.internet import reactor
 
-        self["endpoints"] = [
-            endpoint(reactor, text) for text in self["listen"] or [DEFAULT_LISTEN]
-        ]
+        self["endpoints"] = {
+            text: endpoint(reactor, text) for text in self["listen"] or [DEFAULT_LISTEN]
+        }
         try:
             self["origins"] = Origins(self["allow-origin"], self["host"])
         except Invalid as error:
@@ -151,91 +220,27 @@ def makeService(options: Options) -> Service:
     """
     from twisted.internet import reactor
 
+    secret = options["secret"]
     bus = Bus(max_message=options["max-message"])
-    root = Root()
-    root.putChild(
-        b"msgbus",
-        BusResource(
-            bus,
-            cast(IReactorTime, reactor),
-            origins=options["origins"],
-            verbosity=options["verbosity"],
-        ),
+    root = Root(
+        options["origins"], options["docroot"], portal_for(secret) if secret else None
     )
-    return BusService(options["endpoints"], Site(root, max_body=bus.max_message))
-
-
-class BusService(Service):
-    """
-    Owns the ports: all of them listen, or the start fails.
-    """
-
-    _log = Logger()
-
-    def __init__(
-        self, endpoints: Sequence[IStreamServerEndpoint], factory: IProtocolFactory
-    ) -> None:
-        self._endpoints = endpoints
-        self._factory = factory
-        self._ports: list[IListeningPort] = []
-
-    def privilegedStartService(self) -> None:
-        """
-        Listen, while the process may still be root.
-        """
-        for endpoint in self._endpoints:
-            listening = endpoint.listen(self._factory)
-            failures: list[Any] = []
-            listening.addCallbacks(self._ports.append, failures.append)
-            for failure in failures:
-                failure.raiseException()
-
-    def startService(self) -> None:
-        """
-        Listen, unless that is done; `twist` knows no privileged start.
-        """
-        super().startService()  # type: ignore[no-untyped-call]  # Twisted
-        if not self._ports:
-            self.privilegedStartService()
-        self._raise_file_limit()
-        self._warn_of_strangers()
-
-    def stopService(self) -> Deferred[Any]:
-        """
-        Stop listening.
-        """
-        super().stopService()  # type: ignore[no-untyped-call]  # Twisted
-        ports, self._ports = self._ports, []
-        return DeferredList([maybeDeferred(port.stopListening) for port in ports])
-
-    def _raise_file_limit(self) -> None:
-        """
-        Each subscriber is an open file.
-        """
-        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-        try:
-            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-        except (OSError, ValueError) as error:
-            self._log.warn(
-                "The limit of open files stays at {soft}: {error}", soft=soft, error=error
-            )
-            return
-        self._log.info("Up to {limit} open files, each connection being one", limit=hard)
-
-    def _warn_of_strangers(self) -> None:
-        hosts = [port.getHost() for port in self._ports]
-        exposed = [
-            f"{host.host}:{host.port}"
-            for host in hosts
-            if isinstance(host, IPv4Address | IPv6Address) and not is_loopback(host)
-        ]
-        if exposed:
-            self._log.warn(
-                "There is no password: everybody who can reach {exposed} can read and"
-                " publish all messages. For this machine only, use"
-                " --listen " + DEFAULT_LISTEN,
-                exposed=", ".join(exposed),
-            )
+    bus_resource = BusResource(
+        bus,
+        cast(IReactorTime, reactor),
+        origins=options["origins"],
+        verbosity=options["verbosity"],
+    )
+    root.putChild(b"msgbus", bus_resource)
+    return BusService(
+        reactor,
+        options["endpoints"],
+        Site(root, max_body=bus.max_message),
+        bus_resource,
+        guarded=secret is not None,
+        drain=options["drain"],
+        warnings=options["warnings"],
+    )
 
 
 def endpoint(reactor: object, text: str) -> IStreamServerEndpoint:
@@ -248,8 +253,16 @@ def endpoint(reactor: object, text: str) -> IStreamServerEndpoint:
     try:
         parsed = serverFromString(reactor, _with_defaults(text))
     except Exception as error:  # Each kind of endpoint raises its own.
-        raise usage.UsageError(f"Cannot --listen {text}: {error}") from error
+        raise usage.UsageError(f"Cannot --listen {text}: {_reason(error)}.") from error
     return cast(IStreamServerEndpoint, parsed)
+
+
+def _reason(error: Exception) -> object:
+    # An error of OpenSSL's is a list of its parts.
+    if isinstance(error, OpenSSL.SSL.Error | OpenSSL.crypto.Error) and error.args:
+        reasons = "; ".join(str(reason) for *_, reason in error.args[0])
+        return f"no usable key or certificate in PEM ({reasons})"
+    return error
 
 
 def _with_defaults(endpoint: str) -> str:

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from io import BytesIO
 from typing import Any
 
+from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
@@ -71,6 +72,13 @@ class Channel(http.HTTPChannel):
     _discardable: int | None = None
     _ended = False
     _closing: IDelayedCall | None = None
+
+    def connectionMade(self) -> None:
+        """
+        A new connection.
+        """
+        super().connectionMade()  # type: ignore[no-untyped-call]  # Twisted
+        self.site.channels.add(self)
 
     def dataReceived(self, data: bytes) -> None:
         """
@@ -134,14 +142,39 @@ class Channel(http.HTTPChannel):
         if self._closing is not None and self._closing.active():
             self._closing.cancel()
         super().connectionLost(reason)  # type: ignore[no-untyped-call]  # Twisted
+        self.site.lost(self)
 
-    def discard_input(self) -> None:
+    def begin_stream(self) -> None:
         """
         Discard what comes behind the request that is being answered, because
         its answer has no end; close the connection if it is more than a bit.
         Reading on is how we notice that the peer has gone.
         """
         self._discardable = STREAM_INPUT_BYTES
+        self.site.streams.add(self)
+
+    def checkPersistence(self, request: Request, version: bytes) -> bool:
+        """
+        May the connection have another request?
+        """
+        if self.site.draining:
+            self._say_last(request)
+            return False
+        return bool(super().checkPersistence(request, version))  # type: ignore[no-untyped-call]  # Twisted
+
+    def drain(self) -> None:
+        """
+        Close the connection once its request, if it has one, is answered.
+        """
+        self.persistent = False
+        if not self.requests:
+            self.loseConnection()
+        for request in self.requests:
+            self._say_last(request)
+
+    def _say_last(self, request: Request) -> None:
+        if not request.startedWriting:
+            request.responseHeaders.setRawHeaders(b"Connection", [b"close"])
 
     def _respondToBadRequestAndDisconnect(self) -> None:
         # Twisted's own closes at once, and reads on as if nothing were.
@@ -246,6 +279,57 @@ class Site(server.Site):
     ) -> None:
         super().__init__(resource, parsePOSTFormSubmission=False, reactor=reactor)  # type: ignore[no-untyped-call]  # Twisted
         self.max_body = max_body
+        self.draining = False
+        self.channels: set[Channel] = set()
+        self.streams: set[Channel] = set()
+        self._awaited: list[tuple[Callable[[], bool], Deferred[None]]] = []
+
+    def drain(self) -> Deferred[None]:
+        """
+        Close every connection once its request is answered, and idle ones at
+        once.
+
+        Returns:
+            A Deferred that fires when only streams are left, whose answers
+            have no end.
+        """
+        self.draining = True
+        for channel in tuple(self.channels):
+            channel.drain()
+        return self._when(lambda: len(self.channels) == len(self.streams))
+
+    def closed(self) -> Deferred[None]:
+        """
+        A Deferred that fires when no connection is left.
+        """
+        return self._when(lambda: not self.channels)
+
+    def abort(self) -> None:
+        """
+        Cut every connection.
+        """
+        for channel in tuple(self.channels):
+            channel.transport.abortConnection()
+
+    def lost(self, channel: Channel) -> None:
+        """
+        A connection has ended.
+        """
+        self.channels.discard(channel)
+        self.streams.discard(channel)
+        self._look()
+
+    def _when(self, condition: Callable[[], bool]) -> Deferred[None]:
+        awaited: Deferred[None] = Deferred()
+        self._awaited.append((condition, awaited))
+        self._look()
+        return awaited
+
+    def _look(self) -> None:
+        for condition, awaited in tuple(self._awaited):
+            if condition():
+                self._awaited.remove((condition, awaited))
+                awaited.callback(None)
 
     def acceptableProtocols(self) -> list[bytes]:
         """

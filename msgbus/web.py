@@ -79,6 +79,15 @@ class BusResource(Resource):
         self._verbosity = verbosity
         self._fanout = Fanout(bus, reactor)
         self._encoder = Encoder(bus.boundary, prefix)
+        self._closed = False
+
+    def close(self) -> None:
+        """
+        End all streams, each with what its subscriber is owed and behind a
+        delimiter, and answer what comes later with 503.
+        """
+        self._closed = True
+        self._fanout.end()
 
     def render(self, request: server.Request) -> int:
         """
@@ -87,6 +96,8 @@ class BusResource(Resource):
         try:
             shield(request, self._origins)
             check_host(request, self._origins)
+            if self._closed:
+                raise Refusal(503, "The bus is stopping; try again in a moment.")
             return self._render_method(request)
         except Refusal as refusal:
             return refusal.answer(request)
@@ -128,13 +139,19 @@ class BusResource(Resource):
         # published from now on, at the end of it or later.
         request.write(self._encoder.preamble)
         if isinstance(request, Request):
-            request.channel.discard_input()
+            request.channel.begin_stream()
             framing = Framing(self._encoder, bool(request.chunked))
-            member = self._fanout.subscribe(name, filter, framing, request.channel.write)
+            write = request.channel.write
         else:
             # A foreign request may chunk, compress or multiplex.
             framing = Framing(self._encoder, chunked=False)
-            member = self._fanout.subscribe(name, filter, framing, request.write)
+            write = request.write
+
+        def finish() -> None:
+            request.unregisterProducer()
+            request.finish()
+
+        member = self._fanout.subscribe(name, filter, framing, write, finish)
         request.registerProducer(member, True)
 
         peer = _peer(request)

@@ -26,8 +26,8 @@ class Server:
         self.clock = Clock()
         self.bus = Bus(max_message=max_message)
         self.root = Root(origins, documents, portal_for(secret) if secret else None)
-        resource = BusResource(self.bus, self.clock, origins=origins, **options)
-        self.root.putChild(b"msgbus", resource)
+        self.resource = BusResource(self.bus, self.clock, origins=origins, **options)
+        self.root.putChild(b"msgbus", self.resource)
         self.site = Site(self.root, max_body=max_message, reactor=self.clock)
 
     def connect(self, address="127.0.0.1"):

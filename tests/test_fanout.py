@@ -76,7 +76,11 @@ class FanoutTests(SynchronousTestCase):
     def join(self, name="foo", filter=None, framing=None):
         written = []
         member = self.fanout.subscribe(
-            name, filter or Filter(), framing or self.framing, written.append
+            name,
+            filter or Filter(),
+            framing or self.framing,
+            written.append,
+            lambda: (written.append("end"), member.stopProducing()),
         )
         return written, member
 
@@ -184,7 +188,7 @@ class FanoutTests(SynchronousTestCase):
             for member in members:
                 member.stopProducing()
 
-        members.append(self.fanout.subscribe("foo", Filter(), self.framing, lose_all))
+        members.append(self.fanout.subscribe("foo", Filter(), self.framing, lose_all, None))
         written, member = self.join()
         members.append(member)
         other, _ = self.join()
@@ -227,6 +231,25 @@ class FanoutTests(SynchronousTestCase):
         sent = self.publish(b"y")
         self.turn()
         self.assertEqual(written[1:], [self.frame(sent[0])])
+
+    def test_end(self):
+        """
+        When all ends, each gets what it is owed, and then its end.
+        """
+        written, _ = self.join()
+        (first,) = self.publish(b"1")
+        self.turn()
+        slow, member = self.join()
+        member.pauseProducing()
+        (second,) = self.publish(b"2")
+        self.turn()
+        (third,) = self.publish(b"3")
+        self.fanout.end()
+        self.assertEqual(
+            written, [self.frame(first), self.frame(second), self.frame(third), "end"]
+        )
+        self.assertEqual(slow, [self.frame(second), self.frame(third), "end"])
+        self.assertEqual(self.bus._subscriptions, {})
 
     def test_gone_while_paused(self):
         """

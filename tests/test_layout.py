@@ -25,6 +25,7 @@ ORDER = [
     "documents",
     "site",
     "web",
+    "daemon",
     "service",
 ]
 

@@ -2,21 +2,16 @@
 Tests for `msgbus.service`.
 """
 
-import resource
-from types import SimpleNamespace
+from pathlib import Path
 from unittest import mock
 
 from twisted.application.service import IService
-from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
-from twisted.internet.error import CannotListenError
 from twisted.internet.testing import MemoryReactorClock
-from twisted.logger import LogLevel, globalLogPublisher
-from twisted.python.usage import UsageError
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
 from msgbus.origin import Origins
-from msgbus.service import BusService, Options, endpoint, makeService
+from msgbus.service import Options, endpoint, makeService
 
 
 class OptionTests(SynchronousTestCase):
@@ -76,10 +71,55 @@ class OptionTests(SynchronousTestCase):
             (["--max-message", "-1"], "--max-message '-1' is no number"),
             (["--allow-origin", "a.example"], "'a.example' is no origin"),
             (["--host", "http://x"], "'http://x' is no host"),
+            (["--docroot", "/nowhere"], "--docroot '/nowhere' is no folder"),
+            (["--secret-file", "/nowhere"], "--secret-file '/nowhere': No such file"),
+            (["--secret", ""], "empty password"),
+            (["--secret", "a", "-s", "b"], "one password only"),
+            (["--drain", "soon"], "--drain 'soon' is no number of seconds"),
+            (["--drain", "-1"], "--drain '-1' is no number of seconds"),
             (["extra"], "."),
         ):
-            with self.assertRaisesRegex(UsageError, sentence):
+            with self.assertRaisesRegex(SystemExit, sentence):
                 self.parse(*arguments)
+
+    def test_secret_file(self):
+        """
+        The password is what is in the file, but for one line end at its end;
+        if all can read it, that is warned of.
+        """
+        file = Path(self.mktemp())
+        for content, secret in (
+            (b"x", b"x"),
+            (b"x\n", b"x"),
+            (b"x\r\n", b"x"),
+            (b" x\n\n", b" x\n"),
+        ):
+            file.write_bytes(content)
+            file.chmod(0o640)
+            options = self.parse("--secret-file", str(file))
+            self.assertEqual((options["secret"], options["warnings"]), (secret, []))
+        file.chmod(0o644)
+        (warning,) = self.parse("--secret-file", str(file))["warnings"]
+        self.assertIn("chmod", warning)
+        file.write_bytes(b"\n")
+        with self.assertRaisesRegex(SystemExit, "empty password"):
+            self.parse("--secret-file", str(file))
+
+    def test_secret(self):
+        """
+        A password on the command line works, and is warned of.
+        """
+        for option in ("--secret", "-s"):
+            options = self.parse(option, "é")
+            self.assertEqual(options["secret"], "é".encode())
+            self.assertIn("--secret-file", options["warnings"][0])
+
+    def test_docroot(self):
+        """
+        The document root stays what it is when a daemon changes its folder.
+        """
+        for option in ("--docroot", "-d"):
+            self.assertTrue(self.parse(option, ".")["docroot"].is_absolute())
 
     def test_help(self):
         """
@@ -131,113 +171,3 @@ class EndpointTests(SynchronousTestCase):
         for text, mode in (("unix:/x", 0o660), ("unix:/x:mode=666", 0o666)):
             _, _, backlog, given, _ = self.listen(text).unixServers[0]
             self.assertEqual((backlog, given), (1024, mode))
-
-
-class BusServiceTests(SynchronousTestCase):
-    """
-    The service in the life of a process.
-    """
-
-    def setUp(self):
-        self.reactor = MemoryReactorClock()
-        self.lines = []
-
-        def observe(event):
-            if event["log_namespace"].startswith("msgbus"):
-                text = event["log_format"].format(**event)
-                self.lines.append((event["log_level"], text))
-
-        globalLogPublisher.addObserver(observe)
-        self.addCleanup(globalLogPublisher.removeObserver, observe)
-        limits = resource.getrlimit(resource.RLIMIT_NOFILE)
-        self.addCleanup(resource.setrlimit, resource.RLIMIT_NOFILE, limits)
-
-    def service(self, *texts):
-        return BusService([endpoint(self.reactor, text) for text in texts], None)
-
-    def listening(self, *addresses):
-        """
-        A service that has started, and got these addresses.
-        """
-        service = self.service()
-        service._ports = [SimpleNamespace(getHost=lambda a=a: a) for a in addresses]
-        service.startService()
-
-    def warnings(self):
-        return [text for level, text in self.lines if level == LogLevel.warn]
-
-    def test_listens_once(self):
-        """
-        It listens at the privileged start, or at the start if there was no
-        privileged one.
-        """
-        for starts in (["privilegedStartService", "startService"], ["startService"]):
-            service = self.service("tcp:1:interface=127.0.0.1", "tcp:2:interface=127.0.0.1")
-            for start in starts:
-                getattr(service, start)()
-            self.assertEqual([server[0] for server in self.reactor.tcpServers], [1, 2])
-            self.reactor.tcpServers.clear()
-
-    def test_port_in_use(self):
-        """
-        A port that cannot be had stops the start.
-        """
-
-        def refuse(*args, **kwargs):
-            raise CannotListenError("127.0.0.1", 1, OSError("in use"))
-
-        self.reactor.listenTCP = refuse
-        with self.assertRaises(CannotListenError):
-            self.service("tcp:1").startService()
-
-    def test_stops(self):
-        """
-        When it stops, nothing listens.
-        """
-        service = self.service("tcp:1")
-        service.startService()
-        self.successResultOf(service.stopService())
-        self.assertEqual(service._ports, [])
-
-    def test_file_limit(self):
-        """
-        It raises the limit of open files to the hard one, and says so.
-        """
-        _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard // 2, hard))
-        self.service("tcp:1:interface=127.0.0.1").startService()
-        self.assertEqual(resource.getrlimit(resource.RLIMIT_NOFILE), (hard, hard))
-        self.assertIn(str(hard), self.lines[0][1])
-
-    def test_file_limit_refused(self):
-        """
-        If it may not, it says so and goes on.
-        """
-        with mock.patch("resource.setrlimit", side_effect=ValueError("not allowed")):
-            self.service("tcp:1:interface=127.0.0.1").startService()
-        self.assertRegex(self.warnings()[0], r"stays at \d+: not allowed")
-
-    def test_exposed(self):
-        """
-        Beyond the loopback, one warning says who can read and publish, and
-        how to change it.
-        """
-        self.listening(
-            IPv4Address("TCP", "0.0.0.0", 1),
-            IPv6Address("TCP", "2001:db8::1", 2),
-            IPv4Address("TCP", "127.0.0.1", 3),
-        )
-        (warning,) = self.warnings()
-        self.assertRegex(warning, r"everybody.* 0\.0\.0\.0:1, 2001:db8::1:2 .*--listen")
-        self.assertNotIn("127.0.0.1:3", warning)
-
-    def test_not_exposed(self):
-        """
-        On the loopback and on a socket file, it does not warn.
-        """
-        self.listening(
-            IPv4Address("TCP", "127.0.0.1", 1),
-            IPv6Address("TCP", "::1", 1),
-            UNIXAddress(b"/x"),
-        )
-        self.assertEqual(self.warnings(), [])

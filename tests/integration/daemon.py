@@ -19,7 +19,7 @@ class Daemon:
     `twistd -n msgbus` with these arguments, listening on a port of its own.
     """
 
-    def __init__(self, folder, *arguments, command=("twistd", "-n", "--pidfile=")):
+    def __init__(self, folder, *arguments, command=("twistd", "-n", "--pidfile="), **popen):
         self._log = folder / "twistd.log"
         program, *flags = command
         listen = (
@@ -31,8 +31,11 @@ class Daemon:
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 cwd=folder,
+                **popen,
             )
-        self.port = int(self.wait_for(r"Site (?:\(TLS\) )?starting on (\d+)")[1])
+        self.port = int(
+            self.wait_for(r"(?:Site|\S*Factory)(?: \(.*\))? starting on (\d+)")[1]
+        )
 
     @property
     def url(self):
@@ -67,13 +70,13 @@ class Daemon:
         """
         return len(os.listdir(f"/proc/{self.process.pid}/fd"))
 
-    def stop(self):
+    def stop(self, number=signal.SIGTERM):
         """
         Stop it as an operator does, and see that it has nothing to complain
         of.
         """
-        self.process.send_signal(signal.SIGTERM)
-        # twistd ends by the signal that stopped it.
-        assert self.process.wait(START_SECONDS) in (0, -signal.SIGTERM), self.log
+        if self.process.poll() is None:
+            self.process.send_signal(number)
+        assert self.process.wait(START_SECONDS) == 0, self.log
         for complaint in ("Traceback", "Unhandled", "CRITICAL", "#error", "Exception"):
             assert complaint not in self.log, self.log

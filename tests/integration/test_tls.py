@@ -1,0 +1,228 @@
+"""
+The bus over TLS, with real certificates.
+"""
+
+import re
+import socket
+import ssl
+import subprocess
+import time
+
+import pytest
+
+from .certificates import Authority
+
+LISTEN = "interface=127.0.0.1"
+
+
+@pytest.fixture
+def authority(tmp_path):
+    """
+    Who signs the certificates of a test.
+    """
+    return Authority(tmp_path)
+
+
+@pytest.fixture
+def context(authority):
+    """
+    How a client verifies them.
+    """
+    return ssl.create_default_context(cafile=authority.file)
+
+
+@pytest.fixture
+def bus(start, authority):
+    """
+    A bus over `ssl:`.
+    """
+    file = authority.issue("localhost", "127.0.0.1")
+    return start("-v", "--listen", f"ssl:0:privateKey={file}:{LISTEN}")
+
+
+def connect(bus, context, name="localhost", data=b""):
+    """
+    A client that has verified the server, and sent this.
+    """
+    raw = socket.create_connection(("127.0.0.1", bus.port), timeout=30)
+    client = context.wrap_socket(raw, server_hostname=name)
+    client.sendall(data)
+    return client
+
+
+def curl(authority, *arguments, **kwargs):
+    """
+    What curl gets, with verification.
+    """
+    return subprocess.run(
+        ["curl", "-sS", "--max-time", "30", "--cacert", authority.file, *arguments],
+        capture_output=True,
+        check=True,
+        **kwargs,
+    ).stdout
+
+
+GET = b"GET /msgbus/foo HTTP/1.0\r\n\r\n"
+
+
+def post(size, close=True):
+    """
+    A publication of so many bytes.
+    """
+    head = b"POST /msgbus/foo HTTP/1.%d\r\nHost: localhost\r\nContent-Type: a/b\r\n" % (
+        not close
+    )
+    return head + b"Content-Length: %d\r\n\r\n" % size + b"x" * size
+
+
+def test_curl(bus, authority, context):
+    """
+    curl publishes with verification, and Python reads it.
+    """
+    reader = connect(bus, context, data=GET).makefile("rb")
+    while reader.readline() != b"\r\n":
+        pass
+    opening = reader.readline()
+    url = f"https://localhost:{bus.port}/msgbus/foo"
+    assert curl(authority, url, "-H", "Content-Type: text/plain", "-d", "hello") == b""
+    part = b""
+    while not part.endswith(opening):
+        part += reader.readline()
+    assert part.endswith(b"\r\n\r\nhello\r\n" + opening)
+    reader.close()
+    bus.wait_for("leaves 'foo'")
+
+
+def test_no_http2(bus, context):
+    """
+    HTTP/2 is not offered, though the library for it is installed.
+    """
+    import h2  # noqa: F401
+
+    context.set_alpn_protocols(["h2", "http/1.1"])
+    client = connect(bus, context)
+    assert client.selected_alpn_protocol() == "http/1.1"
+    client.close()
+
+
+def test_slow_reader(bus, context):
+    """
+    A subscriber that stops reading holds nobody up; when it reads on, it gets
+    whole parts in order, and is told how many it missed.
+    """
+    slow = connect(bus, context, data=GET)
+    bus.wait_for("subscribes")
+    publisher = connect(bus, context)
+    count = 1500
+    for number in range(count):
+        body = b"%08d" % number + b"x" * 10_000
+        publisher.sendall(
+            b"POST /msgbus/foo HTTP/1.1\r\nHost: localhost\r\nContent-Type: a/b\r\n"
+            b"Content-Length: %d\r\n\r\n%s" % (len(body), body)
+        )
+        assert publisher.recv(4096).startswith(b"HTTP/1.1 204 ")
+    publisher.close()
+    bus.process.terminate()
+    stream = bytearray()
+    while piece := slow.recv(65536):
+        stream += piece
+    expected = missed = 0
+    for gap, number in re.findall(rb"Msgbus-Gap: (\d+)|(\d{8})x", stream):
+        if gap:
+            missed += int(gap)
+            expected += int(gap)
+        else:
+            assert int(number) == expected
+            expected += 1
+    assert missed > 0
+    assert expected == count
+    assert bus.process.wait(30) == 0
+
+
+def test_strangers(bus, context):
+    """
+    Whatever a client does over TLS and leaves, nothing of it stays: one that
+    goes on sending behind its last request, that is refused, that sends no
+    HTTP, that does not shake hands, that vanishes.
+    """
+    files = bus.open_files()
+    clients = [
+        connect(bus, context, data=data)
+        for data in (
+            b"GET / HTTP/1.0\r\n\r\n" + b"x" * 20_000,
+            b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+            + b"x" * 20_000,
+            post(10)[:-1],
+            post(2_000_000)[:100_000],
+            b"NOPE\r\n\r\n",
+            b"GET / HTTP/1.1\r\nBad Header: x\r\nA: b\r\n" + b"X: y\r\n" * 5000,
+            b"GET /" + b"x" * 20_000,
+            GET,
+            GET + b"x" * 20_000,
+        )
+    ]
+    clients += [socket.create_connection(("127.0.0.1", bus.port)) for _ in range(3)]
+    clients[-1].sendall(b"this is no TLS")
+    time.sleep(0.5)
+    for client in clients:
+        client.close()
+    deadline = time.monotonic() + 10
+    while bus.open_files() > files and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert bus.open_files() == files
+    connect(bus, context, data=post(1)).close()
+
+
+def test_too_large(bus, authority):
+    """
+    What is too large gets its answer over TLS too.
+    """
+    url = f"https://localhost:{bus.port}/msgbus/foo"
+    command = (url, "-H", "Content-Type: a/b", "--data-binary", "@-", "-w", "%{http_code}")
+    assert curl(authority, *command, "-H", "Expect:", input=bytes(5_000_000)).endswith(
+        b"413"
+    )
+
+
+def test_folder_of_certificates(start, tmp_path, authority, context):
+    """
+    `tls:` takes a folder of certificates, and shows each client the one for
+    the name that it asks for.
+    """
+    folder = tmp_path / "certificates"
+    folder.mkdir()
+    for name in ("localhost", "bus.example"):
+        file = authority.issue(name)
+        file.rename(folder / file.name)
+    bus = start(
+        "--host", "bus.example", "--listen", f"tls:{folder}:port=0:interface=127.0.0.1"
+    )
+    for name in ("localhost", "bus.example"):
+        client = connect(
+            bus, context, name, f"HEAD / HTTP/1.1\r\nHost: {name}\r\n\r\n".encode()
+        )
+        assert client.recv(4096).startswith(b"HTTP/1.1 200 ")
+        client.close()
+
+
+def test_no_key(tmp_path):
+    """
+    A key that is none, or is for another certificate, is said to be so.
+    """
+    from .test_twistd import twistd
+
+    mine, yours = Authority(tmp_path).issue("localhost"), tmp_path / "yours"
+    yours.mkdir()
+    other = tmp_path / "other.pem"
+    pem = Authority(yours).issue("localhost").read_text()
+    other.write_text(pem[pem.index("-----BEGIN CERTIFICATE") :])
+    (tmp_path / "broken.pem").write_text("no key")
+    for arguments in (
+        f"privateKey={tmp_path}/broken.pem",
+        f"privateKey={tmp_path}/missing.pem",
+        f"privateKey={mine}:certKey={other}",
+    ):
+        result = twistd("-n", "msgbus", "--listen", f"ssl:0:{arguments}", cwd=tmp_path)
+        assert result.returncode == 1
+        assert "Cannot --listen ssl:0:" in result.stderr + result.stdout
+        assert "Traceback" not in result.stderr + result.stdout
