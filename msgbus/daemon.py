@@ -121,13 +121,14 @@ class BusService(Service):
 
     async def _stop(self) -> None:
         notify("STOPPING=1")
+        deadline = self._reactor.seconds() + self._drain
         ports, self._ports = self._ports, []
         await DeferredList([maybeDeferred(port.stopListening) for port in ports])
         # Who was told that his message is in order must find it delivered: so
         # publications that have begun may end before the streams do.
         await self._at_most(self._drain / 2, self._site.drain())
         self._bus.close()
-        await self._at_most(self._drain / 2, self._site.closed())
+        await self._at_most(deadline - self._reactor.seconds(), self._site.closed())
         if self._site.channels:
             self._log.warn("Cutting {count} connections", count=len(self._site.channels))
         self._site.abort()
@@ -233,6 +234,7 @@ def _plain_excepthook(
     kind: type[BaseException], error: BaseException, traceback: TracebackType | None
 ) -> None:
     if isinstance(error, CannotStart):
-        print(f"Cannot start: {error}", file=sys.stderr)
+        # The other stderr is the log by now.
+        print(f"Cannot start: {error}", file=sys.__stderr__)
     else:
         sys.__excepthook__(kind, error, traceback)

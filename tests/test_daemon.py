@@ -93,7 +93,7 @@ class BusServiceTests(SynchronousTestCase):
             self.service("tcp:1").startService()
         self.assertEqual(str(caught.exception), "Address already in use: tcp:1")
         said = StringIO()
-        with mock.patch("sys.stderr", said):
+        with mock.patch("sys.__stderr__", said):
             sys.excepthook(CannotStart, caught.exception, None)
         self.assertEqual(said.getvalue(), "Cannot start: Address already in use: tcp:1\n")
 

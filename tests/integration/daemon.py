@@ -33,9 +33,9 @@ class Daemon:
                 cwd=folder,
                 **popen,
             )
-        self.port = int(
-            self.wait_for(r"(?:Site|\S*Factory)(?: \(.*\))? starting on (\d+)")[1]
-        )
+        started = self.wait_for(r"\S+(?: \(.*\))? starting on (\d+|'.*')")[1]
+        # A socket file has a name instead.
+        self.port = int(started) if started.isdigit() else None
 
     @property
     def url(self):

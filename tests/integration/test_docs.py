@@ -2,12 +2,18 @@
 What README.md and docs/ show, run.
 """
 
+import os
 import re
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
+
+from .certificates import Authority
+from .test_twistd import twistd
 
 CHECKOUT = Path(__file__).parents[2]
 PAGES = [CHECKOUT / "README.md", *sorted(CHECKOUT.glob("docs/*.md"))]
@@ -20,16 +26,16 @@ def blocks(page, language):
     return re.findall(rf"```{language}\n(.*?)```", page.read_text(), re.DOTALL)
 
 
-def commands(*pages):
+def commands(*pages, program="curl"):
     """
-    Every curl command of these pages.
+    Every command of these pages that begins with this program.
     """
     return [
         line
         for page in pages
         for block in blocks(page, "sh")
         for line in block.splitlines()
-        if line.startswith("curl ")
+        if line.startswith(f"{program} ")
     ]
 
 
@@ -78,6 +84,34 @@ def test_command(command, bus, tmp_path):
         process.terminate()
     assert process.wait(30) in (0, -15)
     assert process.stdout.read() == ""
+
+
+@pytest.mark.parametrize("command", commands(*PAGES, program="twistd"))
+def test_twistd(command, start, tmp_path):
+    """
+    Every command that starts a bus does.
+    """
+    pem = Authority(tmp_path).issue("localhost").read_text()
+    cut = pem.index("-----BEGIN CERTIFICATE")
+    (tmp_path / "key.pem").write_text(pem[:cut])
+    (tmp_path / "cert.pem").write_text(pem[cut:])
+    (tmp_path / "secret").write_text("x")
+    for folder in ("certificates", "site"):
+        (tmp_path / folder).mkdir()
+    (tmp_path / "certificates/localhost.pem").write_text(pem)
+
+    flags, arguments = command.removeprefix("twistd ").split(" msgbus ")
+    command = re.sub(r"\b(8888|8443)\b", "0", arguments).split()
+    if flags == "-n":
+        start(*command)
+        return
+    assert twistd(*flags.split(), "msgbus", *command, cwd=tmp_path).returncode == 0
+    pid_file = tmp_path / "msgbus.pid"
+    os.kill(int(pid_file.read_text()), signal.SIGTERM)
+    deadline = time.monotonic() + 30
+    while pid_file.exists() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert "Server Shut Down" in (tmp_path / "msgbus.log").read_text()
 
 
 def test_embedding(tmp_path):

@@ -1,0 +1,296 @@
+"""
+How the daemon starts, stops, and lives under systemd.
+"""
+
+import os
+import pwd
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from .daemon import BIN
+from .test_twistd import curl, twistd
+
+GET = b"GET /msgbus/foo HTTP/1.1\r\nHost: localhost\r\n\r\n"
+
+
+def raw(bus, data=b""):
+    """
+    A connection that has sent this.
+    """
+    client = socket.create_connection(("127.0.0.1", bus.port), timeout=30)
+    client.sendall(data)
+    return client
+
+
+def rest_of(client):
+    """
+    All that comes until the other end closes.
+    """
+    data = bytearray()
+    while piece := client.recv(1 << 20):
+        data += piece
+    return bytes(data)
+
+
+def publish(client, body):
+    """
+    Publish on a connection, and wait for the 204.
+    """
+    client.sendall(
+        b"POST /msgbus/foo HTTP/1.1\r\nHost: localhost\r\nContent-Type: a/b\r\n"
+        b"Content-Length: %d\r\n\r\n%s" % (len(body), body)
+    )
+    answer = client.recv(4096)
+    assert answer.startswith(b"HTTP/1.1 204 "), answer
+
+
+class TestStart:
+    """
+    What can go wrong at the start.
+    """
+
+    @pytest.fixture
+    def taken(self):
+        """
+        A port that somebody else listens on.
+        """
+        with socket.socket() as other:
+            other.bind(("127.0.0.1", 0))
+            other.listen()
+            yield f"tcp:{other.getsockname()[1]}:interface=127.0.0.1"
+
+    def test_port_in_use(self, taken, tmp_path):
+        """
+        In the foreground, a port in use is a sentence, and no traceback.
+        """
+        for program in ("twistd", "twist"):
+            flags = ["-n", "--logfile", "log"] if program == "twistd" else []
+            result = subprocess.run(
+                [sys.executable, BIN / program, *flags, "msgbus", "--listen", taken],
+                capture_output=True,
+                text=True,
+                timeout=60,
+                cwd=tmp_path,
+                check=False,
+            )
+            assert result.returncode == 1
+            sentence = f"Cannot start: Address already in use: {taken}\n"
+            assert result.stderr.endswith(sentence)
+            assert "Traceback" not in result.stderr + result.stdout
+            assert not (tmp_path / "twistd.pid").exists()
+
+    def test_port_in_use_as_a_daemon(self, taken, tmp_path):
+        """
+        As a daemon, the sentence is in the one line that twistd has for it,
+        and no pid file is left.
+        """
+        result = twistd("msgbus", "--listen", taken, cwd=tmp_path)
+        assert result.returncode == 1
+        assert f"Address already in use: {taken}" in result.stderr
+        assert not (tmp_path / "twistd.pid").exists()
+
+    def test_privileges(self, start):
+        """
+        It binds a port below 1024 as root, and serves as nobody.
+        """
+        nobody = pwd.getpwnam("nobody")
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 80))
+        command = ("twistd", "-n", "--pidfile=", "--uid", "nobody", "--gid", "nogroup")
+        bus = start("--listen", "tcp:80:interface=127.0.0.1", command=command)
+        status = Path(f"/proc/{bus.process.pid}/status").read_text()
+        assert set(re.search(r"Uid:\s+(.*)", status)[1].split()) == {str(nobody.pw_uid)}
+        assert curl(bus.url + "foo", "-H", "Content-Type: a/b", "-d", "x") == (204, b"")
+
+    def test_warning(self, start):
+        """
+        Listening to everybody without a password is warned of, once.
+        """
+        bus = start("--listen", "tcp:0")
+        warning = bus.wait_for("There is no password: .* 0.0.0.0:")[0]
+        assert bus.log.count(warning) == 1
+
+    def test_password(self, start, tmp_path):
+        """
+        A password from a file is asked for on bus and documents alike.
+        """
+        (tmp_path / "secret").write_text("open sesame\n")
+        (tmp_path / "site").mkdir()
+        (tmp_path / "site/index.html").write_text("<h1>hello</h1>")
+        (tmp_path / "secret").chmod(0o604)
+        bus = start("--secret-file", "secret", "--docroot", "site", "--listen", "tcp:0")
+        bus.wait_for("Everybody on this machine can read the password")
+        assert "There is no password" not in bus.log
+        root = bus.url.removesuffix("msgbus/")
+        kind = ("-H", "Content-Type: a/b", "-d", "x")
+        assert curl(root)[0] == curl(bus.url + "foo", *kind)[0] == 401
+        user = ("-u", "alice:open sesame")
+        assert curl(root, *user) == (200, b"<h1>hello</h1>")
+        assert curl(bus.url + "foo", *kind, *user) == (204, b"")
+        assert "sesame" not in bus.log
+
+
+class TestStop:
+    """
+    The end.
+    """
+
+    @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+    def test_delivered(self, bus, number):
+        """
+        A publisher that got its 204 finds its message with every subscriber,
+        though the stop came right behind it; each stream ends behind a
+        delimiter.
+        """
+        readers = [raw(bus, GET) for _ in range(20)]
+        bus.wait_for("subscribes", count=20)
+        idle, publisher = raw(bus), raw(bus)
+        publish(publisher, b"last words")
+        bus.process.send_signal(number)
+        for reader in readers:
+            stream = rest_of(reader)
+            assert re.search(rb"last words\r\n--msgbus\w+\r\n\r\n0\r\n\r\n\Z", stream)
+        assert rest_of(idle) == rest_of(publisher) == b""
+        assert bus.process.wait(5) == 0
+
+    def test_readers_that_do_not_read(self, bus):
+        """
+        A thousand streams, of which a hundred do not read, end in time.
+        """
+        everything = GET.replace(b"foo", b"")
+        readers = [raw(bus, GET.replace(b"foo", b"bar")) for _ in range(900)]
+        lazy = [raw(bus, everything) for _ in range(100)]
+        bus.wait_for("subscribes", count=1000)
+        publisher = raw(bus)
+        # More than their sockets take, so that it waits for them.
+        for _ in range(8):
+            publish(publisher, b"x" * 1_000_000)
+        started = time.monotonic()
+        bus.process.terminate()
+        for reader in readers:
+            assert rest_of(reader).endswith(b"0\r\n\r\n")
+        assert time.monotonic() - started < 5
+        assert bus.process.wait(30) == 0
+        assert time.monotonic() - started < 11
+        for reader in lazy:
+            reader.close()
+        assert "Cutting 100 connections" in bus.log
+
+    def test_second_signal(self, bus):
+        """
+        A second signal does not wait.
+        """
+        raw_reader = raw(bus, GET)
+        bus.wait_for("subscribes")
+        publisher = raw(bus)
+        for _ in range(10):
+            publish(publisher, b"x" * 1_000_000)
+        bus.process.terminate()
+        bus.wait_for("stopping within")
+        assert bus.process.poll() is None
+        bus.process.terminate()
+        assert bus.process.wait(2) == 0
+        raw_reader.close()
+
+    def test_owed(self, start):
+        """
+        What waits for readers that read, 20 MB in all, arrives whole.
+        """
+        bus = start("-v")
+        readers = [raw(bus, GET) for _ in range(25)]
+        bus.wait_for("subscribes", count=25)
+        publisher = raw(bus)
+        for _ in range(8):
+            publish(publisher, b"x" * 1_000_000)
+        bus.process.terminate()
+        bus.wait_for("stopping within")
+        sizes = [len(rest_of(reader)) for reader in readers]
+        assert bus.process.wait(30) == 0
+        assert "Cutting" not in bus.log
+        # All that was kept came, and what was not is told.
+        assert sum(sizes) > 20_000_000
+
+
+class TestSystemd:
+    """
+    What systemd does for a service, done to it.
+    """
+
+    def spawn(self, listener, folder):
+        """
+        Start it as systemd would: with the listening socket as its third
+        file, and a socket to tell its state to.
+        """
+        name = f"msgbus-systemd-{os.getpid()}"
+        notified = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        notified.bind(f"\0{name}")
+        notified.settimeout(30)
+        arguments = ["-n", "--pidfile=", "msgbus", "--listen"]
+        arguments += ["systemd:domain=INET:name=msgbus"]
+        program = (
+            "import os, sys; _, fd, *command = sys.argv; os.dup2(int(fd), 3);"
+            " os.environ['LISTEN_PID'] = str(os.getpid()); os.execv(command[0], command)"
+        )
+        python = [sys.executable, "-c", program, str(listener.fileno()), sys.executable]
+        process = subprocess.Popen(
+            [*python, BIN / "twistd", *arguments],
+            pass_fds=[listener.fileno()],
+            cwd=folder,
+            stdout=subprocess.DEVNULL,
+            env={
+                **os.environ,
+                "LISTEN_FDS": "1",
+                "LISTEN_FDNAMES": "msgbus",
+                "NOTIFY_SOCKET": f"@{name}",
+                "WATCHDOG_USEC": "400000",
+            },
+        )
+        return process, notified
+
+    def test_restart(self, tmp_path):
+        """
+        It tells when it is ready, that it lives, and when it stops; and around
+        a restart no connection is refused.
+        """
+        listener = socket.create_server(("127.0.0.1", 0), backlog=1024)
+        url = f"http://localhost:{listener.getsockname()[1]}/msgbus/foo"
+        answers, stop = [], threading.Event()
+
+        def knock():
+            while not stop.is_set():
+                code, _ = curl(url, "-H", "Content-Type: a/b", "-d", "x")
+                answers.append(code)
+
+        knocking = threading.Thread(target=knock)
+        process, notified = self.spawn(listener, tmp_path)
+        assert notified.recv(100) == b"READY=1"
+        knocking.start()
+        for _ in range(3):
+            for _ in range(3):
+                assert notified.recv(100) == b"WATCHDOG=1"
+            process.terminate()
+            while (state := notified.recv(100)) == b"WATCHDOG=1":
+                pass
+            assert state == b"STOPPING=1"
+            assert process.wait(30) == 0
+            notified.close()
+            time.sleep(0.3)
+            process, notified = self.spawn(listener, tmp_path)
+            assert notified.recv(100) == b"READY=1"
+        stop.set()
+        knocking.join()
+        process.terminate()
+        assert process.wait(30) == 0
+        notified.close()
+        listener.close()
+        # curl says 0 for a connection that was refused.
+        assert len(answers) > 10
+        assert set(answers) == {204}
