@@ -3,13 +3,16 @@ Fan-out: one message to many open responses.
 
 The bus sees groups; a group sees members.  What is the same for all members is
 done once for the group: the match, the framing, and the joining of all that was
-published in one turn of the reactor.  For each member there remains a write.
+published in one turn of the reactor.  For each member that reads there remains a
+system call, and for one that does not, nothing.
 """
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import islice
 
 from twisted.internet.interfaces import IDelayedCall, IPushProducer, IReactorTime
 from zope.interface import implementer
@@ -18,6 +21,7 @@ from .bus import Bus
 from .match import Filter
 from .message import Message
 from .multipart import Encoder
+from .outlet import SLICE_BYTES, Outlet
 
 __all__ = ["Fanout", "Framing", "Member"]
 
@@ -61,82 +65,79 @@ class Member:
     """
     One subscriber of a group: an open response, and its producer.
 
-    While its transport is full, up to `MAX_BACKLOG` bytes wait; what comes
-    then is dropped and counted, and the count is told when the transport has
-    drained.
+    A member is level, and then it holds nothing, or behind: then it holds a
+    position, the number of the message that it is to get next, and the rest
+    of the bytes that it is being given.
     """
 
     __slots__ = (
-        "_write",
+        "outlet",
+        "position",
+        "start",
+        "window",
         "_finish",
         "_group",
-        "_paused",
-        "_waiting",
-        "_waiting_bytes",
-        "_gap",
+        "_hand",
+        "_offset",
     )
 
-    def __init__(
-        self,
-        write: Callable[[bytes], object],
-        finish: Callable[[], object],
-        group: Group,
-    ) -> None:
-        self._write = write
+    def __init__(self, outlet: Outlet, finish: Callable[[], object], group: Group) -> None:
+        self.outlet = outlet
+        # The number of the next message, and of the bytes before it.
+        self.position = 0
+        self.start = 0
+        # The number of the first, and all the messages that it still gets
+        # before a gap, once it is past its backlog.
+        self.window: tuple[int, tuple[bytes, ...]] | None = None
         self._finish = finish
         self._group: Group | None = group
-        self._paused = False
-        self._waiting: list[bytes] = []
-        self._waiting_bytes = 0
-        self._gap = 0
+        # Given to the outlet from the offset on.
+        self._hand = b""
+        self._offset = 0
 
-    def deliver(self, frames: list[bytes], joined: bytes) -> None:
+    def fall_behind(self, frames: list[bytes], taken: int) -> None:
         """
-        Deliver the messages of one turn: `joined` is `frames` in one piece.
+        Go on, once there is room, with the first of these messages that is
+        not among the bytes that were taken, or not whole; `position` is that
+        of the first of all.
         """
-        if self._group is None:
-            return
-        if not self._paused:
-            self._write(joined)
-            return
         for frame in frames:
-            if self._gap or self._waiting_bytes > MAX_BACKLOG:
-                self._gap += 1
-            else:
-                self._waiting.append(frame)
-                self._waiting_bytes += len(frame)
+            if taken < 0:
+                break
+            self._hand, self._offset = frame, min(taken, len(frame))
+            self.position += 1
+            self.start += len(frame)
+            taken -= len(frame)
+        self.outlet.ask()
 
     def pauseProducing(self) -> None:
         """
-        The transport is full: let what comes wait.
+        The transport is full.
         """
-        self._paused = True
+        self.outlet.paused = True
 
     def resumeProducing(self) -> None:
         """
-        The transport has drained: deliver what waits.
+        There is room again: take what is owed, until it is full once more.
         """
-        self._paused = False
-        if waiting := self._owed():
-            self._write(b"".join(waiting))
-
-    def end(self) -> None:
-        """
-        Hand over what is owed, and end the response.
-        """
-        # Piece by piece: a transport that is never read from copies nothing.
-        for frame in self._owed():
-            self._write(frame)
-        self._finish()
-
-    def _owed(self) -> list[bytes]:
-        if self._group is None:
-            return []
-        waiting, self._waiting, self._waiting_bytes = self._waiting, [], 0
-        if self._gap:
-            waiting.append(self._group.framing.gap(self._gap))
-            self._gap = 0
-        return waiting
+        self.outlet.paused = False
+        while self._group is not None and not self._group.is_level(self):
+            if self._offset < len(self._hand):
+                rest = memoryview(self._hand)[self._offset :]
+                try:
+                    taken = self.outlet.send(rest)
+                except BlockingIOError:
+                    taken = 0
+                except OSError:
+                    # Only a write tells the reactor that the peer is gone.
+                    self.outlet.write(rest)
+                    self._offset = len(self._hand)
+                    taken = 0
+                self._offset += taken
+                if taken < len(rest):
+                    self.outlet.ask()
+                    return
+            self._hand, self._offset = self._group.next_for(self), 0
 
     def stopProducing(self) -> None:
         """
@@ -145,42 +146,83 @@ class Member:
         """
         group, self._group = self._group, None
         if group is not None:
+            # Nothing more, in the midst of a flush neither.
+            self.outlet.paused = True
             group.leave(self)
+
+    def end(self) -> None:
+        """
+        Hand over what is owed, and end the response.
+        """
+        group = self._group
+        if group is None:
+            return
+        # Piece by piece: a transport that is never read from copies nothing.
+        while not group.is_level(self):
+            self.outlet.write(self._hand[self._offset :])
+            self._hand, self._offset = group.next_for(self), 0
+        self._finish()
 
 
 class Group:
     """
     The subscribers of one channel or folder with equal filter and equal
     framing: to the bus, one subscriber.
+
+    It numbers its messages.  The members get them at one moment, the flush at
+    the end of each turn of the reactor: those that are level all that is new,
+    in one piece; those that are behind later, by their positions, when they
+    have room.  So a member that does not read costs nothing a message.
     """
 
     def __init__(self, fanout: Fanout, name: str, filter: Filter, framing: Framing) -> None:
         self.key = (name, filter, framing)
-        self.framing = framing
+        self._framing = framing
         self._fanout = fanout
         self._subscription = fanout.bus.subscribe(name, self._deliver, filter)
-        self._members: dict[Member, None] = {}
-        # Published in this turn of the reactor.
-        self._frames: list[bytes] = []
+        # Framed in this turn of the reactor, and nobody's yet.
+        self._fresh: list[bytes] = []
         self._flushing: IDelayedCall | None = None
+        # Level members, each with what sends to it.
+        self._level: dict[Member, Callable[[bytes], int]] = {}
+        self._behind: set[Member] = set()
+        # Those of them that get what comes, so far: not past their backlog.
+        self._open: set[Member] = set()
+        # What an open member may still need, and the number of the first.
+        self._frames: deque[bytes] = deque()
+        self._first = 0
+        # How many messages and bytes there were, and how many bytes there may
+        # be before an open member could be past its backlog.
+        self._next = 0
+        self._bytes = 0
+        self._patience = 0
 
-    def join(
-        self, write: Callable[[bytes], object], finish: Callable[[], object]
-    ) -> Member:
+    def is_level(self, member: Member) -> bool:
+        """
+        Does nothing wait for this member?
+        """
+        return member in self._level
+
+    def join(self, outlet: Outlet, finish: Callable[[], object]) -> Member:
         """
         Add a member.  It gets what is published from now on.
         """
         self._flush()
-        member = Member(write, finish, self)
-        self._members[member] = None
+        member = Member(outlet, finish, self)
+        self._put_behind(member, self._next, self._bytes)
+        # The head of its response may still wait in the transport.
+        if outlet.ask():
+            member.resumeProducing()
         return member
 
     def leave(self, member: Member) -> None:
         """
         Remove a member: nothing is written to it any more.
         """
-        del self._members[member]
-        if not self._members:
+        self._level.pop(member, None)
+        self._behind.discard(member)
+        self._close(member)
+        if not self._level and not self._behind:
             self._flush()
             self._subscription.cancel()
             self._fanout.forget(self)
@@ -190,14 +232,40 @@ class Group:
         End the responses of all members, with what they are owed.
         """
         self._flush()
-        for member in tuple(self._members):
+        for member in (*self._level, *self._behind):
             member.end()
 
+    def next_for(self, member: Member) -> bytes:
+        """
+        What a member that is behind gets next; if that is nothing, it is
+        level from now on.
+        """
+        first, frames = member.window or (self._first, self._frames)
+        pieces: list[bytes] = []
+        size = 0
+        for frame in islice(frames, member.position - first, None):
+            pieces.append(frame)
+            size += len(frame)
+            if size >= SLICE_BYTES:
+                break
+        member.position += len(pieces)
+        member.start += size
+        if pieces:
+            return b"".join(pieces)
+        if member.window:
+            gap = self._next - member.position
+            member.window = None
+            self._put_behind(member, self._next, self._bytes)
+            return self._framing.gap(gap)
+        self._behind.discard(member)
+        self._close(member)
+        self._level[member] = member.outlet.send
+        return b""
+
     def _deliver(self, message: Message) -> None:
-        # All members get it at the end of this turn of the reactor, with all
-        # others of the turn in one write.  No timer: a busy bus joins by
-        # itself, and an idle one does not wait.
-        self._frames.append(self._fanout.frame(self.framing, message))
+        # No timer: a busy bus joins what is published in one turn by itself,
+        # and an idle one does not wait.
+        self._fresh.append(self._fanout.frame(self._framing, message))
         if self._flushing is None:
             self._flushing = self._fanout.reactor.callLater(0, self._flush)
 
@@ -206,11 +274,99 @@ class Group:
             return
         if self._flushing.active():
             self._flushing.cancel()
-        frames, self._frames, self._flushing = self._frames, [], None
-        joined = b"".join(frames)
-        # A write may find that a member has gone.
-        for member in tuple(self._members):
-            member.deliver(frames, joined)
+        fresh, self._fresh, self._flushing = self._fresh, [], None
+        number, start = self._next, self._bytes
+        for frame in fresh:
+            self._keep(frame)
+        joined = b"".join(fresh)
+        size = len(joined)
+        full = []
+        # The innermost loop of the program: for each subscriber nothing but
+        # the system call.
+        for member, send in tuple(self._level.items()):
+            try:
+                taken = send(joined)
+                if taken == size:
+                    continue
+            except BlockingIOError:
+                taken = 0
+            except OSError:
+                # Only a write tells the reactor that the peer is gone.
+                member.outlet.write(joined)
+                taken = size
+            full.append((member, taken))
+        if full and not self._open:
+            self._frames.extend(fresh)
+            self._first = number
+        for member, taken in full:
+            if self._level.pop(member, None):
+                self._put_behind(member, number, start)
+                member.fall_behind(fresh, taken)
+
+    def _keep(self, frame: bytes) -> None:
+        """
+        Number a message, and keep it for those that are behind.
+        """
+        # One message always fits: the backlog is looked at before it is added.
+        if self._open and self._bytes > self._patience:
+            self._close_the_late()
+        if self._open:
+            self._frames.append(frame)
+        else:
+            self._first += 1
+        self._next += 1
+        self._bytes += len(frame)
+
+    def _put_behind(self, member: Member, number: int, start: int) -> None:
+        """
+        Let a member be at this message, with so many bytes before it.
+        """
+        member.position, member.start = number, start
+        patience = start + MAX_BACKLOG
+        self._patience = min(self._patience, patience) if self._open else patience
+        self._behind.add(member)
+        self._open.add(member)
+
+    def _close_the_late(self) -> None:
+        """
+        Close the windows of the members past their backlog: they get what
+        they have waited for, and then a gap up to what is newest then.
+        """
+        windows: dict[int, tuple[bytes, ...]] = {}
+        for member in tuple(self._open):
+            if self._bytes - member.start > MAX_BACKLOG:
+                position = member.position
+                if position not in windows:
+                    windows[position] = self._window(position)
+                member.window = (position, windows[position])
+                self._close(member)
+        if self._open:
+            self._patience = min(m.start for m in self._open) + MAX_BACKLOG
+            for _ in range(min(m.position for m in self._open) - self._first):
+                self._frames.popleft()
+                self._first += 1
+
+    def _window(self, position: int) -> tuple[bytes, ...]:
+        """
+        The messages from this one on that fit into a backlog.
+        """
+        kept: list[bytes] = []
+        size = 0
+        for frame in islice(self._frames, position - self._first, None):
+            if size > MAX_BACKLOG:
+                break
+            kept.append(frame)
+            size += len(frame)
+        return tuple(kept)
+
+    def _close(self, member: Member) -> None:
+        """
+        Keep nothing more for this member.
+        """
+        self._open.discard(member)
+        if not self._open:
+            self._frames.clear()
+            self._first = self._next
 
 
 class Fanout:
@@ -229,7 +385,7 @@ class Fanout:
         name: str,
         filter: Filter,
         framing: Framing,
-        write: Callable[[bytes], object],
+        outlet: Outlet,
         finish: Callable[[], object],
     ) -> Member:
         """
@@ -237,11 +393,11 @@ class Fanout:
 
         Args:
             name: A channel or folder.
-            write: Takes bytes for this response.
+            outlet: Takes bytes for this response.
             finish: Ends this response, and with it the subscription.
 
         Returns:
-            The producer to register with what `write` writes to.  Its
+            The producer to register with what the outlet writes to.  Its
             `stopProducing` ends the subscription.
 
         Raises:
@@ -251,7 +407,7 @@ class Fanout:
         group = self._groups.get(key)
         if group is None:
             group = self._groups[key] = Group(self, name, filter, framing)
-        return group.join(write, finish)
+        return group.join(outlet, finish)
 
     def end(self) -> None:
         """

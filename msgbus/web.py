@@ -29,6 +29,7 @@ from .fanout import Fanout, Framing
 from .message import Invalid, Message
 from .multipart import Encoder
 from .origin import Origins
+from .outlet import BufferedOutlet, DirectOutlet, Outlet, is_plain
 from .site import Request, Site
 from .target import channel_name, subscription
 
@@ -141,17 +142,22 @@ class BusResource(Resource):
         if isinstance(request, Request):
             request.channel.begin_stream()
             framing = Framing(self._encoder, bool(request.chunked))
-            write = request.channel.write
+            transport = request.channel.transport
+            outlet: Outlet = (
+                DirectOutlet(transport)
+                if is_plain(transport)
+                else BufferedOutlet(transport.write)
+            )
         else:
             # A foreign request may chunk, compress or multiplex.
             framing = Framing(self._encoder, chunked=False)
-            write = request.write
+            outlet = BufferedOutlet(request.write)
 
         def finish() -> None:
             request.unregisterProducer()
             request.finish()
 
-        member = self._fanout.subscribe(name, filter, framing, write, finish)
+        member = self._fanout.subscribe(name, filter, framing, outlet, finish)
         request.registerProducer(member, True)
 
         peer = _peer(request)

@@ -19,6 +19,7 @@ ORDER = [
     "target",
     "origin",
     "bus",
+    "outlet",
     "fanout",
     "auth",
     "answers",

@@ -70,6 +70,15 @@ class Daemon:
         """
         return len(os.listdir(f"/proc/{self.process.pid}/fd"))
 
+    def wait_for_files(self, count):
+        """
+        Wait until it has so many files open, and no more.
+        """
+        deadline = time.monotonic() + START_SECONDS
+        while self.open_files() != count:
+            assert time.monotonic() < deadline, (self.open_files(), self.log)
+            time.sleep(0.02)
+
     def stop(self, number=signal.SIGTERM):
         """
         Stop it as an operator does, and see that it has nothing to complain

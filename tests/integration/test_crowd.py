@@ -25,6 +25,8 @@ async def test_thousand_subscribers(bus):
     left.
     """
     publisher = await connect(bus)
+    # An answer shows that the server has accepted the connection.
+    await publish(publisher, b"first")
     files = bus.open_files()
     peers = await gatherResults(
         [
@@ -43,7 +45,7 @@ async def test_thousand_subscribers(bus):
     for peer in peers:
         peer.transport.loseConnection()
     await deferToThread(bus.wait_for, r"leaves 'foo'", count=1000)
-    assert bus.open_files() == files
+    await deferToThread(bus.wait_for_files, files)
 
 
 @pytest_twisted.ensureDeferred
@@ -91,6 +93,8 @@ async def test_vanishing(bus):
     """
     witness = await subscribe(bus)
     publisher = await connect(bus)
+    # An answer shows that the server has accepted the connection.
+    await publish(publisher, b"first")
     files = bus.open_files()
 
     def vanish():
@@ -117,7 +121,7 @@ async def test_vanishing(bus):
     assert stream.count(b"Content-Length: 1000000") == 10
     assert b"half" not in stream
     await deferToThread(bus.wait_for, r"leaves 'foo'", count=11)
-    assert bus.open_files() == files
+    await deferToThread(bus.wait_for_files, files)
 
 
 @pytest_twisted.ensureDeferred

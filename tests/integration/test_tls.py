@@ -166,10 +166,7 @@ def test_strangers(bus, context):
     time.sleep(0.5)
     for client in clients:
         client.close()
-    deadline = time.monotonic() + 10
-    while bus.open_files() > files and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert bus.open_files() == files
+    bus.wait_for_files(files)
     connect(bus, context, data=post(1)).close()
 
 

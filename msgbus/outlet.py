@@ -1,0 +1,138 @@
+"""
+How bytes get out to one response.
+
+The fast way hands them to the kernel in this very turn of the reactor, past
+Twisted's buffers; it is for plain sockets only.  The other way is Twisted's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from twisted.internet import tcp, unix
+
+__all__ = ["Outlet", "BufferedOutlet", "DirectOutlet", "is_plain"]
+
+# What is given to a transport in one piece: it copies what it cannot send.
+SLICE_BYTES = 64 * 1024
+
+
+class Outlet(Protocol):
+    """
+    Takes bytes for one response.
+    """
+
+    paused: bool
+    """
+    Has the transport paused the producer of the response?
+    """
+
+    @property
+    def send(self) -> Callable[[bytes | memoryview], int]:
+        """
+        Take as many of these bytes, from the first, as there is room for now.
+
+        Returns:
+            How many were taken.  If that is not all, `ask` for more room.
+
+        Raises:
+            BlockingIOError: None were taken.
+            OSError: None were taken, and the peer may be gone; `write` them.
+        """
+
+    def ask(self) -> bool:
+        """
+        Have the producer of the response resumed once there is room.
+
+        Returns:
+            Whether there is room already, so that it will not be resumed.
+        """
+
+    def write(self, data: bytes | memoryview) -> None:
+        """
+        Take all of these bytes, however many; they go out in order.
+        """
+
+
+def is_plain(transport: object) -> bool:
+    """
+    Is this a plain socket of Twisted's, and nothing around it?
+
+    Every wrapper, TLS above all, forwards the attributes of the socket below
+    it, so that asking whether there is a `send` would send plaintext past
+    TLS.  The class itself tells.
+    """
+    kind = type(transport)
+    return kind in (tcp.Server, unix.Server) and not transport.TLS  # type: ignore[attr-defined]
+
+
+class DirectOutlet:
+    """
+    The socket itself.
+
+    Args:
+        transport: One that `is_plain`, whose producer is resumed when it has
+            drained.
+    """
+
+    __slots__ = ("_transport", "paused", "send")
+
+    def __init__(self, transport: Any) -> None:
+        self._transport = transport
+        self.paused = False
+        # For each delivery, nothing but the system call.
+        self.send: Callable[[bytes | memoryview], int] = transport.socket.send
+
+    def ask(self) -> bool:
+        """
+        Wait until the transport has written what it has itself, and the socket
+        can be written to.
+        """
+        # Twisted resumes a producer that it believes to have paused, once
+        # its buffer is empty; an empty buffer drains at the next occasion.
+        self._transport.producerPaused = True
+        self._transport.startWriting()
+        return False
+
+    def write(self, data: bytes | memoryview) -> None:
+        """
+        Take all of these bytes.
+        """
+        self._transport.write(bytes(data))
+
+
+class BufferedOutlet:
+    """
+    The write method of a transport, a channel or a request, which pauses the
+    producer when it has enough, and resumes it when it has drained.
+    """
+
+    __slots__ = ("_write", "paused")
+
+    def __init__(self, write: Callable[[bytes], object]) -> None:
+        self._write = write
+        self.paused = False
+
+    def send(self, data: bytes | memoryview) -> int:
+        """
+        Take these bytes, in slices, until paused.
+        """
+        taken = 0
+        while taken < len(data) and not self.paused:
+            piece = data[taken : taken + SLICE_BYTES]
+            self._write(bytes(piece))
+            taken += len(piece)
+        return taken
+
+    def ask(self) -> bool:
+        """
+        Nothing to do: what has paused the producer resumes it.
+        """
+        return not self.paused
+
+    def write(self, data: bytes | memoryview) -> None:
+        """
+        Take all of these bytes.
+        """
+        self._write(bytes(data))
