@@ -180,3 +180,30 @@ async def test_boundary(bus):
     decoder = Decoder(boundary.decode())
     (part,) = decoder.feed(b"--%s\r\n%s" % (boundary, chunk))
     assert part.message().body == b"true"
+
+
+@pytest_twisted.ensureDeferred
+async def test_behind_haproxy(start):
+    """
+    Behind the PROXY protocol, the raw bytes of a stream are those of any
+    other: nothing is sent past the wrapper.
+    """
+    bus = start("-v", "--listen", "haproxy:tcp:0:interface=127.0.0.1")
+
+    async def connect_by_proxy():
+        peer = await connect(bus)
+        peer.transport.write(b"PROXY TCP4 192.0.2.7 192.0.2.8 4711 80\r\n")
+        return peer
+
+    reader = await connect_by_proxy()
+    reader.transport.write(GET)
+    head = await reader.read(rb"--msgbus\w+\r\n\r\n")
+    assert b"\r\n2a\r\n--msgbus" in head
+    publisher = await connect_by_proxy()
+    for number in range(3):
+        await publish(publisher, b"%d" % number)
+        part = await reader.read(rb"--msgbus\w+\r\n\r\n")
+        size, _, rest = part.partition(b"\r\n")
+        assert len(rest) == int(size, 16) + 2
+        assert rest.startswith(b"Content-Type: text/plain\r\nContent-Length: 1\r\n")
+    assert "192.0.2.7:4711 subscribes to 'foo'" in bus.log
