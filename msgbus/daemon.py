@@ -92,6 +92,11 @@ class BusService(Service):
                 reason = getattr(error, "socketError", error)
                 reason = getattr(reason, "strerror", None) or reason
                 sys.excepthook = _plain_excepthook
+                # A daemon has no other place to say all of it.
+                if os.path.samestat(os.fstat(2), os.stat(os.devnull)):
+                    self._log.error(
+                        "Cannot start: {reason}: {endpoint}", reason=reason, endpoint=text
+                    )
                 raise CannotStart(f"{reason}: {text}") from error
 
     def startService(self) -> None:
@@ -194,7 +199,7 @@ class BusService(Service):
             self._log.warn(
                 "There is no password: everybody who can reach {exposed} can read and"
                 " publish all messages. Ask for one by --secret-file, or listen to this"
-                " machine only by --listen tcp:8888:interface=127.0.0.1",
+                " machine only by interface=127.0.0.1 in the string of the endpoint",
                 exposed=", ".join(exposed),
             )
 

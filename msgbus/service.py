@@ -31,6 +31,7 @@ DEFAULT_LISTEN = "tcp:8888:interface=127.0.0.1"
 # What an operator would have written, had he thought of it: room for many
 # clients that come at once, and a socket file that is not everybody's.
 _BACKLOG = re.compile(r"(haproxy:)?(tcp|tcp6|ssl|tls|unix):")
+_PEM_FOLDER = re.compile(r"(?:haproxy:)?tls:((?:[^:\\]|\\.)*)")
 _DEFAULTS = {"backlog": "1024", "mode": "660"}
 
 _EXAMPLES = """
@@ -252,8 +253,13 @@ def endpoint(reactor: object, text: str) -> IStreamServerEndpoint:
     """
     try:
         parsed = serverFromString(reactor, _with_defaults(text))
+        if folder := _PEM_FOLDER.match(text):
+            _check_certificates(Path(folder[1].replace("\\", "")))
     except Exception as error:  # Each kind of endpoint raises its own.
-        raise usage.UsageError(f"Cannot --listen {text}: {_reason(error)}.") from error
+        raise usage.UsageError(
+            f"Cannot --listen {text}: {_reason(error)}; it should be such as tcp:8888 or"
+            " ssl:8443:privateKey=key.pem:certKey=cert.pem."
+        ) from error
     return cast(IStreamServerEndpoint, parsed)
 
 
@@ -262,7 +268,20 @@ def _reason(error: Exception) -> object:
     if isinstance(error, OpenSSL.SSL.Error | OpenSSL.crypto.Error) and error.args:
         reasons = "; ".join(str(reason) for *_, reason in error.args[0])
         return f"no usable key or certificate in PEM ({reasons})"
+    if isinstance(error, KeyError):
+        return f"systemd has passed no socket of the name {error}"
     return error
+
+
+def _check_certificates(folder: Path) -> None:
+    """
+    Refuse a folder that would let every client fail.
+    """
+    pem = b"".join(file.read_bytes() for file in folder.glob("*.pem"))
+    if b"PRIVATE KEY-----" not in pem or b"BEGIN CERTIFICATE-----" not in pem:
+        raise ValueError(
+            f"there is no PEM file with a key and a certificate in {str(folder)!r}"
+        )
 
 
 def _with_defaults(endpoint: str) -> str:

@@ -260,13 +260,12 @@ class Root(Resource):
             check_host(request, self._origins)
             if self._portal is None or _is_preflight(request):
                 return self._behind(path, request)
-            # What is refused to an allowed origin, its page may read.
-            shield(request, self._origins)
+            header(request, b"Origin")
             entered = login(self._portal, header(request, b"Authorization"))
         except Refusal as refusal:
             return _Page(refusal)
         entered.addCallback(lambda _: self._behind(path, request))
-        return DeferredResource(entered.addErrback(_denied))
+        return DeferredResource(entered.addErrback(self._denied, request))
 
     def _behind(self, path: bytes, request: server.Request) -> IResource:
         return cast(IResource, super().getChildWithDefault(path, request))  # type: ignore[no-untyped-call]  # Twisted
@@ -283,6 +282,21 @@ class Root(Resource):
             )
         return _Page(Refusal(404, "Nothing is here; the bus is at /msgbus/."))
 
+    def _denied(self, failure: Failure, request: server.Request) -> Resource:
+        # What is refused to a page of an allowed origin, it may read.
+        shield(request, self._origins)
+        if failure.check(Invalid):
+            return _Page(Refusal(400, failure.getErrorMessage()))
+        failure.trap(UnauthorizedLogin)
+        return _Page(
+            Refusal(
+                401,
+                "This bus asks for a password: give it by Basic authentication, under any"
+                " name, as in curl -u NAME:PASSWORD.",
+                [(b"WWW-Authenticate", b'Basic realm="msgbus"')],
+            )
+        )
+
 
 class _Page(Resource):
     """
@@ -297,20 +311,6 @@ class _Page(Resource):
 
     def render(self, request: server.Request) -> int:
         return self._refusal.answer(request)
-
-
-def _denied(failure: Failure) -> Resource:
-    if failure.check(Invalid):
-        return _Page(Refusal(400, failure.getErrorMessage()))
-    failure.trap(UnauthorizedLogin)
-    return _Page(
-        Refusal(
-            401,
-            "This bus asks for a password: give it by Basic authentication, under any"
-            " name, as in curl -u NAME:PASSWORD.",
-            [(b"WWW-Authenticate", b'Basic realm="msgbus"')],
-        )
-    )
 
 
 def _is_preflight(request: server.Request) -> bool:
@@ -339,11 +339,17 @@ def _path_below(request: server.Request) -> bytes:
 
 
 def _foreign_page(origin: str | None) -> Refusal:
-    return Refusal(
-        403,
-        f"Pages of {(origin or 'another site')[:200]!r} may not publish here; if they"
-        " should, have the operator start the bus with --allow-origin and that origin.",
-    )
+    if origin is None or origin == "null":
+        sentence = (
+            "A page of another site may not publish here, unless it has an origin that"
+            " the operator gives by --allow-origin."
+        )
+    else:
+        sentence = (
+            f"Pages of {origin[:200]!r} may not publish here; if they should, have the"
+            " operator start the bus with --allow-origin and that origin."
+        )
+    return Refusal(403, sentence)
 
 
 def _peer(request: server.Request) -> str:

@@ -142,7 +142,9 @@ class BusServiceTests(SynchronousTestCase):
             IPv4Address("TCP", "127.0.0.1", 3),
         )
         (warning,) = self.warnings()
-        self.assertRegex(warning, r"everybody.* 0\.0\.0\.0:1, 2001:db8::1:2 .*--listen")
+        self.assertRegex(
+            warning, r"everybody.* 0\.0\.0\.0:1, 2001:db8::1:2 .*interface=127"
+        )
         self.assertNotIn("127.0.0.1:3", warning)
         self.assertIn("--secret-file", warning)
 

@@ -3,6 +3,7 @@ Tests for `msgbus.service`.
 """
 
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from unittest import mock
 
 from twisted.application.service import IService
@@ -67,6 +68,10 @@ class OptionTests(SynchronousTestCase):
                 ["--listen", "ssl:1:privateKey=/nowhere"],
                 "Cannot --listen ssl:1:.*No such file",
             ),
+            (["--listen", "8888"], "Unknown endpoint type: '8888'; .* such as tcp:8888"),
+            (["--listen", "systemd:domain=INET:name=x"], "systemd has passed no socket"),
+            (["--listen", "tls:/nowhere:port=0"], "no PEM file with a key.* in '/nowhere'"),
+            (["--listen", "tls:docs:port=0"], "no PEM file with a key.* in 'docs'"),
             (["--max-message", "1M"], "--max-message '1M' is no number"),
             (["--max-message", "-1"], "--max-message '-1' is no number"),
             (["--allow-origin", "a.example"], "'a.example' is no origin"),
@@ -87,7 +92,9 @@ class OptionTests(SynchronousTestCase):
         The password is what is in the file, but for one line end at its end;
         if all can read it, that is warned of.
         """
-        file = Path(self.mktemp())
+        folder = TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        file = Path(folder.name, "secret")
         for content, secret in (
             (b"x", b"x"),
             (b"x\n", b"x"),

@@ -3,6 +3,8 @@ Tests for `msgbus.web`.
 """
 
 from base64 import b64encode
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -800,6 +802,31 @@ class PasswordTests(WebTestCase):
         peer, _, _ = self.subscribe(headers=self.good)
         peer.leave(ConnectionDone())
         self.assertEqual(list(self.server.bus._subscriptions), [""])
+
+
+class GuardedDocumentTests(SynchronousTestCase):
+    """
+    Documents behind a password.
+    """
+
+    def test_pages(self):
+        """
+        A page behind the password is a page like any other: the headers that
+        disarm messages are not for it.
+        """
+        folder = TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        Path(folder.name, "void.html").write_bytes(b"")
+        heads = []
+        for secret in (None, b"x"):
+            server = Server(documents=Path(folder.name), secret=secret)
+            code, headers, _ = server.ask(
+                get("/void.html", basic("alice:x"), method="HEAD")
+            )
+            self.assertEqual(code, 200)
+            heads.append({name: value for name, value in headers.items() if name != "Date"})
+        self.assertEqual(heads[0], heads[1])
+        self.assertNotIn("Content-Security-Policy", heads[1])
 
 
 class RootTests(WebTestCase):

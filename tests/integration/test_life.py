@@ -95,6 +95,9 @@ class TestStart:
         result = twistd("msgbus", "--listen", taken, cwd=tmp_path)
         assert result.returncode == 1
         assert f"Address already in use: {taken}" in result.stderr
+        log = (tmp_path / "twistd.log").read_text()
+        assert f"Cannot start: Address already in use: {taken}" in log
+        assert "Traceback" not in log
         assert not (tmp_path / "twistd.pid").exists()
 
     def test_privileges(self, start):
