@@ -18,6 +18,7 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
 from twisted.web import http, server
+from twisted.web.http_headers import Headers
 from twisted.web.resource import IResource
 
 __all__ = ["Site", "Request"]
@@ -38,6 +39,9 @@ CLOSE_SECONDS = 60
 _MAX_LENGTH_DIGITS = 30
 
 _ABSOLUTE_FORM = re.compile(rb"https?://([^/?#]*)(.*)", re.IGNORECASE)
+
+
+_NO_HEADERS = Headers()
 
 
 class _Refused(Exception):
@@ -220,7 +224,10 @@ class Request(server.Request):
     """
 
     channel: Channel
-    content: BytesIO
+    content: Any  # a BytesIO while it is read, and nothing once it streams
+    args: Any
+    received_cookies: Any
+    cookies: Any
 
     def gotLength(self, length: int | None) -> None:
         """
@@ -250,6 +257,17 @@ class Request(server.Request):
             if len(hosts) == 1 or (version == b"HTTP/1.0" and not hosts):
                 self.requestHeaders.setRawHeaders(b"Host", [absolute[1]])
         super().requestReceived(command, path, version)  # type: ignore[no-untyped-call]  # Twisted
+
+    def begin_stream(self) -> None:
+        """
+        Be as small as can be, and read no further requests: the answer has
+        begun, and has no end.
+        """
+        # A quarter of what an idle subscriber would cost.
+        self.requestHeaders = self.responseHeaders = _NO_HEADERS
+        self.content = self.args = self.received_cookies = self.cookies = None
+        self.prepath = self.postpath = self.sitepath = None
+        self.channel.begin_stream()
 
     def _check_body(self, size: int) -> None:
         if size > self.channel.site.max_body:

@@ -140,7 +140,7 @@ class BusResource(Resource):
         # published from now on, at the end of it or later.
         request.write(self._encoder.preamble)
         if isinstance(request, Request):
-            request.channel.begin_stream()
+            request.begin_stream()
             framing = Framing(self._encoder, bool(request.chunked))
             transport = request.channel.transport
             outlet: Outlet = (
