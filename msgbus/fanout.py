@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from itertools import islice
 
 from twisted.internet.interfaces import IDelayedCall, IPushProducer, IReactorTime
+from twisted.logger import Logger
 from zope.interface import implementer
 
 from .bus import Bus
@@ -27,6 +28,8 @@ __all__ = ["Fanout", "Framing", "Member"]
 
 # What the original server meant to keep for a subscriber that does not read.
 MAX_BACKLOG = 1_000_000
+
+STALL_SECONDS = 300
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +78,7 @@ class Member:
         "position",
         "start",
         "window",
+        "progress",
         "_finish",
         "_group",
         "_hand",
@@ -89,6 +93,8 @@ class Member:
         # The number of the first, and all the messages that it still gets
         # before a gap, once it is past its backlog.
         self.window: tuple[int, tuple[bytes, ...]] | None = None
+        # When it last took a byte, or had none to take.
+        self.progress = group.seconds()
         self._finish = finish
         self._group: Group | None = group
         # Given to the outlet from the offset on.
@@ -108,6 +114,8 @@ class Member:
             self.position += 1
             self.start += len(frame)
             taken -= len(frame)
+        if self._group is not None:
+            self.progress = self._group.seconds()
         self.outlet.ask()
 
     def pauseProducing(self) -> None:
@@ -121,6 +129,8 @@ class Member:
         There is room again: take what is owed, until it is full once more.
         """
         self.outlet.paused = False
+        if self._group is not None:
+            self.progress = self._group.seconds()
         while self._group is not None and not self._group.is_level(self):
             if self._offset < len(self._hand):
                 rest = memoryview(self._hand)[self._offset :]
@@ -196,6 +206,25 @@ class Group:
         self._next = 0
         self._bytes = 0
         self._patience = 0
+
+    def seconds(self) -> float:
+        """
+        The time, for whoever takes nothing.
+        """
+        return self._fanout.reactor.seconds()
+
+    def cut(self, before: float) -> int:
+        """
+        Cut the members that bytes have waited for, and that have taken none
+        since this time.
+
+        Returns:
+            How many these are.
+        """
+        stalled = [member for member in self._behind if member.progress <= before]
+        for member in stalled:
+            member.outlet.abort()
+        return len(stalled)
 
     def is_level(self, member: Member) -> bool:
         """
@@ -322,7 +351,7 @@ class Group:
         Let a member be at this message, with so many bytes before it.
         """
         member.position, member.start = number, start
-        patience = start + MAX_BACKLOG
+        patience = start + self._fanout.max_backlog
         self._patience = min(self._patience, patience) if self._open else patience
         self._behind.add(member)
         self._open.add(member)
@@ -334,14 +363,14 @@ class Group:
         """
         windows: dict[int, tuple[bytes, ...]] = {}
         for member in tuple(self._open):
-            if self._bytes - member.start > MAX_BACKLOG:
+            if self._bytes - member.start > self._fanout.max_backlog:
                 position = member.position
                 if position not in windows:
                     windows[position] = self._window(position)
                 member.window = (position, windows[position])
                 self._close(member)
         if self._open:
-            self._patience = min(m.start for m in self._open) + MAX_BACKLOG
+            self._patience = min(m.start for m in self._open) + self._fanout.max_backlog
             for _ in range(min(m.position for m in self._open) - self._first):
                 self._frames.popleft()
                 self._first += 1
@@ -353,7 +382,7 @@ class Group:
         kept: list[bytes] = []
         size = 0
         for frame in islice(self._frames, position - self._first, None):
-            if size > MAX_BACKLOG:
+            if size > self._fanout.max_backlog:
                 break
             kept.append(frame)
             size += len(frame)
@@ -372,11 +401,31 @@ class Group:
 class Fanout:
     """
     Keeps the groups of one bus.
+
+    Args:
+        bus: Whose messages are delivered.
+        reactor: Its turns join what is published, and its time tells who is
+            stalled.
+        max_backlog: Bytes of framed messages that may wait for a member
+            before it gets no more; looked at before a message is added.
+        stall_seconds: A member that takes no byte for so long, while some wait
+            for it, is cut.
     """
 
-    def __init__(self, bus: Bus, reactor: IReactorTime) -> None:
+    _log = Logger()
+
+    def __init__(
+        self,
+        bus: Bus,
+        reactor: IReactorTime,
+        max_backlog: int = MAX_BACKLOG,
+        stall_seconds: float = STALL_SECONDS,
+    ) -> None:
         self.bus = bus
         self.reactor = reactor
+        self.max_backlog = max_backlog
+        self._stall_seconds = stall_seconds
+        self._sweeping: IDelayedCall | None = None
         self._groups: dict[tuple[str, Filter, Framing], Group] = {}
         self._framed: tuple[Message | None, dict[Framing, bytes]] = (None, {})
 
@@ -407,6 +456,7 @@ class Fanout:
         group = self._groups.get(key)
         if group is None:
             group = self._groups[key] = Group(self, name, filter, framing)
+            self._sweep_later()
         return group.join(outlet, finish)
 
     def end(self) -> None:
@@ -421,6 +471,27 @@ class Fanout:
         Drop a group that has no members any more.
         """
         del self._groups[group.key]
+        if not self._groups and self._sweeping is not None:
+            self._sweeping.cancel()
+            self._sweeping = None
+
+    def _sweep_later(self) -> None:
+        if self._sweeping is None:
+            # One look at all for each tenth of the time, not a timer for each.
+            self._sweeping = self.reactor.callLater(self._stall_seconds / 10, self._sweep)
+
+    def _sweep(self) -> None:
+        self._sweeping = None
+        before = self.reactor.seconds() - self._stall_seconds
+        cut = sum(group.cut(before) for group in tuple(self._groups.values()))
+        if cut:
+            self._log.warn(
+                "Cut {count} subscribers that took nothing for {seconds} seconds",
+                count=cut,
+                seconds=self._stall_seconds,
+            )
+        if self._groups:
+            self._sweep_later()
 
     def frame(self, framing: Framing, message: Message) -> bytes:
         """

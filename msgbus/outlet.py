@@ -54,6 +54,12 @@ class Outlet(Protocol):
         Take all of these bytes, however many; they go out in order.
         """
 
+    @property
+    def abort(self) -> Callable[[], object]:
+        """
+        Cut the connection.
+        """
+
 
 def is_plain(transport: object) -> bool:
     """
@@ -101,6 +107,12 @@ class DirectOutlet:
         """
         self._transport.write(bytes(data))
 
+    def abort(self) -> None:
+        """
+        Cut the connection.
+        """
+        self._transport.abortConnection()
+
 
 class BufferedOutlet:
     """
@@ -108,10 +120,13 @@ class BufferedOutlet:
     producer when it has enough, and resumes it when it has drained.
     """
 
-    __slots__ = ("_write", "paused")
+    __slots__ = ("abort", "_write", "paused")
 
-    def __init__(self, write: Callable[[bytes], object]) -> None:
+    def __init__(
+        self, write: Callable[[bytes], object], abort: Callable[[], object]
+    ) -> None:
         self._write = write
+        self.abort = abort
         self.paused = False
 
     def send(self, data: bytes | memoryview) -> int:

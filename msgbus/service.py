@@ -20,6 +20,7 @@ from . import __version__
 from .auth import portal_for
 from .bus import Bus
 from .daemon import BusService
+from .fanout import MAX_BACKLOG, STALL_SECONDS
 from .message import Invalid
 from .origin import Origins
 from .web import BusResource, Root, Site
@@ -73,6 +74,8 @@ class Options(usage.Options):
         self["allow-origin"] = []
         self["host"] = []
         self["max-message"] = 1024 * 1024
+        self["max-backlog"] = MAX_BACKLOG
+        self["stall-timeout"] = float(STALL_SECONDS)
         self["docroot"] = None
         self["secret"] = None
         self["drain"] = 10.0
@@ -107,9 +110,23 @@ class Options(usage.Options):
         """
         The largest message that may be published, in bytes. [default: 1048576]
         """
-        if not (size.isascii() and size.isdigit() and len(size) < 16):
-            raise usage.UsageError(f"--max-message {size!r} is no number of bytes.")
-        self["max-message"] = int(size)
+        self["max-message"] = _bytes("--max-message", size)
+
+    def opt_max_backlog(self, size: str) -> None:
+        """
+        How much may wait for a subscriber that does not read, in bytes; what
+        comes then it does not get, and is told so. [default: 1000000]
+        """
+        self["max-backlog"] = _bytes("--max-backlog", size)
+
+    def opt_stall_timeout(self, seconds: str) -> None:
+        """
+        Seconds for which a subscriber may read nothing while something waits
+        for it, before it is cut. [default: 300]
+        """
+        self["stall-timeout"] = _seconds("--stall-timeout", seconds)
+        if self["stall-timeout"] == 0:
+            raise usage.UsageError("--stall-timeout '0' would cut everybody.")
 
     def opt_docroot(self, folder: str) -> None:
         """
@@ -165,9 +182,7 @@ class Options(usage.Options):
         Seconds that a stop may take to deliver what subscribers are owed,
         before connections are cut. [default: 10]
         """
-        if not re.fullmatch(r"[0-9]{1,5}(\.[0-9]{1,3})?", seconds):
-            raise usage.UsageError(f"--drain {seconds!r} is no number of seconds.")
-        self["drain"] = float(seconds)
+        self["drain"] = _seconds("--drain", seconds)
 
     def opt_verbose(self) -> None:
         """
@@ -215,6 +230,18 @@ class Options(usage.Options):
             raise usage.UsageError(str(error)) from None
 
 
+def _bytes(option: str, value: str) -> int:
+    if not re.fullmatch(r"[0-9]{1,15}", value):
+        raise usage.UsageError(f"{option} {value!r} is no number of bytes.")
+    return int(value)
+
+
+def _seconds(option: str, value: str) -> float:
+    if not re.fullmatch(r"[0-9]{1,5}(\.[0-9]{1,3})?", value):
+        raise usage.UsageError(f"{option} {value!r} is no number of seconds.")
+    return float(value)
+
+
 def makeService(options: Options) -> Service:
     """
     A bus with these options, ready to be started.
@@ -231,6 +258,8 @@ def makeService(options: Options) -> Service:
         cast(IReactorTime, reactor),
         origins=options["origins"],
         verbosity=options["verbosity"],
+        max_backlog=options["max-backlog"],
+        stall_seconds=options["stall-timeout"],
     )
     root.putChild(b"msgbus", bus_resource)
     return BusService(

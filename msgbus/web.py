@@ -25,7 +25,7 @@ from .answers import Refusal, answer, check_host, header, shield
 from .auth import login, sender_of
 from .bus import Bus, TooLarge
 from .documents import Document
-from .fanout import Fanout, Framing
+from .fanout import MAX_BACKLOG, STALL_SECONDS, Fanout, Framing
 from .message import Invalid, Message
 from .multipart import Encoder
 from .origin import Origins
@@ -59,6 +59,8 @@ class BusResource(Resource):
             with a slash at both ends; it is told in `Content-Location`.
         origins: Which web pages may use it.
         verbosity: 1 logs subscriptions, 2 publications too.
+        max_backlog: Bytes that may wait for a subscriber that does not read.
+        stall_seconds: How long it may read nothing while bytes wait for it.
     """
 
     isLeaf = True
@@ -72,13 +74,15 @@ class BusResource(Resource):
         prefix: str = "/msgbus/",
         origins: Origins | None = None,
         verbosity: int = 0,
+        max_backlog: int = MAX_BACKLOG,
+        stall_seconds: float = STALL_SECONDS,
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]  # Twisted
         self._bus = bus
         self._prefix = prefix
         self._origins = origins or Origins()
         self._verbosity = verbosity
-        self._fanout = Fanout(bus, reactor)
+        self._fanout = Fanout(bus, reactor, max_backlog, stall_seconds)
         self._encoder = Encoder(bus.boundary, prefix)
         self._closed = False
 
@@ -146,12 +150,12 @@ class BusResource(Resource):
             outlet: Outlet = (
                 DirectOutlet(transport)
                 if is_plain(transport)
-                else BufferedOutlet(transport.write)
+                else BufferedOutlet(transport.write, transport.abortConnection)
             )
         else:
             # A foreign request may chunk, compress or multiplex.
             framing = Framing(self._encoder, chunked=False)
-            outlet = BufferedOutlet(request.write)
+            outlet = BufferedOutlet(request.write, request.loseConnection)
 
         def finish() -> None:
             request.unregisterProducer()

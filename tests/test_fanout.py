@@ -4,11 +4,12 @@ Tests for `msgbus.fanout`.
 
 from twisted.internet.interfaces import IPushProducer
 from twisted.internet.task import Clock
+from twisted.logger import globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
 from msgbus.bus import Bus
-from msgbus.fanout import MAX_BACKLOG, Fanout, Framing
+from msgbus.fanout import MAX_BACKLOG, STALL_SECONDS, Fanout, Framing
 from msgbus.match import Filter
 from msgbus.message import Message
 from msgbus.multipart import Encoder
@@ -73,6 +74,15 @@ class FanoutTests(SynchronousTestCase):
         self.fanout = Fanout(self.bus, self.clock)
         self.framing = Framing(Encoder("B"), False)
         self.frame = self.framing.frame
+        self.cut = []
+        self.logged = []
+
+        def observe(event):
+            if event["log_namespace"] == "msgbus.fanout.Fanout":
+                self.logged.append(event)
+
+        globalLogPublisher.addObserver(observe)
+        self.addCleanup(globalLogPublisher.removeObserver, observe)
 
     def join(self, name="foo", filter=None, framing=None):
         written = []
@@ -80,7 +90,9 @@ class FanoutTests(SynchronousTestCase):
             name,
             filter or Filter(),
             framing or self.framing,
-            BufferedOutlet(written.append),
+            BufferedOutlet(
+                written.append, lambda: (self.cut.append(member), member.stopProducing())
+            ),
             lambda: (written.append("end"), member.stopProducing()),
         )
         return written, member
@@ -191,7 +203,7 @@ class FanoutTests(SynchronousTestCase):
 
         members.append(
             self.fanout.subscribe(
-                "foo", Filter(), self.framing, BufferedOutlet(lose_all), None
+                "foo", Filter(), self.framing, BufferedOutlet(lose_all, None), None
             )
         )
         written, member = self.join()
@@ -241,6 +253,37 @@ class FanoutTests(SynchronousTestCase):
         sent = self.publish(b"y")
         self.turn()
         self.assertEqual(written, [self.frame(sent[0])])
+
+    def test_stalled(self):
+        """
+        A member that takes nothing while something waits for it is cut in
+        time; one that has nothing to take, or takes a little, is not.
+        """
+        _, idle = self.join()
+        idle.pauseProducing()
+        idle.resumeProducing()
+        _, slow = self.join()
+        _, stalled = self.join()
+        self.publish(b"1")
+        self.turn()
+        for member in (slow, stalled):
+            member.pauseProducing()
+        self.publish(b"2")
+        self.turn()
+        for _ in range(STALL_SECONDS // 10):
+            self.assertEqual(self.cut, [])
+            self.clock.advance(10)
+            slow.resumeProducing()
+            slow.pauseProducing()
+            self.publish(b"3")
+            self.turn()
+        self.clock.advance(STALL_SECONDS / 10)
+        self.assertEqual(self.cut, [stalled])
+        logged = [event["log_format"].format(**event) for event in self.logged]
+        self.assertEqual(logged, ["Cut 1 subscribers that took nothing for 300 seconds"])
+        for member in (idle, slow):
+            member.stopProducing()
+        self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_end(self):
         """

@@ -119,7 +119,7 @@ class BufferedTests(SynchronousTestCase):
 
     def setUp(self):
         self.written = []
-        self.outlet = BufferedOutlet(self.written.append)
+        self.outlet = BufferedOutlet(self.written.append, None)
 
     def test_send(self):
         """
@@ -132,7 +132,7 @@ class BufferedTests(SynchronousTestCase):
         def pause(data):
             self.outlet.paused = True
 
-        outlet = self.outlet = BufferedOutlet(pause)
+        outlet = self.outlet = BufferedOutlet(pause, None)
         self.assertEqual(outlet.send(data), SLICE_BYTES)
         self.assertEqual(outlet.send(data), 0)
 

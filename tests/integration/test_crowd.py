@@ -207,3 +207,26 @@ async def test_behind_haproxy(start):
         assert len(rest) == int(size, 16) + 2
         assert rest.startswith(b"Content-Type: text/plain\r\nContent-Length: 1\r\n")
     assert "192.0.2.7:4711 subscribes to 'foo'" in bus.log
+
+
+@pytest_twisted.ensureDeferred
+async def test_stalled(start):
+    """
+    A subscriber that reads nothing while something waits for it is cut; one
+    that has nothing to read is not.
+    """
+    bus = start("-v", "--stall-timeout", "1", "--max-backlog", "100000")
+    idle = await subscribe(bus, "bar")
+    stalled = await subscribe(bus)
+    stalled.transport.pauseProducing()
+    publisher = await connect(bus)
+    # More than the sockets take.
+    for _ in range(12):
+        await publish(publisher, b"x" * 1_000_000)
+    await deferToThread(
+        bus.wait_for, r"Cut 1 subscribers that took nothing for 1.0 seconds"
+    )
+    await deferToThread(bus.wait_for, r"leaves 'foo'")
+    await publish(publisher, b"still there", "bar")
+    await idle.read(b"still there")
+    stalled.transport.abortConnection()
