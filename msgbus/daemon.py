@@ -6,6 +6,7 @@ and stops in order.
 from __future__ import annotations
 
 import os
+import re
 import resource
 import signal
 import socket
@@ -143,7 +144,7 @@ class BusService(Service):
 
     async def _at_most(self, seconds: float, awaited: Deferred[None]) -> None:
         try:
-            await awaited.addTimeout(seconds, self._reactor)
+            await awaited.addTimeout(max(0, seconds), self._reactor)
         except defer.TimeoutError:
             return
 
@@ -228,7 +229,7 @@ def _watchdog_seconds() -> float | None:
     if it does not.
     """
     microseconds = os.environ.get("WATCHDOG_USEC", "")
-    if not microseconds.isdigit() or int(microseconds) == 0:
+    if not re.fullmatch(r"0*[1-9][0-9]*", microseconds):
         return None
     if os.environ.get("WATCHDOG_PID", str(os.getpid())) != str(os.getpid()):
         return None

@@ -26,7 +26,10 @@ _INDEX = "index.html"
 _RANGE = re.compile(rb"[0-9]{1,18}-[0-9]{0,18}|-[0-9]{1,18}")
 _MAX_RANGES = 8
 
-_NOT_FOUND = Refusal(404, "Nothing is here; the bus is at /msgbus/.")
+
+def _not_found() -> Refusal:
+    # A new one each time: an exception keeps what it was raised through.
+    return Refusal(404, "Nothing is here; the bus is at /msgbus/.")
 
 
 class Document(Resource):
@@ -56,10 +59,13 @@ class Document(Resource):
         if request.method not in (b"GET", b"HEAD"):
             raise Refusal(405, "A document can be read only.", [(b"Allow", b"GET, HEAD")])
         path, question, query = request.uri.partition(b"?")
-        segments = cast(list[bytes], request.prepath) + cast(list[bytes], request.postpath)
+        segments = [
+            *cast(list[bytes], request.prepath),
+            *cast(list[bytes], request.postpath),
+        ]
         found = find(self._folder, [os.fsdecode(segment) for segment in segments])
         if found is None:
-            raise _NOT_FOUND
+            raise _not_found()
         if found.is_dir():
             raise Refusal(
                 308,
@@ -67,14 +73,26 @@ class Document(Resource):
                 [(b"Location", path + b"/" + question + query)],
             )
         request.setHeader(b"X-Content-Type-Options", b"nosniff")
-        size = found.stat().st_size
+        try:
+            size = found.stat().st_size
+        except OSError:
+            raise _not_found() from None
         ranges = _ranges(request.requestHeaders.getRawHeaders(b"Range", []), size)
         # We keep no old versions to answer an If-Range from.
         if ranges is None or request.requestHeaders.hasHeader(b"If-Range"):
             request.requestHeaders.removeHeader(b"Range")
         else:
             request.requestHeaders.setRawHeaders(b"Range", [ranges])
-        return cast(int | bytes, _File(str(found)).render_GET(request))  # type: ignore[no-untyped-call]  # Twisted
+        return cast(int | bytes, _File(str(found), request).render_GET(request))  # type: ignore[no-untyped-call]  # Twisted
+
+
+class _Gone(Resource):
+    """
+    What is answered for a file that has gone in this moment.
+    """
+
+    def render(self, request: server.Request) -> bytes:
+        raise _not_found()
 
 
 class _File(static.File):
@@ -82,6 +100,7 @@ class _File(static.File):
     One file, under the type of its name, and never transparently decompressed.
     """
 
+    childNotFound = _Gone()  # type: ignore[assignment,no-untyped-call]  # Twisted
     # Twisted annotates neither; a packed file is what it is, not its content.
     contentEncodings: dict[str, str] = {}  # noqa: RUF012
     contentTypes: dict[str, str] = {  # noqa: RUF012
@@ -92,17 +111,45 @@ class _File(static.File):
         ".mjs": "text/javascript",
     }
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, request: server.Request) -> None:
         super().__init__(path, defaultType="application/octet-stream")
+        self._request = request
 
     def openForReading(self) -> BinaryIO:
         """
         Open it, unless it is not for us to read, or gone in this moment.
         """
         try:
-            return cast(BinaryIO, super().openForReading())  # type: ignore[no-untyped-call]  # Twisted
+            file = cast(BinaryIO, super().openForReading())  # type: ignore[no-untyped-call]  # Twisted
         except OSError:
-            raise _NOT_FOUND from None
+            raise _not_found() from None
+        return cast(BinaryIO, _Announced(file, self.getsize(), self._request))
+
+
+class _Announced:
+    """
+    A file of just the size that its reader was told, whatever it becomes.
+
+    Bytes beyond it would be read as the next answer; if some are missing, only
+    the end of the connection can tell.
+    """
+
+    def __init__(self, file: BinaryIO, size: int, request: server.Request) -> None:
+        self._file = file
+        self._size = size
+        self._request = request
+        self.seek = file.seek
+        self.close = file.close
+
+    def read(self, size: int) -> bytes:
+        """
+        What there is, up to so many bytes and the end that was told.
+        """
+        left = self._size - self._file.tell()
+        data = self._file.read(max(0, min(size, left)))
+        if not data and left > 0 and size > 0:
+            self._request.channel.persistent = False
+        return data
 
 
 def find(folder: Path, segments: list[str]) -> Path | None:
@@ -156,4 +203,6 @@ def _ranges(headers: Sequence[bytes], size: int) -> bytes | None:
             return None
         # A suffix longer than the file is all of it.
         ranges.append(piece if first else b"-%d" % min(int(last), size))
-    return b"bytes=" + b",".join(ranges)
+    # Of several, `static` can only take those that the file has.
+    there = [r for r in ranges if r != b"-0" and int(r.partition(b"-")[0] or 0) < size]
+    return b"bytes=" + b",".join(there or ranges[:1])

@@ -215,7 +215,7 @@ class Decoder:
             raise Malformed(f"{line[:100]!r} is no header line.")
         if name == "msgbus-heartbeat":
             # It belongs to no part, and there may be any number of them.
-            self._head_bytes -= len(line)
+            self._head_bytes = 0
             return
         known = self._headers.get(name)
         self._headers[name] = value if known is None else f"{known}, {value}"

@@ -49,9 +49,10 @@ _STREAM_OPTIONS = [
     if hasattr(socket, name)
 ]
 
-# How long a peer may take to read the end of what it is owed, and to let the
-# connection be closed, as over TLS it must.
+# How long a peer may take to agree to the end of the connection, as over TLS it
+# must, and then to read what Twisted still holds for it.
 CLOSE_SECONDS = 60
+CUT_SECONDS = 240
 
 # More digits than any limit, and fewer than Python refuses to read.
 _MAX_LENGTH_DIGITS = 30
@@ -148,8 +149,17 @@ class Channel(http.HTTPChannel):
         that takes the peer's consent.  What it sends until then is discarded,
         and in the end the connection is cut.
         """
-        self._end(CLOSE_SECONDS, self.transport.abortConnection)
+        self._end(CLOSE_SECONDS, self._close_below)
         super().loseConnection()  # type: ignore[no-untyped-call]  # Twisted
+
+    def _close_below(self) -> None:
+        # Not cut at once: a slow peer may still be reading what the kernel
+        # holds for it, and a reset would take that away.
+        self._end(CUT_SECONDS, self.transport.abortConnection)
+        below = self.transport
+        while hasattr(below, "transport"):
+            below = below.transport
+        below.loseConnection()
 
     def timeoutConnection(self) -> None:
         """
@@ -374,9 +384,9 @@ class Site(server.Site):
 
     def acceptableProtocols(self) -> list[bytes]:
         """
-        HTTP/1.1 alone over TLS: streams over HTTP/2 are not proven.
+        No HTTP/2 over TLS: streams over it are not proven.
         """
-        return [b"http/1.1"]
+        return [b"http/1.1", b"http/1.0"]
 
     def log(self, request: Any) -> None:
         """

@@ -271,6 +271,19 @@ class StopTests(SynchronousTestCase):
         self.lose(*peers)
         self.assertIsNone(self.successResultOf(stopped))
 
+    def test_no_time(self):
+        """
+        With no time at all, what is written at once is all that is.
+        """
+        self.service._drain = 0
+        peer = self.connect(GET_FOO)
+        peer.received()
+        stopped = self.stop()
+        self.assertEqual(peer.received(), b"0\r\n\r\n")
+        self.reactor.advance(0)
+        self.lose(peer)
+        self.assertIsNone(self.successResultOf(stopped))
+
     def test_second_signal(self):
         """
         The first signal stops the reactor, the second cuts all connections.
@@ -359,6 +372,7 @@ class NotifyTests(SynchronousTestCase):
             {},
             {"WATCHDOG_USEC": "0"},
             {"WATCHDOG_USEC": "x"},
+            {"WATCHDOG_USEC": "²"},
             {"WATCHDOG_USEC": "1000000", "WATCHDOG_PID": "1"},
         ):
             with mock.patch.dict(os.environ, environment, clear=True):

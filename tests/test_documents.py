@@ -12,8 +12,10 @@ from hypothesis import strategies as st
 from twisted.internet import task
 from twisted.internet.task import Cooperator
 from twisted.trial.unittest import SynchronousTestCase
+from twisted.web import static
 
-from msgbus.documents import find
+from msgbus.answers import Refusal
+from msgbus.documents import Document, find
 
 from .memory import Server
 
@@ -21,6 +23,17 @@ from .memory import Server
 UPS = ["..", "%2e%2e", ".%2e", "%2E.", "..;", "...", "....", "..%00", "..%0d", "%252e%252e"]
 UPS += ["%c0%ae%c0%ae", "%e0%80%ae%e0%80%ae", "%uff0e%uff0e", "..%c0%af", "..%5c..", "..\\"]
 SLASHES = ["/", "//", "%2f", "%5c", "\\", "/./", "%252f", "%c0%af", "%ef%bc%8f", "/%00/"]
+
+
+class FakeRequest:
+    """
+    As much of a request as is looked at before nothing is found.
+    """
+
+    method = b"GET"
+    uri = b"/nope"
+    prepath = (b"nope",)
+    postpath = ()
 
 
 class DocumentTestCase(SynchronousTestCase):
@@ -187,8 +200,55 @@ class DocumentTests(DocumentTestCase):
         """
         self.write("docroot/void", b"")
         self.assertEqual(self.get("/void")[0], 200)
-        for asked in ("-1", "0-"):
+        for asked in ("-1", "0-", "0-1,3-4", "-1,-1", "0-,0-"):
             self.assertEqual(self.get("/void", f"Range: bytes={asked}\n")[0], 416, asked)
+
+    def test_ranges_behind_the_end(self):
+        """
+        Of several ranges, those that the file has are served.
+        """
+        for asked in ("10-,20-", "99-100,10-10"):
+            self.assertEqual(
+                self.get("/a%20b.txt", f"Range: bytes={asked}\n")[0], 416, asked
+            )
+        code, headers, body = self.get("/a%20b.txt", "Range: bytes=20-,2-3,-0\n")
+        self.assertEqual(
+            (code, body, headers["Content-Range"]), (206, b"23", "bytes 2-3/10")
+        )
+
+    def test_growing(self):
+        """
+        A file that grows while it is sent is sent as long as was told: the
+        rest could pose as the next answer.
+        """
+        self.write("docroot/log", b"x" * 10)
+        getsize = static.File.getsize
+        self.patch(static.File, "getsize", lambda self: getsize(self) - 4)
+        _, headers, body = self.get("/log")
+        self.assertEqual((headers["Content-Length"], body), ("6", b"x" * 6))
+
+    def test_shrinking(self):
+        """
+        A file that shrinks while it is sent ends the connection: nothing else
+        tells the reader.
+        """
+        self.write("docroot/log", b"x" * 10)
+        getsize = static.File.getsize
+        self.patch(static.File, "getsize", lambda self: getsize(self) + 4)
+        peer = self.server.connect()
+        peer.send("GET /log HTTP/1.1\nHost: localhost\n\n")
+        self.assertEqual(peer.answer()[1]["Content-Length"], "14")
+        self.assertTrue(peer.closed)
+
+    def test_leaves_nothing(self):
+        """
+        What is not found leaves nothing behind.
+        """
+        with self.assertRaises(Refusal) as first:
+            Document(self.root)._serve(FakeRequest())
+        with self.assertRaises(Refusal) as second:
+            Document(self.root)._serve(FakeRequest())
+        self.assertIsNot(first.exception, second.exception)
 
 
 class EscapeTests(DocumentTestCase):

@@ -199,7 +199,7 @@ class DecoderTests(SynchronousTestCase):
         """
         decoder = Decoder("B")
         list(decoder.feed(b"--B\r\n"))
-        for _ in range(5000):
+        for _ in range(20_000):
             self.assertEqual(list(decoder.feed(b"Msgbus-Heartbeat: 1\r\n")), [])
         decoder.end()
         list(decoder.feed(b"Msgbus-Gap: 1\r\n"))

@@ -105,6 +105,15 @@ def test_no_http2(bus, context):
     client.close()
 
 
+def test_http_1_0(bus, authority):
+    """
+    A client that speaks HTTP/1.0 only, and says so in the handshake, is
+    served.
+    """
+    url = f"https://localhost:{bus.port}/"
+    assert curl(authority, "--http1.0", url).startswith(b"This is msgbus")
+
+
 def test_slow_reader(bus, context):
     """
     A subscriber that stops reading holds nobody up; when it reads on, it gets
