@@ -126,7 +126,10 @@ def test_embedding(tmp_path):
         f"{program}\nreactor.callLater(30, reactor.stop)\nreactor.run()\n"
     )
     process = subprocess.Popen(
-        [sys.executable, "-c", program], stdout=subprocess.PIPE, text=True, cwd=tmp_path
+        [sys.executable, "-u", "-c", program],
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=tmp_path,
     )
     try:
         port = int(process.stdout.readline())
