@@ -328,9 +328,11 @@ class Group:
             self._frames.extend(fresh)
             self._first = number
         for member, taken in full:
+            # One may have left while others were sent to.
             if self._level.pop(member, None):
                 self._put_behind(member, number, start)
                 member.fall_behind(fresh, taken)
+        self._forget_frames()
 
     def _keep(self, frame: bytes) -> None:
         """
@@ -393,6 +395,12 @@ class Group:
         Keep nothing more for this member.
         """
         self._open.discard(member)
+        self._forget_frames()
+
+    def _forget_frames(self) -> None:
+        """
+        Keep no message that nobody may need any more.
+        """
         if not self._open:
             self._frames.clear()
             self._first = self._next

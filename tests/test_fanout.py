@@ -208,10 +208,18 @@ class FanoutTests(SynchronousTestCase):
         )
         written, member = self.join()
         members.append(member)
-        other, _ = self.join()
+        other, last = self.join()
         self.publish(b"1")
         self.turn()
         self.assertEqual((len(written), len(other)), (0, 1))
+        # Who falls behind then gets just what is published then.
+        last.pauseProducing()
+        for body in (b"2", b"3"):
+            self.publish(body)
+            self.turn()
+        last.resumeProducing()
+        frames = [self.frame(Message("foo", body)) for body in (b"1", b"2", b"3")]
+        self.assertEqual(b"".join(other), b"".join(frames))
 
     def test_slow_reader(self):
         """
