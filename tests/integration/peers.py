@@ -88,3 +88,21 @@ async def publish(peer, body, path="foo"):
     )
     answer = await peer.read(rb"\r\n\r\n")
     assert answer.startswith(b"HTTP/1.1 204 "), answer
+
+
+def check_gaps(stream, count):
+    """
+    See that a stream of messages, which begin with their eight-digit numbers
+    and an x, has each of so many in order, or a gap that tells of it; and
+    that it has a gap.
+    """
+    expected = missed = 0
+    for gap, number in re.findall(rb"Msgbus-Gap: (\d+)|(\d{8})x", stream):
+        if gap:
+            missed += int(gap)
+            expected += int(gap)
+        else:
+            assert int(number) == expected
+            expected += 1
+    assert missed > 0
+    assert expected == count
