@@ -7,7 +7,7 @@ Twisted's buffers; it is for plain sockets only.  The other way is Twisted's.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 from twisted.internet import tcp, unix
@@ -39,6 +39,12 @@ class Outlet(Protocol):
         Raises:
             BlockingIOError: None were taken.
             OSError: None were taken, and the peer may be gone; `write` them.
+        """
+
+    @property
+    def sendmsg(self) -> Callable[[Sequence[bytes | memoryview]], int]:
+        """
+        The same for pieces, without joining them.
         """
 
     def ask(self) -> bool:
@@ -82,13 +88,16 @@ class DirectOutlet:
             drained.
     """
 
-    __slots__ = ("_transport", "paused", "send")
+    __slots__ = ("_transport", "paused", "send", "sendmsg")
 
     def __init__(self, transport: Any) -> None:
         self._transport = transport
         self.paused = False
         # For each delivery, nothing but the system call.
         self.send: Callable[[bytes | memoryview], int] = transport.socket.send
+        self.sendmsg: Callable[[Sequence[bytes | memoryview]], int] = (
+            transport.socket.sendmsg
+        )
 
     def ask(self) -> bool:
         """
@@ -138,6 +147,17 @@ class BufferedOutlet:
             piece = data[taken : taken + SLICE_BYTES]
             self._write(bytes(piece))
             taken += len(piece)
+        return taken
+
+    def sendmsg(self, pieces: Sequence[bytes | memoryview]) -> int:
+        """
+        Take these bytes, in slices, until paused.
+        """
+        taken = 0
+        for piece in pieces:
+            taken += self.send(piece)
+            if self.paused:
+                break
         return taken
 
     def ask(self) -> bool:

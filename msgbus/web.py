@@ -25,7 +25,8 @@ from .answers import Refusal, answer, check_host, header, shield
 from .auth import login, sender_of
 from .bus import Bus, TooLarge
 from .documents import Document
-from .fanout import MAX_BACKLOG, STALL_SECONDS, Fanout, Framing
+from .fanout import MAX_BACKLOG, STALL_SECONDS, Fanout
+from .framing import Framing
 from .message import Invalid, Message
 from .multipart import Encoder
 from .origin import Origins
@@ -82,7 +83,9 @@ class BusResource(Resource):
         self._prefix = prefix
         self._origins = origins or Origins()
         self._verbosity = verbosity
-        self._fanout = Fanout(bus, reactor, max_backlog, stall_seconds)
+        self._fanout = Fanout(
+            bus, reactor, max_backlog=max_backlog, stall_seconds=stall_seconds
+        )
         self._encoder = Encoder(bus.boundary, prefix)
         self._closed = False
 

@@ -16,10 +16,13 @@ ORDER = [
     "message",
     "match",
     "multipart",
+    "framing",
+    "backlog",
     "target",
     "origin",
     "bus",
     "outlet",
+    "group",
     "fanout",
     "auth",
     "answers",
@@ -31,7 +34,7 @@ ORDER = [
 ]
 
 # No I/O and no Twisted, but for its logger.
-PURE = ["message", "match", "multipart", "target", "origin"]
+PURE = ["message", "match", "multipart", "framing", "backlog", "target", "origin"]
 
 
 def imports(tree):

@@ -1,0 +1,260 @@
+"""
+A group: the subscribers of one channel or folder with equal filter and equal
+framing, to whom the same bytes go at the same moment.
+
+For each member that reads there remains a system call a turn of the reactor, and
+for one that does not, nothing.  What waits for it is `backlog`'s business.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from twisted.internet.interfaces import IDelayedCall, IPushProducer, IReactorTime
+from zope.interface import implementer
+
+from .backlog import Backlog, Overflow, Position
+from .outlet import Outlet
+
+__all__ = ["Group", "Member"]
+
+
+@implementer(IPushProducer)
+class Member:
+    """
+    One subscriber of a group: an open response, and its producer.
+
+    A member is level, and then it holds nothing, or behind: then it holds a
+    position.
+    """
+
+    __slots__ = ("outlet", "overflow", "position", "progress", "_finish", "_group")
+
+    def __init__(
+        self, outlet: Outlet, overflow: Overflow, finish: Callable[[], object], group: Group
+    ) -> None:
+        self.outlet = outlet
+        self.overflow = overflow
+        self.position: Position | None = None
+        # When it last took a byte, or had none to take.
+        self.progress = 0.0
+        self._finish = finish
+        self._group: Group | None = group
+
+    def pauseProducing(self) -> None:
+        """
+        The transport is full.
+        """
+        self.outlet.paused = True
+
+    def resumeProducing(self) -> None:
+        """
+        There is room again: take what is owed, until it is full once more.
+        """
+        self.outlet.paused = False
+        if self._group is not None:
+            self._group.feed(self)
+
+    def stopProducing(self) -> None:
+        """
+        End it: the response is gone.  Ending it twice is no error, because
+        Twisted tells it twice.
+        """
+        group, self._group = self._group, None
+        if group is not None:
+            # Nothing more, in the midst of a flush neither.
+            self.outlet.paused = True
+            group.leave(self)
+
+    def end(self) -> None:
+        """
+        Hand over what is owed, and end the response.
+        """
+        if self._group is not None:
+            self._group.hand_over(self)
+            self._finish()
+
+
+class Group:
+    """
+    To the bus, one subscriber.
+
+    The members get its messages at one moment, the flush at the end of each
+    turn of the reactor: those that are level all that is new, in one piece;
+    those that are behind later, by their positions, when they have room.
+
+    Args:
+        reactor: Its turns join what is published.
+        backlog: What waits for those who are behind, empty.
+        emptied: Called when the last member has left.
+    """
+
+    def __init__(
+        self, reactor: IReactorTime, backlog: Backlog, emptied: Callable[[], object]
+    ) -> None:
+        self.backlog = backlog
+        self._reactor = reactor
+        self._emptied = emptied
+        # The channels and frames of this turn of the reactor, nobody's yet.
+        self._fresh: list[tuple[str, bytes]] = []
+        self._flushing: IDelayedCall | None = None
+        # Level members, each with what sends to it.
+        self._level: dict[Member, Callable[[bytes], int]] = {}
+        self._behind: dict[Position, Member] = {}
+
+    def deliver(self, channel: str, frame: bytes) -> None:
+        """
+        Send a message that was published to this channel, at the end of this
+        turn of the reactor.
+        """
+        # No timer: a busy bus joins what is published in one turn by itself,
+        # and an idle one does not wait.
+        self._fresh.append((channel, frame))
+        if self._flushing is None:
+            self._flushing = self._reactor.callLater(0, self._flush)
+
+    def join(
+        self, outlet: Outlet, overflow: Overflow, finish: Callable[[], object]
+    ) -> Member:
+        """
+        Add a member.  It gets what is delivered from now on.
+        """
+        self._flush()
+        member = Member(outlet, overflow, finish, self)
+        self._put_behind(member, self.backlog.fall_behind(overflow))
+        # The head of its response may still wait in the transport.
+        if outlet.ask():
+            self.feed(member)
+        return member
+
+    def leave(self, member: Member) -> None:
+        """
+        Remove a member: nothing is written to it any more.
+        """
+        self._level.pop(member, None)
+        self._take_from_behind(member)
+        if not self._level and not self._behind:
+            self._flush()
+            self._emptied()
+
+    def feed(self, member: Member) -> None:
+        """
+        Give a member that has room what it is owed.
+        """
+        member.progress = self._reactor.seconds()
+        while (position := member.position) is not None:
+            pieces = self.backlog.owed(position)
+            if not pieces:
+                self._take_from_behind(member)
+                self._level[member] = member.outlet.send
+                return
+            size = sum(map(len, pieces))
+            try:
+                taken = member.outlet.sendmsg(pieces)
+            except BlockingIOError:
+                taken = 0
+            except OSError:
+                # Only a write tells the reactor that the peer is gone.
+                member.outlet.write(b"".join(pieces))
+                taken = size
+            # A write may have found out that it is gone.
+            if member.position is not None:
+                self.backlog.advance(position, taken)
+            if taken < size:
+                member.outlet.ask()
+                return
+
+    def hand_over(self, member: Member) -> None:
+        """
+        Give a member all that it is owed, whether it has room or not.
+        """
+        self._flush()
+        while (position := member.position) is not None:
+            # Piece by piece: a transport that is never read from copies nothing.
+            pieces = self.backlog.owed(position)
+            if not pieces:
+                return
+            for piece in pieces:
+                member.outlet.write(piece)
+            if member.position is not None:
+                self.backlog.advance(position, sum(map(len, pieces)))
+
+    def end(self) -> None:
+        """
+        End the responses of all members, with what they are owed.
+        """
+        for member in (*self._level, *self._behind.values()):
+            member.end()
+
+    def cut(self, before: float) -> int:
+        """
+        Cut the members that bytes have waited for, and that have taken none
+        since this time.
+
+        Returns:
+            How many these are.
+        """
+        stalled = [m for m in self._behind.values() if m.progress <= before]
+        for member in stalled:
+            member.outlet.abort()
+        return len(stalled)
+
+    def shed(self) -> None:
+        """
+        Let those who are farthest behind lose what waits for them.
+        """
+        self.backlog.shed()
+        self._close_the_late()
+
+    def _flush(self) -> None:
+        if self._flushing is None:
+            return
+        if self._flushing.active():
+            self._flushing.cancel()
+        fresh, self._fresh, self._flushing = self._fresh, [], None
+        frames = [frame for _, frame in fresh]
+        joined = b"".join(frames)
+        size = len(joined)
+        full = []
+        # The innermost loop of the program: for each subscriber nothing but
+        # the system call.
+        for member, send in tuple(self._level.items()):
+            try:
+                taken = send(joined)
+                if taken == size:
+                    continue
+            except BlockingIOError:
+                taken = 0
+            except OSError:
+                # Only a write tells the reactor that the peer is gone.
+                member.outlet.write(joined)
+                continue
+            # One may have left while others were sent to.
+            if self._level.pop(member, None):
+                full.append(member)
+                position = self.backlog.fall_behind(member.overflow, frames, taken)
+                self._put_behind(member, position)
+        for channel, frame in fresh:
+            self.backlog.add(channel, frame)
+        for member in full:
+            if member.position is not None:
+                member.outlet.ask()
+        self._close_the_late()
+
+    def _close_the_late(self) -> None:
+        late = [self._behind[p] for p in self.backlog.late if p in self._behind]
+        self.backlog.late.clear()
+        self.backlog.counters.closed += len(late)
+        for member in late:
+            member.outlet.abort()
+
+    def _put_behind(self, member: Member, position: Position) -> None:
+        member.progress = self._reactor.seconds()
+        member.position = position
+        self._behind[position] = member
+
+    def _take_from_behind(self, member: Member) -> None:
+        position, member.position = member.position, None
+        if position is not None:
+            del self._behind[position]
+            self.backlog.discard(position)
