@@ -187,7 +187,8 @@ class Backlog:
         pieces: list[bytes | memoryview] = []
         size = -position.offset
         end = self._next if position.limit is None else position.limit
-        if position.overflow is Overflow.LATEST:
+        # What comes behind a message in hand may have been dropped meanwhile.
+        if position.offset or position.overflow is Overflow.LATEST:
             end = min(end, position.number + 1)
         for number in range(position.number, end):
             frame = self._frames[number]
