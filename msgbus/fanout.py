@@ -9,8 +9,10 @@ published in one turn of the reactor.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
-from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.internet.interfaces import IReactorTime
+from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
 from .backlog import Backlog, Counters, Overflow
@@ -21,15 +23,27 @@ from .match import Filter
 from .message import Message
 from .outlet import Outlet
 
-__all__ = ["Fanout"]
+__all__ = ["Fanout", "Limits"]
 
-# What the original server meant to keep for a subscriber that does not read.
-MAX_BACKLOG = 1_000_000
 
-# What may wait for all of them together.
-MAX_WAITING = 256 * 1024 * 1024
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """
+    What may wait for subscribers that do not read.
 
-STALL_SECONDS = 300
+    Attributes:
+        backlog: Bytes of framed messages for one of them, before it is past
+            its backlog; looked at before a message is added.  The original
+            server meant to keep as much.
+        waiting: Bytes for all of them together.
+        stall_seconds: One that takes no byte for so long, while some wait for
+            it, is cut.
+    """
+
+    backlog: int = 1_000_000
+    waiting: int = 256 * 1024 * 1024
+    stall_seconds: float = 300
+
 
 _TOLD = {
     "dropped": "Dropped {count} messages for subscribers that read too slowly",
@@ -45,33 +59,28 @@ class Fanout:
         bus: Whose messages are delivered.
         reactor: Its turns join what is published, and its time tells who is
             stalled.
-        max_backlog: Bytes of framed messages that may wait for a member
-            before it is past its backlog; looked at before a message is added.
-        max_waiting: Bytes that may be kept for all members together.
-        stall_seconds: A member that takes no byte for so long, while some wait
-            for it, is cut.
+
+    Attributes:
+        limits: Of what waits.
+        counters: Of what is kept and dropped.
     """
 
     _log = Logger()
 
     def __init__(
-        self,
-        bus: Bus,
-        reactor: IReactorTime,
-        max_backlog: int = MAX_BACKLOG,
-        max_waiting: int = MAX_WAITING,
-        stall_seconds: float = STALL_SECONDS,
+        self, bus: Bus, reactor: IReactorTime, limits: Limits | None = None
     ) -> None:
+        self.limits = limits or Limits()
         self.counters = Counters()
         self._bus = bus
         self._reactor = reactor
-        self._max_backlog = max_backlog
-        self._max_waiting = max_waiting
-        self._stall_seconds = stall_seconds
-        self._sweeping: IDelayedCall | None = None
         self._groups: dict[tuple[str, Filter, Framing], Group] = {}
         self._framed: tuple[Message | None, dict[Framing, bytes]] = (None, {})
         self._told: dict[str, int] = {}
+        # One look at all from time to time, not a timer for each.
+        self._sweeping = LoopingCall(self._sweep)
+        self._beating = LoopingCall(self._beat)
+        self._sweeping.clock = self._beating.clock = reactor
 
     def subscribe(
         self,
@@ -81,6 +90,7 @@ class Fanout:
         outlet: Outlet,
         finish: Callable[[], object],
         overflow: Overflow = Overflow.DROP_NEWEST,
+        heartbeat: int | None = None,
     ) -> Member:
         """
         Deliver what is published from now on to one more response.
@@ -90,6 +100,7 @@ class Fanout:
             outlet: Takes bytes for this response.
             finish: Ends this response, and with it the subscription.
             overflow: What becomes of it once it is past its backlog.
+            heartbeat: Every how many seconds it gets one, or None for never.
 
         Returns:
             The producer to register with what the outlet writes to.  Its
@@ -102,8 +113,11 @@ class Fanout:
         group = self._groups.get(key)
         if group is None:
             group = self._groups[key] = self._group(*key)
-            self._sweep_later()
-        return group.join(outlet, overflow, finish)
+        if not self._sweeping.running:
+            self._sweeping.start(self.limits.stall_seconds / 10, now=False)
+        if heartbeat is not None and not self._beating.running:
+            self._beating.start(1, now=False)
+        return group.join(outlet, finish, overflow, heartbeat)
 
     def end(self) -> None:
         """
@@ -115,18 +129,17 @@ class Fanout:
     def _group(self, name: str, filter: Filter, framing: Framing) -> Group:
         def deliver(message: Message) -> None:
             group.deliver(message.channel, self._frame(framing, message))
-            if self.counters.waiting > self._max_waiting:
+            if self.counters.waiting > self.limits.waiting:
                 self._shed()
 
         def emptied() -> None:
             subscription.cancel()
             del self._groups[name, filter, framing]
-            if not self._groups and self._sweeping is not None:
-                self._sweeping.cancel()
-                self._sweeping = None
+            if not self._groups:
+                self._rest()
 
-        backlog = Backlog(self._max_backlog, framing.gap, self.counters)
-        group = Group(self._reactor, backlog, emptied)
+        backlog = Backlog(self.limits.backlog, framing.gap, self.counters)
+        group = Group(self._reactor, backlog, framing.heartbeat, emptied)
         subscription = self._bus.subscribe(name, deliver, filter)
         return group
 
@@ -146,31 +159,38 @@ class Fanout:
         for group in self._groups.values():
             group.backlog.prune()
         # Some room at once, or the next message would begin anew.
-        enough = self._max_waiting * 3 / 4
+        enough = self.limits.waiting * 3 / 4
         for group in sorted(self._groups.values(), key=lambda g: -g.backlog.kept):
             if self.counters.waiting <= enough:
                 break
             group.shed()
 
-    def _sweep_later(self) -> None:
-        if self._sweeping is None:
-            # One look at all for each tenth of the time, not a timer for each.
-            self._sweeping = self._reactor.callLater(self._stall_seconds / 10, self._sweep)
-
     def _sweep(self) -> None:
-        self._sweeping = None
-        before = self._reactor.seconds() - self._stall_seconds
+        seconds = self.limits.stall_seconds
+        before = self._reactor.seconds() - seconds
         cut = sum(group.cut(before) for group in tuple(self._groups.values()))
         if cut:
             self._log.warn(
                 "Cut {count} subscribers that took nothing for {seconds} seconds",
                 count=cut,
-                seconds=self._stall_seconds,
+                seconds=seconds,
             )
+        self._tell()
+
+    def _tell(self) -> None:
         for name, sentence in _TOLD.items():
             total = getattr(self.counters, name)
             if count := total - self._told.get(name, 0):
                 self._log.warn(sentence, count=count)
                 self._told[name] = total
-        if self._groups:
-            self._sweep_later()
+
+    def _rest(self) -> None:
+        for look in (self._sweeping, self._beating):
+            if look.running:
+                look.stop()
+        self._tell()
+
+    def _beat(self) -> None:
+        asked = [group.beat() for group in tuple(self._groups.values())]
+        if not any(asked):
+            self._beating.stop()

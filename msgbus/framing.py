@@ -42,5 +42,12 @@ class Framing:
         """
         return self._chunk(b"Msgbus-Gap: %d\r\n" % count)
 
+    @property
+    def heartbeat(self) -> bytes:
+        """
+        Tell that the stream is alive: another such line.
+        """
+        return self._chunk(b"Msgbus-Heartbeat: 1\r\n")
+
     def _chunk(self, data: bytes) -> bytes:
         return b"%x\r\n%s\r\n" % (len(data), data) if self.chunked else data

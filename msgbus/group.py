@@ -86,13 +86,19 @@ class Group:
     Args:
         reactor: Its turns join what is published.
         backlog: What waits for those who are behind, empty.
+        heartbeat: Is sent to members that ask for it, from time to time.
         emptied: Called when the last member has left.
     """
 
     def __init__(
-        self, reactor: IReactorTime, backlog: Backlog, emptied: Callable[[], object]
+        self,
+        reactor: IReactorTime,
+        backlog: Backlog,
+        heartbeat: bytes,
+        emptied: Callable[[], object],
     ) -> None:
         self.backlog = backlog
+        self._heartbeat = heartbeat
         self._reactor = reactor
         self._emptied = emptied
         # The channels and frames of this turn of the reactor, nobody's yet.
@@ -101,6 +107,9 @@ class Group:
         # Level members, each with what sends to it.
         self._level: dict[Member, Callable[[bytes], int]] = {}
         self._behind: dict[Position, Member] = {}
+        # By the second in which they get their next heartbeat, those that do,
+        # each with the seconds between two.
+        self._heartbeats: dict[int, dict[Member, int]] = {}
 
     def deliver(self, channel: str, frame: bytes) -> None:
         """
@@ -114,7 +123,11 @@ class Group:
             self._flushing = self._reactor.callLater(0, self._flush)
 
     def join(
-        self, outlet: Outlet, overflow: Overflow, finish: Callable[[], object]
+        self,
+        outlet: Outlet,
+        finish: Callable[[], object],
+        overflow: Overflow,
+        heartbeat: int | None,
     ) -> Member:
         """
         Add a member.  It gets what is delivered from now on.
@@ -122,6 +135,8 @@ class Group:
         self._flush()
         member = Member(outlet, overflow, finish, self)
         self._put_behind(member, self.backlog.fall_behind(overflow))
+        if heartbeat is not None:
+            self._beat_later(member, heartbeat)
         # The head of its response may still wait in the transport.
         if outlet.ask():
             self.feed(member)
@@ -133,6 +148,8 @@ class Group:
         """
         self._level.pop(member, None)
         self._take_from_behind(member)
+        for members in self._heartbeats.values():
+            members.pop(member, None)
         if not self._level and not self._behind:
             self._flush()
             self._emptied()
@@ -199,6 +216,21 @@ class Group:
             member.outlet.abort()
         return len(stalled)
 
+    def beat(self) -> bool:
+        """
+        Send a heartbeat to the members whose time has come, unless something
+        waits for them anyway.
+
+        Returns:
+            Whether there are members that ask for it.
+        """
+        now = self._reactor.seconds()
+        for second in [second for second in self._heartbeats if second <= now]:
+            for member, seconds in self._heartbeats.pop(second).items():
+                self._beat_later(member, seconds)
+                self._beat(member)
+        return any(self._heartbeats.values())
+
     def shed(self) -> None:
         """
         Let those who are farthest behind lose what waits for them.
@@ -247,6 +279,29 @@ class Group:
         self.backlog.counters.closed += len(late)
         for member in late:
             member.outlet.abort()
+
+    def _beat_later(self, member: Member, seconds: int) -> None:
+        second = int(self._reactor.seconds()) + seconds
+        self._heartbeats.setdefault(second, {})[member] = seconds
+
+    def _beat(self, member: Member) -> None:
+        send = self._level.get(member)
+        if send is None:
+            return
+        try:
+            taken = send(self._heartbeat)
+        except BlockingIOError:
+            return
+        except OSError:
+            # Only a write tells the reactor that the peer is gone.
+            member.outlet.write(self._heartbeat)
+            return
+        if 0 < taken < len(self._heartbeat) and member in self._level:
+            del self._level[member]
+            position = self.backlog.fall_behind(member.overflow)
+            position.line = self._heartbeat[taken:]
+            self._put_behind(member, position)
+            member.outlet.ask()
 
     def _put_behind(self, member: Member, position: Position) -> None:
         member.progress = self._reactor.seconds()

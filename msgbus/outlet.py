@@ -7,15 +7,22 @@ Twisted's buffers; it is for plain sockets only.  The other way is Twisted's.
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 from twisted.internet import tcp, unix
 
-__all__ = ["Outlet", "BufferedOutlet", "DirectOutlet", "is_plain"]
+__all__ = ["Outlet", "BufferedOutlet", "DirectOutlet", "is_plain", "tune"]
 
 # What is given to a transport in one piece: it copies what it cannot send.
 SLICE_BYTES = 64 * 1024
+
+
+# The most that the kernel takes, beyond what is under way, for one who does not
+# read: without a bound it takes megabytes, where nobody can drop them.
+UNSENT_BYTES = 128 * 1024
+UNSENT_BYTES_LATEST = 16 * 1024
 
 
 class Outlet(Protocol):
@@ -171,3 +178,32 @@ class BufferedOutlet:
         Take all of these bytes.
         """
         self._write(bytes(data))
+
+
+def tune(transport: object, stall_seconds: float, unsent_bytes: int) -> None:
+    """
+    Have the kernel find out whether a peer is still there, who may be silent
+    for ever, and take little for one who does not read.  Not every system can
+    do all of it.
+
+    Args:
+        transport: Of the response, with whatever wraps it.
+        stall_seconds: How long sent bytes may go unacknowledged, and about how
+            long a peer may be silent when it is asked for a sign of life.
+        unsent_bytes: How many bytes the kernel takes beyond what is under way.
+    """
+    # Every wrapper of a socket forwards to it.
+    below = getattr(transport, "socket", None)
+    if below is None or below.family not in (socket.AF_INET, socket.AF_INET6):
+        return
+    for level, name, value in (
+        (socket.SOL_SOCKET, "SO_KEEPALIVE", 1),
+        (socket.IPPROTO_TCP, "TCP_KEEPIDLE", stall_seconds / 5),
+        (socket.IPPROTO_TCP, "TCP_KEEPINTVL", stall_seconds / 20),
+        # It rules keep-alive too, where both are set: tcp(7).
+        (socket.IPPROTO_TCP, "TCP_USER_TIMEOUT", stall_seconds * 1000),
+        (socket.IPPROTO_TCP, "TCP_NOTSENT_LOWAT", unsent_bytes),
+    ):
+        if hasattr(socket, name):
+            bound = 32767 if name.startswith("TCP_KEEP") else 2**31 - 1
+            below.setsockopt(level, getattr(socket, name), min(max(1, int(value)), bound))

@@ -20,7 +20,7 @@ from . import __version__
 from .auth import portal_for
 from .bus import Bus
 from .daemon import BusService
-from .fanout import MAX_BACKLOG, STALL_SECONDS
+from .fanout import Limits
 from .message import Invalid
 from .origin import Origins
 from .web import BusResource, Root, Site
@@ -74,8 +74,10 @@ class Options(usage.Options):
         self["allow-origin"] = []
         self["host"] = []
         self["max-message"] = 1024 * 1024
-        self["max-backlog"] = MAX_BACKLOG
-        self["stall-timeout"] = float(STALL_SECONDS)
+        limits = Limits()
+        self["max-backlog"] = limits.backlog
+        self["max-waiting"] = limits.waiting
+        self["stall-timeout"] = limits.stall_seconds
         self["docroot"] = None
         self["secret"] = None
         self["drain"] = 10.0
@@ -115,9 +117,19 @@ class Options(usage.Options):
     def opt_max_backlog(self, size: str) -> None:
         """
         How much may wait for a subscriber that does not read, in bytes; what
-        comes then it does not get, and is told so. [default: 1000000]
+        becomes of it then, it may choose (?overflow=): if it does not, it gets
+        no more until it has read that, and is told how many messages it missed.
+        [default: 1000000]
         """
         self["max-backlog"] = _bytes("--max-backlog", size)
+
+    def opt_max_waiting(self, size: str) -> None:
+        """
+        How much may wait for all subscribers together, in bytes; past it, those
+        that are farthest behind are treated as past their backlog.
+        [default: 268435456]
+        """
+        self["max-waiting"] = _bytes("--max-waiting", size)
 
     def opt_stall_timeout(self, seconds: str) -> None:
         """
@@ -258,8 +270,9 @@ def makeService(options: Options) -> Service:
         cast(IReactorTime, reactor),
         origins=options["origins"],
         verbosity=options["verbosity"],
-        max_backlog=options["max-backlog"],
-        stall_seconds=options["stall-timeout"],
+        limits=Limits(
+            options["max-backlog"], options["max-waiting"], options["stall-timeout"]
+        ),
     )
     root.putChild(b"msgbus", bus_resource)
     return BusService(

@@ -9,7 +9,6 @@ gone, once 16 KiB came behind a request that is still being answered.
 from __future__ import annotations
 
 import re
-import socket
 from collections.abc import Callable
 from io import BytesIO
 from typing import Any
@@ -31,23 +30,6 @@ LINGER_BYTES = 8 * 1024 * 1024
 
 # What a subscriber may send behind its request, for nothing.
 STREAM_INPUT_BYTES = 16 * 1024
-
-# A subscriber may be silent for ever, so the kernel must find out whether its
-# machine is still there.  And it must not take megabytes for one that does not
-# read, where nobody could drop them: not more than this beyond what is under
-# way.  Not every system has all of them.
-_STREAM_OPTIONS = [
-    (level, getattr(socket, name), value)
-    for level, name, value in (
-        (socket.SOL_SOCKET, "SO_KEEPALIVE", 1),
-        (socket.IPPROTO_TCP, "TCP_KEEPIDLE", 60),
-        (socket.IPPROTO_TCP, "TCP_KEEPINTVL", 15),
-        (socket.IPPROTO_TCP, "TCP_KEEPCNT", 4),
-        (socket.IPPROTO_TCP, "TCP_USER_TIMEOUT", 300_000),
-        (socket.IPPROTO_TCP, "TCP_NOTSENT_LOWAT", 128 * 1024),
-    )
-    if hasattr(socket, name)
-]
 
 # How long a peer may take to agree to the end of the connection, as over TLS it
 # must, and then to read what Twisted still holds for it.
@@ -184,11 +166,6 @@ class Channel(http.HTTPChannel):
         """
         self._discardable = STREAM_INPUT_BYTES
         self.site.streams.add(self)
-        # Every wrapper of a socket forwards to it.
-        below = getattr(self.transport, "socket", None)
-        if below is not None and below.family in (socket.AF_INET, socket.AF_INET6):
-            for level, option, value in _STREAM_OPTIONS:
-                below.setsockopt(level, option, value)
 
     def checkPersistence(self, request: Request, version: bytes) -> bool:
         """

@@ -1,6 +1,6 @@
 """
-What a request asks for: the channel in its path, the filter in its query, the
-form in its `Accept`.
+What a request asks for: the channel in its path, the filter and the rest of a
+subscription in its query, the form in its `Accept`.
 
 No I/O.  Takes bytes as they came, from strangers; the answers are finished
 values, and `Invalid` is the only error.
@@ -9,12 +9,17 @@ values, and `Invalid` is the only error.
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
+from typing import TypeVar
 from urllib.parse import unquote_to_bytes
 
+from .backlog import Overflow
 from .match import Filter
 from .message import Invalid, check_name
 
-__all__ = ["FORMATS", "channel_name", "subscription"]
+__all__ = ["FORMATS", "Wanted", "channel_name", "subscription"]
+
+T = TypeVar("T")
 
 # What `?format=` may name, and the media type of each, the default first.
 FORMATS = {
@@ -22,8 +27,34 @@ FORMATS = {
     "mixed": "multipart/mixed",
 }
 
+_HEARTBEAT_SECONDS = range(5, 301)
+_HEARTBEATS = {str(seconds): seconds for seconds in _HEARTBEAT_SECONDS}
+_OVERFLOWS = {kind.value: kind for kind in Overflow}
+
+_PATTERNS = ("type", "sender", "channel")
+_KNOWN = (*_PATTERNS, "format", "overflow", "heartbeat")
+
 _BAD_PERCENT = re.compile(rb"%(?![0-9A-Fa-f]{2})")
 _MAX_ACCEPT_RANGES = 64
+
+
+EVERYTHING = Filter()
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """
+    What a subscriber asks for.
+
+    Attributes:
+        media_type: Of the stream: one of those of `FORMATS`.
+        heartbeat: Every how many seconds it wants one, or None for never.
+    """
+
+    filter: Filter = EVERYTHING
+    media_type: str = FORMATS["multipart"]
+    overflow: Overflow = Overflow.DROP_NEWEST
+    heartbeat: int | None = None
 
 
 def channel_name(path: bytes) -> str:
@@ -39,9 +70,9 @@ def channel_name(path: bytes) -> str:
     return name
 
 
-def subscription(query: bytes, accept: str | None) -> tuple[Filter, str]:
+def subscription(query: bytes, accept: str | None) -> Wanted:
     """
-    The filter and the media type that a subscriber asks for.
+    What a subscriber asks for.
 
     Args:
         query: What follows the question mark, split at `&` only.  A filter
@@ -52,17 +83,30 @@ def subscription(query: bytes, accept: str | None) -> tuple[Filter, str]:
         Invalid: The value of a parameter that we know is none of its kind.
     """
     parameters = _parameters(query)
-    patterns = {
-        name: ",".join(parameters.get(name, ())) for name in ("type", "sender", "channel")
-    }
-    formats = parameters.get("format", [])
-    if not formats:
-        return Filter(**patterns), _preferred(accept or "*/*")
-    if formats[0] not in FORMATS or len(formats) > 1:
+    return Wanted(
+        Filter(**{name: ",".join(parameters.get(name, ())) for name in _PATTERNS}),
+        _choice(parameters, "format", FORMATS) or _preferred(accept or "*/*"),
+        _choice(parameters, "overflow", _OVERFLOWS) or Overflow.DROP_NEWEST,
+        _choice(parameters, "heartbeat", _HEARTBEATS, "5 to 300 seconds"),
+    )
+
+
+def _choice(
+    parameters: dict[str, list[str]], name: str, choices: dict[str, T], told: str = ""
+) -> T | None:
+    """
+    What the value of a parameter that is given once stands for, or None for no
+    such parameter.
+    """
+    values = parameters.get(name)
+    if values is None:
+        return None
+    value = ",".join(values)
+    if len(values) > 1 or value not in choices:
         raise Invalid(
-            f"The format {','.join(formats)!r} is not one of: {', '.join(FORMATS)}."
+            f"The {name} {value[:100]!r} is not one of: {told or ', '.join(choices)}."
         )
-    return Filter(**patterns), FORMATS[formats[0]]
+    return choices[value]
 
 
 def _parameters(query: bytes) -> dict[str, list[str]]:
@@ -71,7 +115,7 @@ def _parameters(query: bytes) -> dict[str, list[str]]:
         name, _, value = item.partition(b"=")
         # An unknown name is nothing to us, so it need not be well-formed.
         key = unquote_to_bytes(name).decode("utf-8", "replace")
-        if key not in ("type", "sender", "channel", "format"):
+        if key not in _KNOWN:
             continue
         # A plus is a space in a form, but types have one: image/svg+xml.
         if key != "type":

@@ -23,14 +23,23 @@ from twisted.web.util import DeferredResource
 
 from .answers import Refusal, answer, check_host, header, shield
 from .auth import login, sender_of
+from .backlog import Overflow
 from .bus import Bus, TooLarge
 from .documents import Document
-from .fanout import MAX_BACKLOG, STALL_SECONDS, Fanout
+from .fanout import Fanout, Limits
 from .framing import Framing
 from .message import Invalid, Message
 from .multipart import Encoder
 from .origin import Origins
-from .outlet import BufferedOutlet, DirectOutlet, Outlet, is_plain
+from .outlet import (
+    UNSENT_BYTES,
+    UNSENT_BYTES_LATEST,
+    BufferedOutlet,
+    DirectOutlet,
+    Outlet,
+    is_plain,
+    tune,
+)
 from .site import Request, Site
 from .target import channel_name, subscription
 
@@ -60,8 +69,7 @@ class BusResource(Resource):
             with a slash at both ends; it is told in `Content-Location`.
         origins: Which web pages may use it.
         verbosity: 1 logs subscriptions, 2 publications too.
-        max_backlog: Bytes that may wait for a subscriber that does not read.
-        stall_seconds: How long it may read nothing while bytes wait for it.
+        limits: Of what waits for subscribers that do not read.
     """
 
     isLeaf = True
@@ -75,17 +83,14 @@ class BusResource(Resource):
         prefix: str = "/msgbus/",
         origins: Origins | None = None,
         verbosity: int = 0,
-        max_backlog: int = MAX_BACKLOG,
-        stall_seconds: float = STALL_SECONDS,
+        limits: Limits | None = None,
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]  # Twisted
         self._bus = bus
         self._prefix = prefix
         self._origins = origins or Origins()
         self._verbosity = verbosity
-        self._fanout = Fanout(
-            bus, reactor, max_backlog=max_backlog, stall_seconds=stall_seconds
-        )
+        self._fanout = Fanout(bus, reactor, limits)
         self._encoder = Encoder(bus.boundary, prefix)
         self._closed = False
 
@@ -132,10 +137,10 @@ class BusResource(Resource):
     def _subscribe(self, request: server.Request) -> int:
         name = channel_name(_path_below(request))
         query = request.uri.partition(b"?")[2]
-        filter, media_type = subscription(query, header(request, b"Accept", many=True))
+        wanted = subscription(query, header(request, b"Accept", many=True))
 
         # Unquoted, and the only parameter: simple readers look for just that.
-        content_type = f"{media_type};boundary={self._encoder.boundary}"
+        content_type = f"{wanted.media_type};boundary={self._encoder.boundary}"
         request.setHeader(b"Content-Type", content_type.encode("ascii"))
         request.setHeader(b"Cache-Control", b"no-store")
         request.setHeader(b"X-Accel-Buffering", b"no")
@@ -150,6 +155,10 @@ class BusResource(Resource):
             request.begin_stream()
             framing = Framing(self._encoder, bool(request.chunked))
             transport = request.channel.transport
+            unsent = (
+                UNSENT_BYTES_LATEST if wanted.overflow is Overflow.LATEST else UNSENT_BYTES
+            )
+            tune(transport, self._fanout.limits.stall_seconds, unsent)
             outlet: Outlet = (
                 DirectOutlet(transport)
                 if is_plain(transport)
@@ -164,7 +173,15 @@ class BusResource(Resource):
             request.unregisterProducer()
             request.finish()
 
-        member = self._fanout.subscribe(name, filter, framing, outlet, finish)
+        member = self._fanout.subscribe(
+            name,
+            wanted.filter,
+            framing,
+            outlet,
+            finish,
+            overflow=wanted.overflow,
+            heartbeat=wanted.heartbeat,
+        )
         request.registerProducer(member, True)
 
         peer = _peer(request)

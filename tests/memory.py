@@ -1,6 +1,6 @@
 """
 A site without sockets: the real channel and resources over a transport in
-memory and a clock that stands still.
+memory and a clock that stands still; and an outlet without one.
 """
 
 from twisted.internet.address import IPv4Address
@@ -108,6 +108,41 @@ class Peer:
         Has the server closed the connection?
         """
         return self.transport.disconnecting or self.transport.disconnected
+
+
+class Pipe:
+    """
+    An outlet that is the socket itself, with room for so many bytes.
+    """
+
+    def __init__(self):
+        self.room = 0
+        self.got = bytearray()
+        self.paused = False
+
+    def send(self, data):
+        if not self.room:
+            raise BlockingIOError
+        taken = data[: self.room]
+        self.room -= len(taken)
+        self.got += taken
+        return len(taken)
+
+    def sendmsg(self, pieces):
+        return self.send(b"".join(pieces))
+
+    def ask(self):
+        return False
+
+    def write(self, data):
+        self.got += data
+
+    def grant(self, member, size):
+        """
+        There is room for so many bytes more.
+        """
+        self.room = size
+        member.resumeProducing()
 
 
 def unchunked(data):

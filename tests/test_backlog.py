@@ -13,10 +13,12 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from msgbus.backlog import Backlog, Counters, Overflow
 from msgbus.bus import Bus
-from msgbus.fanout import Fanout
+from msgbus.fanout import Fanout, Limits
 from msgbus.match import Filter
 from msgbus.message import Message
 from msgbus.outlet import BufferedOutlet
+
+from .memory import Pipe
 
 
 def gap(count):
@@ -197,41 +199,6 @@ class BacklogTests(SynchronousTestCase):
 LIMIT = 400
 
 
-class Pipe:
-    """
-    An outlet that is the socket itself, with room for so many bytes.
-    """
-
-    def __init__(self):
-        self.room = 0
-        self.got = bytearray()
-        self.paused = False
-
-    def send(self, data):
-        if not self.room:
-            raise BlockingIOError
-        taken = data[: self.room]
-        self.room -= len(taken)
-        self.got += taken
-        return len(taken)
-
-    def sendmsg(self, pieces):
-        return self.send(b"".join(pieces))
-
-    def ask(self):
-        return False
-
-    def write(self, data):
-        self.got += data
-
-    def grant(self, member, size):
-        """
-        There is room for so many bytes more.
-        """
-        self.room = size
-        member.resumeProducing()
-
-
 class Buffer(BufferedOutlet):
     """
     Twisted's way: all is taken, until the producer is paused.
@@ -351,6 +318,8 @@ class Marks:
     message that was missed.
     """
 
+    heartbeat = b""
+
     def frame(self, message):
         return message.body
 
@@ -375,7 +344,7 @@ class FanoutMachine(RuleBasedStateMachine):
         """
         self.clock = Clock()
         self.bus = Bus()
-        self.fanout = Fanout(self.bus, self.clock, max_backlog=LIMIT)
+        self.fanout = Fanout(self.bus, self.clock, Limits(backlog=LIMIT))
         self.subscribers = []
         self.fresh = []
         self.published = []

@@ -2,19 +2,24 @@
 Tests for `msgbus.fanout`.
 """
 
+import re
+
 from twisted.internet.interfaces import IPushProducer
 from twisted.internet.task import Clock
 from twisted.logger import globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
+from msgbus.backlog import Overflow
 from msgbus.bus import Bus
-from msgbus.fanout import MAX_BACKLOG, STALL_SECONDS, Fanout
+from msgbus.fanout import Fanout, Limits
 from msgbus.framing import Framing
 from msgbus.match import Filter
 from msgbus.message import Message
 from msgbus.multipart import Encoder
 from msgbus.outlet import BufferedOutlet
+
+from .memory import Pipe
 
 
 class FramingTests(SynchronousTestCase):
@@ -85,7 +90,7 @@ class FanoutTests(SynchronousTestCase):
         globalLogPublisher.addObserver(observe)
         self.addCleanup(globalLogPublisher.removeObserver, observe)
 
-    def join(self, name="foo", filter=None, framing=None):
+    def join(self, name="foo", filter=None, framing=None, **options):
         written = []
         member = self.fanout.subscribe(
             name,
@@ -95,6 +100,7 @@ class FanoutTests(SynchronousTestCase):
                 written.append, lambda: (self.cut.append(member), member.stopProducing())
             ),
             lambda: (written.append("end"), member.stopProducing()),
+            **options,
         )
         return written, member
 
@@ -252,7 +258,7 @@ class FanoutTests(SynchronousTestCase):
         member.resumeProducing()
         kept = [self.frame(message) for message in sent]
         # It is looked at before a message is added.
-        while sum(map(len, kept[:-1])) > MAX_BACKLOG:
+        while sum(map(len, kept[:-1])) > Limits().backlog:
             kept.pop()
         got = b"".join(written)
         expected = b"".join(kept) + b"Msgbus-Gap: %d\r\n" % (15 - len(kept))
@@ -279,20 +285,113 @@ class FanoutTests(SynchronousTestCase):
             member.pauseProducing()
         self.publish(b"2")
         self.turn()
-        for _ in range(STALL_SECONDS // 10):
+        for _ in range(300 // 10):
             self.assertEqual(self.cut, [])
             self.clock.advance(10)
             slow.resumeProducing()
             slow.pauseProducing()
             self.publish(b"3")
             self.turn()
-        self.clock.advance(STALL_SECONDS / 10)
+        self.clock.advance(300 / 10)
         self.assertEqual(self.cut, [stalled])
         logged = [event["log_format"].format(**event) for event in self.logged]
         self.assertEqual(logged, ["Cut 1 subscribers that took nothing for 300 seconds"])
         for member in (idle, slow):
             member.stopProducing()
         self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_closed(self):
+        """
+        One that asks to be closed when it is past its backlog is cut then, and
+        the operator is told, as of messages that were dropped.
+        """
+        _, closed = self.join(overflow=Overflow.CLOSE)
+        _, told = self.join()
+        for member in (closed, told):
+            member.pauseProducing()
+        for _ in range(4):
+            self.assertEqual(self.cut, [])
+            self.publish(b"x" * 400_000)
+            self.turn()
+        self.assertEqual(self.cut, [closed])
+        told.resumeProducing()
+        self.clock.advance(30)
+        self.assertEqual(
+            [event["log_format"].format(**event) for event in self.logged],
+            [
+                "Dropped 1 messages for subscribers that read too slowly",
+                "Closed 1 subscribers that were past their backlog",
+            ],
+        )
+
+    def test_waiting_for_all(self):
+        """
+        What waits for all together is bounded: those farthest behind lose it
+        first, and are told.
+        """
+        self.fanout = Fanout(self.bus, self.clock, Limits(waiting=2_000_000))
+        slow = [self.join(f"{number}") for number in range(8)]
+        for _, member in slow:
+            member.pauseProducing()
+        near, member = self.join("near")
+        member.pauseProducing()
+        for _ in range(8):
+            for number in range(8):
+                self.bus.publish(Message(f"{number}", bytes(100_000)))
+            self.turn()
+            self.assertLess(self.fanout.counters.waiting, 3_000_000)
+        self.bus.publish(Message("near", b"x"))
+        self.turn()
+        member.resumeProducing()
+        self.assertEqual(near, [self.frame(Message("near", b"x"))])
+        for written, member in slow:
+            member.resumeProducing()
+            data = b"".join(written)
+            missed = sum(map(int, re.findall(rb"Msgbus-Gap: (\d+)", data)))
+            self.assertEqual(missed + data.count(b"Content-Length"), 8)
+        self.assertGreater(self.fanout.counters.dropped, 30)
+        self.assertEqual(self.fanout.counters.waiting, 0)
+
+    def test_heartbeat(self):
+        """
+        Who asks for it gets a heartbeat every so many seconds, unless
+        something waits for it anyway; others get none.
+        """
+        quiet, _ = self.join()
+        fast, fast_member = self.join(heartbeat=5)
+        slow, slow_member = self.join(heartbeat=60)
+        beat = b"Msgbus-Heartbeat: 1\r\n"
+        self.assertEqual(self.framing.heartbeat, beat)
+        self.clock.pump([1] * 62)
+        self.assertEqual((quiet, fast, slow), ([], [beat] * 12, [beat]))
+        fast_member.pauseProducing()
+        (sent,) = self.publish(b"1")
+        self.clock.pump([1] * 62)
+        self.assertEqual(slow, [beat, self.frame(sent), beat])
+        fast_member.resumeProducing()
+        self.assertEqual(fast[12:], [self.frame(sent)])
+        for member in (fast_member, slow_member):
+            member.stopProducing()
+        self.clock.pump([1] * 10)
+        self.assertEqual((len(fast), len(slow)), (13, 3))
+        # Only the look for who is stalled.
+        self.assertEqual(len(self.clock.getDelayedCalls()), 1)
+
+    def test_heartbeat_in_part(self):
+        """
+        A heartbeat that goes out in part is finished before what comes behind.
+        """
+        pipe = Pipe()
+        member = self.fanout.subscribe(
+            "foo", Filter(), self.framing, pipe, None, heartbeat=5
+        )
+        pipe.grant(member, 7)
+        self.clock.pump([1] * 6)
+        self.assertEqual(pipe.got, b"Msgbus-")
+        (sent,) = self.publish(b"1")
+        self.turn()
+        pipe.grant(member, 1000)
+        self.assertEqual(pipe.got, self.framing.heartbeat + self.frame(sent))
 
     def test_end(self):
         """

@@ -11,7 +11,7 @@ from twisted.protocols.policies import ProtocolWrapper
 from twisted.protocols.tls import TLSMemoryBIOProtocol
 from twisted.trial.unittest import SynchronousTestCase
 
-from msgbus.outlet import SLICE_BYTES, BufferedOutlet, DirectOutlet, is_plain
+from msgbus.outlet import SLICE_BYTES, BufferedOutlet, DirectOutlet, is_plain, tune
 
 
 class PlainTests(SynchronousTestCase):
@@ -87,6 +87,13 @@ class DirectTests(SynchronousTestCase):
             while True:
                 self.outlet.send(big)
 
+    def test_sendmsg(self):
+        """
+        Pieces go out as one, and in order.
+        """
+        self.assertEqual(self.outlet.sendmsg([b"he", memoryview(b"xllox")[1:4]]), 5)
+        self.assertEqual(self.theirs.recv(10), b"hello")
+
     def test_gone(self):
         """
         A peer that has gone is an error.
@@ -112,6 +119,46 @@ class DirectTests(SynchronousTestCase):
         self.assertEqual(self.calls, [b"ello"])
 
 
+class TuneTests(SynchronousTestCase):
+    """
+    What the kernel is told.
+    """
+
+    def option(self, name):
+        level = socket.SOL_SOCKET if name.startswith("SO_") else socket.IPPROTO_TCP
+        return self.socket.getsockopt(level, getattr(socket, name))
+
+    def test_tcp(self):
+        """
+        A TCP socket is watched over, and takes little beyond what is under
+        way, also below a wrapper.
+        """
+        self.socket = socket.socket()
+        self.addCleanup(self.socket.close)
+        plain = SimpleNamespace(socket=self.socket)
+        wrapper = ProtocolWrapper(None, None)
+        wrapper.transport = plain
+        for transport, seconds, unsent, expected in (
+            (plain, 300, 128 * 1024, [1, 60, 15, 300_000, 128 * 1024]),
+            (wrapper, 1.5, 16 * 1024, [1, 1, 1, 1500, 16 * 1024]),
+            (plain, 99_999.0, 1, [1, 19_999, 4_999, 99_999_000, 1]),
+        ):
+            tune(transport, seconds, unsent)
+            names = ("SO_KEEPALIVE", "TCP_KEEPIDLE", "TCP_KEEPINTVL", "TCP_USER_TIMEOUT")
+            got = [self.option(name) for name in (*names, "TCP_NOTSENT_LOWAT")]
+            self.assertEqual(got, expected)
+
+    def test_others(self):
+        """
+        What is no TCP socket is left alone.
+        """
+        ours, theirs = socket.socketpair()
+        self.addCleanup(ours.close)
+        self.addCleanup(theirs.close)
+        tune(SimpleNamespace(socket=ours), 300, 1)
+        tune(StringTransport(), 300, 1)
+
+
 class BufferedTests(SynchronousTestCase):
     """
     Twisted's way.
@@ -135,6 +182,15 @@ class BufferedTests(SynchronousTestCase):
         outlet = self.outlet = BufferedOutlet(pause, None)
         self.assertEqual(outlet.send(data), SLICE_BYTES)
         self.assertEqual(outlet.send(data), 0)
+
+    def test_sendmsg(self):
+        """
+        Pieces are written one by one, until the producer is paused.
+        """
+        self.assertEqual(self.outlet.sendmsg([b"he", memoryview(b"llo")]), 5)
+        self.outlet.paused = True
+        self.assertEqual(self.outlet.sendmsg([b"he", b"llo"]), 0)
+        self.assertEqual(self.written, [b"he", b"llo"])
 
     def test_ask(self):
         """

@@ -81,6 +81,7 @@ class OptionTests(SynchronousTestCase):
             (["--secret", ""], "empty password"),
             (["--secret", "a", "-s", "b"], "one password only"),
             (["--max-backlog", "lots"], "--max-backlog 'lots' is no number of bytes"),
+            (["--max-waiting", ""], "--max-waiting '' is no number of bytes"),
             (["--stall-timeout", "x"], "--stall-timeout 'x' is no number of seconds"),
             (["--stall-timeout", "0"], "would cut everybody"),
             (["--drain", "soon"], "--drain 'soon' is no number of seconds"),

@@ -8,9 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
+from msgbus.backlog import Overflow
 from msgbus.match import Filter
 from msgbus.message import Invalid
-from msgbus.target import channel_name, subscription
+from msgbus.target import Wanted, channel_name, subscription
 
 from .strategies import names
 
@@ -78,22 +79,21 @@ class SubscriptionTests(SynchronousTestCase):
         """
         Each filter has its parameter.
         """
-        filter, media_type = subscription(b"type=text/*&sender=alice&channel=a/*", None)
-        self.assertEqual(filter, Filter("text/*", "alice", "a/*"))
-        self.assertEqual(media_type, REPLACE)
+        wanted = subscription(b"type=text/*&sender=alice&channel=a/*", None)
+        self.assertEqual(wanted, Wanted(Filter("text/*", "alice", "a/*")))
 
     def test_none(self):
         """
         Without parameters, and with empty lists, there is no filter.
         """
         for query in (b"", b"type=", b"type&sender=&t=123", b"type=,&&=&"):
-            self.assertEqual(subscription(query, None), (Filter(), REPLACE))
+            self.assertEqual(subscription(query, None), Wanted())
 
     def test_twice_is_one_list(self):
         """
         A parameter given twice is one list.
         """
-        filter, _ = subscription(b"type=a/*&type=!a/b", None)
+        filter = subscription(b"type=a/*&type=!a/b", None).filter
         self.assertEqual(filter, Filter("a/*,!a/b"))
 
     def test_plus(self):
@@ -101,14 +101,14 @@ class SubscriptionTests(SynchronousTestCase):
         A plus is a plus in types, and a space in senders and channels, where
         %2B is the plus.
         """
-        filter, _ = subscription(b"type=image/svg+xml&sender=a+b%2Bc", None)
+        filter = subscription(b"type=image/svg+xml&sender=a+b%2Bc", None).filter
         self.assertEqual(filter, Filter("image/svg+xml", "a b+c"))
 
     def test_semicolon(self):
         """
         Only an ampersand parts parameters.
         """
-        filter, _ = subscription(b"sender=a;type=b&channel=%26", None)
+        filter = subscription(b"sender=a;type=b&channel=%26", None).filter
         self.assertEqual(filter, Filter(sender="a;type=b", channel="&"))
 
     def test_refused(self):
@@ -127,17 +127,39 @@ class SubscriptionTests(SynchronousTestCase):
             b"format=",
             b"format=mixed&format=mixed",
             b"form%61t=x",
+            b"overflow=",
+            b"overflow=drop",
+            b"overflow=close&overflow=close",
+            b"heartbeat=",
+            b"heartbeat=4",
+            b"heartbeat=301",
+            b"heartbeat=05",
+            b"heartbeat=5.5",
+            b"heartbeat=%D9%A5",
         ):
             with self.assertRaises(Invalid, msg=query[:30]):
                 subscription(query, None)
-        self.assertEqual(subscription(b"%ff=%ff&t=%&x", None), (Filter(), REPLACE))
+        self.assertEqual(subscription(b"%ff=%ff&t=%&x", None), Wanted())
+
+    def test_slow_readers(self):
+        """
+        What becomes of who reads slowly, and whether silence is broken, is
+        the subscriber's choice.
+        """
+        self.assertEqual(
+            subscription(b"overflow=latest&heartbeat=25", None),
+            Wanted(overflow=Overflow.LATEST, heartbeat=25),
+        )
+        for overflow in Overflow:
+            query = b"overflow=" + overflow.value.encode()
+            self.assertEqual(subscription(query, None).overflow, overflow)
 
     def test_format(self):
         """
         `format` decides, whatever `Accept` says.
         """
-        self.assertEqual(subscription(b"format=mixed", REPLACE)[1], MIXED)
-        self.assertEqual(subscription(b"format=multipart", MIXED)[1], REPLACE)
+        self.assertEqual(subscription(b"format=mixed", REPLACE).media_type, MIXED)
+        self.assertEqual(subscription(b"format=multipart", MIXED).media_type, REPLACE)
 
     def test_accept(self):
         """
@@ -162,7 +184,7 @@ class SubscriptionTests(SynchronousTestCase):
             ("multipart/mixed;q=nan, */*;q=0.1", REPLACE),
             (",;,=", REPLACE),
         ):
-            self.assertEqual(subscription(b"", accept)[1], media_type, accept)
+            self.assertEqual(subscription(b"", accept).media_type, media_type, accept)
 
     @given(st.binary(max_size=200), st.text(max_size=200))
     def test_total(self, query, accept):

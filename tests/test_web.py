@@ -458,7 +458,14 @@ class SubscribeTests(WebTestCase):
         """
         Bad values of known parameters are refused, and subscribe nothing.
         """
-        for query in ("type=!", "sender=%zz", "channel=%ff", "format=jpeg"):
+        for query in (
+            "type=!",
+            "sender=%zz",
+            "channel=%ff",
+            "format=jpeg",
+            "overflow=drop",
+            "heartbeat=1",
+        ):
             self.assert_refused(get(f"/msgbus/foo?{query}"), 400, "")
         self.assertEqual(list(self.server.bus._subscriptions), [""])
 
@@ -497,6 +504,27 @@ class SubscribeTests(WebTestCase):
         self.assertEqual(peer.received(), b"")
         peer.transport.producer.resumeProducing()
         self.assertIn(b"hello", peer.received())
+
+    def test_overflow(self):
+        """
+        What a slow subscriber chose becomes of what waits for it.
+        """
+        peer, _, _ = self.subscribe("/msgbus/foo?overflow=latest", version="1.0")
+        peer.transport.producer.pauseProducing()
+        for number in range(3):
+            self.server.ask(post(body=f"{number}"))
+        peer.transport.producer.resumeProducing()
+        (part,) = parts(peer.received(), self.server.bus.boundary)
+        self.assertEqual((part.body, part.headers["msgbus-gap"]), (b"2", "2"))
+
+    def test_heartbeat(self):
+        """
+        A stream is told to be alive, every so many seconds.
+        """
+        peer, _, _ = self.subscribe("/msgbus/foo?heartbeat=25")
+        self.server.clock.pump([1] * 51)
+        chunk = b"15\r\nMsgbus-Heartbeat: 1\r\n\r\n"
+        self.assertEqual(peer.received(), chunk * 2)
 
     def test_noise(self):
         """

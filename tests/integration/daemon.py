@@ -70,6 +70,13 @@ class Daemon:
         """
         return len(os.listdir(f"/proc/{self.process.pid}/fd"))
 
+    def memory(self):
+        """
+        Bytes of memory that it has of its own.
+        """
+        pages = Path(f"/proc/{self.process.pid}/statm").read_text().split()[1]
+        return int(pages) * os.sysconf("SC_PAGE_SIZE")
+
     def wait_for_files(self, count):
         """
         Wait until it has so many files open, and no more.
@@ -84,7 +91,7 @@ class Daemon:
         Stop it as an operator does, and see that it has nothing to complain
         of.
         """
-        if self.process.poll() is None:
+        if self.process.poll() is None and "stopping within" not in self.log:
             self.process.send_signal(number)
         assert self.process.wait(START_SECONDS) == 0, self.log
         for complaint in ("Traceback", "Unhandled", "CRITICAL", "#error", "Exception"):

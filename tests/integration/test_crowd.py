@@ -3,18 +3,15 @@ Many subscribers, and rude ones, over real sockets.
 """
 
 import re
-import socket
-import struct
 
 import pytest_twisted
-from twisted.internet import reactor
 from twisted.internet.defer import Deferred, gatherResults
-from twisted.internet.task import deferLater
 from twisted.internet.threads import deferToThread
 
 from msgbus.multipart import Decoder
 
-from .peers import check_gaps, connect, publish, subscribe
+from .blocking import GET, POST
+from .peers import connect, publish, subscribe
 
 
 @pytest_twisted.ensureDeferred
@@ -71,88 +68,6 @@ async def test_one_dozen_publishers(bus):
         assert [int(n) for who, n in orders[0] if who == name] == list(range(50))
 
 
-def raw(bus, data):
-    """
-    A blocking connection that has sent this.
-    """
-    client = socket.create_connection(("127.0.0.1", bus.port), timeout=30)
-    client.sendall(data)
-    return client
-
-
-GET = b"GET /msgbus/foo HTTP/1.1\r\nHost: localhost\r\n\r\n"
-POST = b"POST /msgbus/foo HTTP/1.1\r\nHost: localhost\r\nContent-Type: a/b\r\n"
-
-
-@pytest_twisted.ensureDeferred
-async def test_vanishing(start):
-    """
-    Subscribers that vanish, in mid-part, by a reset, and behind 20 KB of
-    their own, and publishers that vanish in mid-body, leave nothing and take
-    nothing from others.
-    """
-    # The witness shares a busy machine with the bus, and may be late itself.
-    bus = start("-v", "--max-backlog", "20000000")
-    witness = await subscribe(bus)
-    publisher = await connect(bus)
-    # An answer shows that the server has accepted the connection.
-    await publish(publisher, b"first")
-    files = bus.open_files()
-
-    def vanish():
-        rude = [raw(bus, GET) for _ in range(10)] + [raw(bus, GET + b"x" * 20_000)]
-        rude += [raw(bus, POST + b"Content-Length: 10\r\n\r\nhalf")]
-        rude += [raw(bus, POST + b"Transfer-Encoding: chunked\r\n\r\n9\r\nhalf")]
-        for client in rude[:10]:
-            client.recv(10)
-        return rude
-
-    rude = await deferToThread(vanish)
-    # More than a socket takes: part of it waits when they go.
-    big = b"x" * 1_000_000
-    for _ in range(10):
-        await publish(publisher, big)
-
-    reset = struct.pack("ii", 1, 0)
-    for client in rude[::2]:
-        client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, reset)
-    for client in rude:
-        client.close()
-    await publish(publisher, b"last")
-    stream = await witness.read(rb"last\r\n--\w+\r\n\r\n")
-    assert stream.count(b"Content-Length: 1000000") == 10
-    assert b"half" not in stream
-    await deferToThread(bus.wait_for, r"leaves 'foo'", count=11)
-    await deferToThread(bus.wait_for_files, files)
-
-
-@pytest_twisted.ensureDeferred
-async def test_reader_that_stops(bus):
-    """
-    A subscriber that stops reading holds nobody up; when it reads on, it gets
-    whole parts in order, and is told how many it missed.
-    """
-    witness = await subscribe(bus)
-    publisher = await connect(bus)
-    lazy = await subscribe(bus)
-    lazy.transport.pauseProducing()
-    count, size = 1000, 10_000
-    for number in range(count):
-        await publish(publisher, b"%08d" % number + b"x" * size)
-    stream = await witness.read(rb"%08dx+\r\n--\w+\r\n\r\n" % (count - 1))
-    assert re.findall(rb"(\d{8})x", stream) == [b"%08d" % n for n in range(count)]
-
-    lazy.transport.resumeProducing()
-    # It is level again once something comes that was published after it read.
-    while b"%08dx" % (count - 1) not in lazy.data:
-        await publish(publisher, b"%08dx" % count)
-        count += 1
-        assert count < 3000
-        await deferLater(reactor, 0.02)
-    stream = lazy.data
-    check_gaps(stream, count)
-
-
 @pytest_twisted.ensureDeferred
 async def test_boundary(bus):
     """
@@ -200,26 +115,3 @@ async def test_behind_haproxy(start):
         assert len(rest) == int(size, 16) + 2
         assert rest.startswith(b"Content-Type: text/plain\r\nContent-Length: 1\r\n")
     assert "192.0.2.7:4711 subscribes to 'foo'" in bus.log
-
-
-@pytest_twisted.ensureDeferred
-async def test_stalled(start):
-    """
-    A subscriber that reads nothing while something waits for it is cut; one
-    that has nothing to read is not.
-    """
-    bus = start("-v", "--stall-timeout", "1", "--max-backlog", "100000")
-    idle = await subscribe(bus, "bar")
-    stalled = await subscribe(bus)
-    stalled.transport.pauseProducing()
-    publisher = await connect(bus)
-    # More than the sockets take.
-    for _ in range(12):
-        await publish(publisher, b"x" * 1_000_000)
-    await deferToThread(
-        bus.wait_for, r"Cut 1 subscribers that took nothing for 1.0 seconds"
-    )
-    await deferToThread(bus.wait_for, r"leaves 'foo'")
-    await publish(publisher, b"still there", "bar")
-    await idle.read(b"still there")
-    stalled.transport.abortConnection()

@@ -15,41 +15,9 @@ from pathlib import Path
 
 import pytest
 
+from .blocking import GET, publish, raw, rest_of
 from .daemon import BIN
 from .test_twistd import curl, twistd
-
-GET = b"GET /msgbus/foo HTTP/1.1\r\nHost: localhost\r\n\r\n"
-
-
-def raw(bus, data=b""):
-    """
-    A connection that has sent this.
-    """
-    client = socket.create_connection(("127.0.0.1", bus.port), timeout=30)
-    client.sendall(data)
-    return client
-
-
-def rest_of(client):
-    """
-    All that comes until the other end closes.
-    """
-    data = bytearray()
-    while piece := client.recv(1 << 20):
-        data += piece
-    return bytes(data)
-
-
-def publish(client, body):
-    """
-    Publish on a connection, and wait for the 204.
-    """
-    client.sendall(
-        b"POST /msgbus/foo HTTP/1.1\r\nHost: localhost\r\nContent-Type: a/b\r\n"
-        b"Content-Length: %d\r\n\r\n%s" % (len(body), body)
-    )
-    answer = client.recv(4096)
-    assert answer.startswith(b"HTTP/1.1 204 "), answer
 
 
 class TestStart:

@@ -10,7 +10,6 @@ import time
 import pytest
 
 from .certificates import Authority
-from .peers import check_gaps
 
 LISTEN = "interface=127.0.0.1"
 
@@ -112,31 +111,6 @@ def test_http_1_0(bus, authority):
     """
     url = f"https://localhost:{bus.port}/"
     assert curl(authority, "--http1.0", url).startswith(b"This is msgbus")
-
-
-def test_slow_reader(bus, context):
-    """
-    A subscriber that stops reading holds nobody up; when it reads on, it gets
-    whole parts in order, and is told how many it missed.
-    """
-    slow = connect(bus, context, data=GET)
-    bus.wait_for("subscribes")
-    publisher = connect(bus, context)
-    count = 1500
-    for number in range(count):
-        body = b"%08d" % number + b"x" * 10_000
-        publisher.sendall(
-            b"POST /msgbus/foo HTTP/1.1\r\nHost: localhost\r\nContent-Type: a/b\r\n"
-            b"Content-Length: %d\r\n\r\n%s" % (len(body), body)
-        )
-        assert publisher.recv(4096).startswith(b"HTTP/1.1 204 ")
-    publisher.close()
-    bus.process.terminate()
-    stream = bytearray()
-    while piece := slow.recv(65536):
-        stream += piece
-    check_gaps(stream, count)
-    assert bus.process.wait(30) == 0
 
 
 def test_strangers(bus, context):
