@@ -17,6 +17,9 @@ __all__ = ["Pattern", "Filter"]
 MAX_CHARACTERS = 1000
 MAX_GLOBS = 32
 
+# Verdicts that a filter remembers: types and senders recur.
+MAX_REMEMBERED = 64
+
 # "*?*" and "?**" mean the same: one character, and then any.
 _RUN = re.compile(r"[*?]*\*[*?]*")
 
@@ -75,7 +78,8 @@ class Filter:
     """
     The patterns of one subscription.  A message passes when all of them
     match; without any, every message passes.  Filters that mean the same
-    compare equal.
+    compare equal.  A filter remembers its last verdicts, so that of two
+    messages with equal type, sender and channel only the first costs a match.
 
     Attributes:
         type: Looked for in the content type, without its parameters and
@@ -92,22 +96,34 @@ class Filter:
     type: Pattern
     sender: Pattern
     channel: Pattern
+    _verdicts: dict[tuple[str, str, str], bool] = field(repr=False, compare=False)
 
     def __init__(self, type: str = "", sender: str = "", channel: str = "") -> None:
         type = ",".join(map(_essence, _globs(type)))
         object.__setattr__(self, "type", Pattern(type))
         object.__setattr__(self, "sender", Pattern(sender))
         object.__setattr__(self, "channel", Pattern(channel))
+        object.__setattr__(self, "_verdicts", {})
 
     def matches(self, message: Message) -> bool:
         """
         Does this message pass?
         """
-        return (
-            self.type.matches(_essence(message.content_type))
-            and self.sender.matches(message.sender)
-            and self.channel.matches(message.channel)
-        )
+        # A channel that no pattern looks at must not crowd the memory.
+        looked_at = self.channel.positive or self.channel.negated
+        channel = message.channel if looked_at else ""
+        key = (message.content_type, message.sender, channel)
+        verdict = self._verdicts.get(key)
+        if verdict is None:
+            verdict = (
+                self.type.matches(_essence(message.content_type))
+                and self.sender.matches(message.sender)
+                and self.channel.matches(channel)
+            )
+            if len(self._verdicts) == MAX_REMEMBERED:
+                self._verdicts.clear()
+            self._verdicts[key] = verdict
+        return verdict
 
 
 def _globs(text: str) -> list[str]:

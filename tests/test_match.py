@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from msgbus.match import Filter, Pattern
+from msgbus.match import MAX_REMEMBERED, Filter, Pattern
 from msgbus.message import Invalid, Message
 
 
@@ -177,6 +177,25 @@ class FilterTests(SynchronousTestCase):
             self.assertTrue(Filter(pattern).matches(message), pattern)
         self.assertFalse(Filter("!TEXT/html").matches(message))
         self.assertFalse(Filter("*charset*").matches(message))
+
+    def test_remembered(self):
+        """
+        Verdicts are remembered, each for its type, sender and channel, and no
+        more than a few of them.
+        """
+        filter = Filter("text/*", "!bob", "!b")
+        fields = [(c, t, s) for c in "ab" for t in ("text/a", "a/b") for s in ("bob", "al")]
+        expected = [c == "a" and t == "text/a" and s == "al" for c, t, s in fields]
+        for _ in range(2):
+            messages = [Message(c, b"", t, s) for c, t, s in fields]
+            self.assertEqual(list(map(filter.matches, messages)), expected)
+        for number in range(10 * MAX_REMEMBERED):
+            self.assertFalse(filter.matches(Message("b", b"", "text/a", f"{number}")))
+        self.assertLessEqual(len(filter._verdicts), MAX_REMEMBERED)
+        unlooked = Filter("text/*")
+        for number in range(10):
+            self.assertTrue(unlooked.matches(Message(f"{number}", b"", "text/a")))
+        self.assertEqual(len(unlooked._verdicts), 1)
 
     def test_sender_with_case(self):
         """
