@@ -18,6 +18,8 @@ from .outlet import Outlet
 
 __all__ = ["Group", "Member"]
 
+Send = Callable[[bytes], int]
+
 
 @implementer(IPushProducer)
 class Member:
@@ -104,8 +106,10 @@ class Group:
         # The channels and frames of this turn of the reactor, nobody's yet.
         self._fresh: list[tuple[str, bytes]] = []
         self._flushing: IDelayedCall | None = None
-        # Level members, each with what sends to it.
-        self._level: dict[Member, Callable[[bytes], int]] = {}
+        # Level members by what sends to them, and all that sends, once more:
+        # for each subscriber a flush touches nothing but that.
+        self._level: dict[Send, Member] = {}
+        self._sends: tuple[Send, ...] | None = None
         self._behind: dict[Position, Member] = {}
         # By the second in which they get their next heartbeat, those that do,
         # each with the seconds between two.
@@ -146,7 +150,7 @@ class Group:
         """
         Remove a member: nothing is written to it any more.
         """
-        self._level.pop(member, None)
+        self._take_from_level(member.outlet.send)
         self._take_from_behind(member)
         for members in self._heartbeats.values():
             members.pop(member, None)
@@ -163,7 +167,8 @@ class Group:
             pieces = self.backlog.owed(position)
             if not pieces:
                 self._take_from_behind(member)
-                self._level[member] = member.outlet.send
+                self._level[member.outlet.send] = member
+                self._sends = None
                 return
             size = sum(map(len, pieces))
             try:
@@ -200,7 +205,7 @@ class Group:
         """
         End the responses of all members, with what they are owed.
         """
-        for member in (*self._level, *self._behind.values()):
+        for member in (*self._level.values(), *self._behind.values()):
             member.end()
 
     def cut(self, before: float) -> int:
@@ -248,9 +253,12 @@ class Group:
         joined = b"".join(frames)
         size = len(joined)
         full = []
+        if self._sends is None:
+            self._sends = tuple(self._level)
         # The innermost loop of the program: for each subscriber nothing but
-        # the system call.
-        for member, send in tuple(self._level.items()):
+        # the system call.  Not even a tuple of two, as `items` would make:
+        # thousands of them have the garbage collector look at all there is.
+        for send in self._sends:
             try:
                 taken = send(joined)
                 if taken == size:
@@ -259,10 +267,11 @@ class Group:
                 taken = 0
             except OSError:
                 # Only a write tells the reactor that the peer is gone.
-                member.outlet.write(joined)
+                if send in self._level:
+                    self._level[send].outlet.write(joined)
                 continue
             # One may have left while others were sent to.
-            if self._level.pop(member, None):
+            if (member := self._take_from_level(send)) is not None:
                 full.append(member)
                 position = self.backlog.fall_behind(member.overflow, frames, taken)
                 self._put_behind(member, position)
@@ -285,19 +294,17 @@ class Group:
         self._heartbeats.setdefault(second, {})[member] = seconds
 
     def _beat(self, member: Member) -> None:
-        send = self._level.get(member)
-        if send is None:
+        if member.outlet.send not in self._level:
             return
         try:
-            taken = send(self._heartbeat)
+            taken = member.outlet.send(self._heartbeat)
         except BlockingIOError:
             return
         except OSError:
             # Only a write tells the reactor that the peer is gone.
             member.outlet.write(self._heartbeat)
             return
-        if 0 < taken < len(self._heartbeat) and member in self._level:
-            del self._level[member]
+        if 0 < taken < len(self._heartbeat) and self._take_from_level(member.outlet.send):
             position = self.backlog.fall_behind(member.overflow)
             position.line = self._heartbeat[taken:]
             self._put_behind(member, position)
@@ -307,6 +314,10 @@ class Group:
         member.progress = self._reactor.seconds()
         member.position = position
         self._behind[position] = member
+
+    def _take_from_level(self, send: Send) -> Member | None:
+        self._sends = None
+        return self._level.pop(send, None)
 
     def _take_from_behind(self, member: Member) -> None:
         position, member.position = member.position, None
