@@ -155,7 +155,15 @@ class Load:
                 self.read(subscriber)
             else:
                 place = self.places[fileno]
-                answer = self.publishers[place].recv(65536)
+                publisher = self.publishers[place]
+                publisher.setblocking(False)
+                try:
+                    answer = publisher.recv(65536)
+                except ssl.SSLWantReadError:
+                    # It was TLS's own.
+                    continue
+                finally:
+                    publisher.setblocking(True)
                 if not answer.startswith(b"HTTP/1.1 204 "):
                     raise SystemExit(f"Not published: {answer!r}")
                 self.idle.append(place)
