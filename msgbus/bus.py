@@ -1,23 +1,30 @@
 """
 The bus: who gets what, in which order.
 
-No I/O and no clock.  A subscriber here is any callable that takes a message;
-`fanout` is the one that stands for many open HTTP responses.
+No I/O; the clock is a parameter.  A subscriber here is any callable that takes a
+message; `fanout` has those that stand for many open HTTP responses.
 """
 
 from __future__ import annotations
 
 import secrets
+import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from dataclasses import dataclass
 
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
+from .history import Cursor, History, Id, Since
 from .match import Filter
-from .message import Invalid, Message, check_name
+from .message import Invalid, Message, check_name, names_of
 
-__all__ = ["Bus", "Subscription", "TooLarge"]
+__all__ = ["Bus", "Nobody", "Receipt", "Subscription", "TooLarge"]
+
+# The lower digits of an id's number count the messages of a bus; those above tell
+# the lives of buses apart.
+COUNT_DIGITS = 12
 
 EVERYTHING = Filter()
 
@@ -28,6 +35,26 @@ class TooLarge(Invalid):
     """
 
 
+class Nobody(Exception):
+    """
+    A message was published for somebody, and there is nobody.
+    """
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """
+    What became of a publication.
+
+    Attributes:
+        id: Of the message.
+        subscribers: For how many it was put in order.
+    """
+
+    id: str
+    subscribers: int
+
+
 class Subscription:
     """
     One subscriber's interest in a channel or folder.  Made by
@@ -36,15 +63,22 @@ class Subscription:
     Attributes:
         name: Of the channel or folder.
         filter: What it wants of the messages there.
+        count: How many subscribers it stands for.
     """
 
-    __slots__ = ("name", "filter", "_deliver", "_bus")
+    __slots__ = ("name", "filter", "count", "_deliver", "_bus")
 
     def __init__(
-        self, bus: Bus, name: str, deliver: Callable[[Message], object], filter: Filter
+        self,
+        bus: Bus,
+        name: str,
+        deliver: Callable[[Message], object],
+        filter: Filter,
+        count: Callable[[], int],
     ) -> None:
         self.name = name
         self.filter = filter
+        self.count = count
         self._deliver = deliver
         self._bus: Bus | None = bus
 
@@ -75,8 +109,12 @@ class Bus:
 
     Args:
         max_message: Bytes of the largest body that may be published.
+        history: What is kept of what is published.
+        seconds: The time, in seconds since 1970.
 
     Attributes:
+        life: Random, and part of every id, so that an id of another bus, or of this
+            one before it was started anew, is known to be one.
         boundary: Random, and held by no message that was published here, so
             that it can part the messages of a multipart stream (RFC 2046,
             section 5.1.1) and nobody can forge one.
@@ -84,19 +122,30 @@ class Bus:
 
     _log = Logger()
 
-    def __init__(self, max_message: int = 1024 * 1024) -> None:
+    def __init__(
+        self,
+        max_message: int = 1024 * 1024,
+        history: History | None = None,
+        seconds: Callable[[], float] = time.time,
+    ) -> None:
         self.max_message = max_message
+        self.history = history or History()
+        self.life = secrets.randbelow(10**6)
+        self._seconds = seconds
+        # The last id that was given.
+        self._last: Id = (0, 0)
         self.boundary = "msgbus" + secrets.token_hex(16)
         # By name, in the order in which they subscribed.
         self._subscriptions: dict[str, dict[Subscription, None]] = {}
         # Published, but not yet delivered to everybody.
-        self._pending: deque[tuple[Message, Deferred[None]]] = deque()
+        self._pending: deque[tuple[Id, Message, bool, Deferred[Receipt]]] = deque()
 
     def subscribe(
         self,
         name: str,
         deliver: Callable[[Message], object],
         filter: Filter = EVERYTHING,
+        count: Callable[[], int] = lambda: 1,
     ) -> Subscription:
         """
         Deliver the messages that are published from now on.
@@ -106,18 +155,25 @@ class Bus:
                 name is the folder of all.  See `message.check_name`.
             deliver: Called with each message, while it is published.  If it
                 raises, that is logged, and costs nobody else anything.
+            count: How many subscribers it stands for, when it is asked.
 
         Raises:
             Invalid: The name is none.
         """
         check_name(name)
-        subscription = Subscription(self, name, deliver, filter)
+        subscription = Subscription(self, name, deliver, filter, count)
         self._subscriptions.setdefault(name, {})[subscription] = None
         return subscription
 
-    def publish(self, message: Message) -> Deferred[None]:
+    def publish(
+        self, message: Message, keep: bool = True, require: bool = False
+    ) -> Deferred[Receipt]:
         """
         Publish one message.
+
+        Args:
+            keep: Whether history may keep it.
+            require: Whether there must be a subscriber for it.
 
         Returns:
             A Deferred that fires once the message is in order for every
@@ -127,6 +183,8 @@ class Bus:
         Raises:
             TooLarge: The body is larger than `max_message` bytes.
             Invalid: The message holds the bus's boundary.
+            Nobody: There is no subscriber, though one is required; nothing was
+                published.
         """
         if len(message.body) > self.max_message:
             raise TooLarge(
@@ -134,13 +192,47 @@ class Bus:
                 " publish less, or raise --max-message."
             )
         self._refuse_boundary(message)
-        done: Deferred[None] = Deferred()
-        self._pending.append((message, done))
+        if require and not any(s.count() for s in self._interested(message)):
+            raise Nobody("Nobody is there to get the message, and it was required.")
+        milliseconds, number = self._last
+        # The clock may be set back.
+        milliseconds = max(self.milliseconds(), milliseconds)
+        number = max(number, self.life * 10**COUNT_DIGITS) + 1
+        self._last = (milliseconds, number)
+        done: Deferred[Receipt] = Deferred()
+        self._pending.append(
+            (self._last, message.published(f"{milliseconds}-{number}"), keep, done)
+        )
         # Whoever publishes in the midst of a delivery waits for its end, or
         # others would get the two messages in another order.
         if len(self._pending) == 1:
             self._deliver_pending()
         return done
+
+    def replay(self, name: str, filter: Filter, since: Since) -> Cursor:
+        """
+        Read again what was published, from some point on to the present.
+
+        Args:
+            name: A channel or folder.
+
+        Returns:
+            A cursor, to be read with `milliseconds`, and to be closed in the end.
+
+        Raises:
+            Invalid: The name is none.
+        """
+        check_name(name)
+        strange = since.id is not None and (
+            since.id[1] // 10**COUNT_DIGITS != self.life or since.id > self._last
+        )
+        return self.history.replay(name, filter, since, self.milliseconds(), strange)
+
+    def milliseconds(self) -> int:
+        """
+        The time, in milliseconds since 1970.
+        """
+        return int(self._seconds() * 1000)
 
     def _refuse_boundary(self, message: Message) -> None:
         fields = (message.channel, message.content_type, message.sender)
@@ -154,11 +246,14 @@ class Bus:
 
     def _deliver_pending(self) -> None:
         while self._pending:
-            message, done = self._pending[0]
+            id, message, keep, done = self._pending[0]
+            self.history.add(id, message, keep)
+            subscribers = 0
             for subscription in self._interested(message):
                 # An earlier subscriber may have cancelled a later one.
                 if not subscription.active:
                     continue
+                subscribers += subscription.count()
                 try:
                     subscription._deliver(message)
                 except Exception:
@@ -166,12 +261,12 @@ class Bus:
                         "A subscriber of {name!r} failed", name=subscription.name
                     )
             self._pending.popleft()
-            done.callback(None)
+            done.callback(Receipt(message.id, subscribers))
 
     def _interested(self, message: Message) -> list[Subscription]:
         return [
             subscription
-            for name in _names(message.channel)
+            for name in names_of(message.channel)
             for subscription in self._subscriptions.get(name, ())
             if subscription.filter.matches(message)
         ]
@@ -181,16 +276,3 @@ class Bus:
         del namesakes[subscription]
         if not namesakes:
             del self._subscriptions[subscription.name]
-
-
-def _names(channel: str) -> Iterator[str]:
-    """
-    The channel's own name and every folder above it, each once: all names
-    under which a subscription gets its messages.
-    """
-    if channel:
-        yield channel
-    end = len(channel.removesuffix("/"))
-    while (end := channel.rfind("/", 0, end)) >= 0:
-        yield channel[: end + 1]
-    yield ""

@@ -19,9 +19,11 @@ from .backlog import Backlog, Counters, Overflow
 from .bus import Bus
 from .framing import Framing
 from .group import Group, Member
+from .history import Since
 from .match import Filter
 from .message import Message
 from .outlet import Outlet
+from .replay import Replay
 
 __all__ = ["Fanout", "Limits"]
 
@@ -91,9 +93,11 @@ class Fanout:
         finish: Callable[[], object],
         overflow: Overflow = Overflow.DROP_NEWEST,
         heartbeat: int | None = None,
+        since: Since | None = None,
     ) -> Member:
         """
-        Deliver what is published from now on to one more response.
+        Deliver what is published from now on, and, if asked for, what was kept
+        before, to one more response.
 
         Args:
             name: A channel or folder.
@@ -101,6 +105,7 @@ class Fanout:
             finish: Ends this response, and with it the subscription.
             overflow: What becomes of it once it is past its backlog.
             heartbeat: Every how many seconds it gets one, or None for never.
+            since: Where its replay begins, or None for none.
 
         Returns:
             The producer to register with what the outlet writes to.  Its
@@ -117,7 +122,11 @@ class Fanout:
             self._sweeping.start(self.limits.stall_seconds / 10, now=False)
         if heartbeat is not None and not self._beating.running:
             self._beating.start(1, now=False)
-        return group.join(outlet, finish, overflow, heartbeat)
+        replay = None
+        if since is not None:
+            cursor = self._bus.replay(name, filter, since)
+            replay = Replay(cursor, framing, self._bus.milliseconds)
+        return group.join(outlet, finish, overflow, heartbeat, replay)
 
     def end(self) -> None:
         """
@@ -140,7 +149,7 @@ class Fanout:
 
         backlog = Backlog(self.limits.backlog, framing.gap, self.counters)
         group = Group(self._reactor, backlog, framing.heartbeat, emptied)
-        subscription = self._bus.subscribe(name, deliver, filter)
+        subscription = self._bus.subscribe(name, deliver, filter, count=group.__len__)
         return group
 
     def _frame(self, framing: Framing, message: Message) -> bytes:

@@ -33,14 +33,26 @@ class Framing:
         """
         The bytes of one message.
         """
-        return self._chunk(self.encoder.encode(message))
+        return b"".join(self.pieces(message))
 
-    def gap(self, count: int) -> bytes:
+    def pieces(self, message: Message) -> tuple[bytes, bytes, bytes]:
         """
-        Tell that this many messages were not delivered: a header line of the
-        part to come, whose delimiter is already out.
+        The same in three, of which the second is the body, uncopied.
         """
-        return self._chunk(b"Msgbus-Gap: %d\r\n" % count)
+        head, body, tail = self.encoder.pieces(message)
+        if not self.chunked:
+            return head, body, tail
+        size = len(head) + len(body) + len(tail)
+        return b"%x\r\n%s" % (size, head), body, tail + b"\r\n"
+
+    def gap(self, count: int | None) -> bytes:
+        """
+        Tell that this many messages were not delivered, or that nobody knows
+        how many: a header line of the part to come, whose delimiter is already
+        out.
+        """
+        told = b"unknown" if count is None else b"%d" % count
+        return self._chunk(b"Msgbus-Gap: %s\r\n" % told)
 
     @property
     def heartbeat(self) -> bytes:

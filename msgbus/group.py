@@ -15,6 +15,7 @@ from zope.interface import implementer
 
 from .backlog import Backlog, Overflow, Position
 from .outlet import Outlet
+from .replay import Replay
 
 __all__ = ["Group", "Member"]
 
@@ -27,10 +28,18 @@ class Member:
     One subscriber of a group: an open response, and its producer.
 
     A member is level, and then it holds nothing, or behind: then it holds a
-    position.
+    position, or, as long as it gets what was published before it came, a replay.
     """
 
-    __slots__ = ("outlet", "overflow", "position", "progress", "_finish", "_group")
+    __slots__ = (
+        "outlet",
+        "overflow",
+        "position",
+        "replay",
+        "progress",
+        "_finish",
+        "_group",
+    )
 
     def __init__(
         self, outlet: Outlet, overflow: Overflow, finish: Callable[[], object], group: Group
@@ -38,6 +47,7 @@ class Member:
         self.outlet = outlet
         self.overflow = overflow
         self.position: Position | None = None
+        self.replay: Replay | None = None
         # When it last took a byte, or had none to take.
         self.progress = 0.0
         self._finish = finish
@@ -111,9 +121,13 @@ class Group:
         self._level: dict[Send, Member] = {}
         self._sends: tuple[Send, ...] | None = None
         self._behind: dict[Position, Member] = {}
+        self._replaying: set[Member] = set()
         # By the second in which they get their next heartbeat, those that do,
         # each with the seconds between two.
         self._heartbeats: dict[int, dict[Member, int]] = {}
+
+    def __len__(self) -> int:
+        return len(self._level) + len(self._behind) + len(self._replaying)
 
     def deliver(self, channel: str, frame: bytes) -> None:
         """
@@ -132,13 +146,18 @@ class Group:
         finish: Callable[[], object],
         overflow: Overflow,
         heartbeat: int | None,
+        replay: Replay | None,
     ) -> Member:
         """
-        Add a member.  It gets what is delivered from now on.
+        Add a member.  It gets what is delivered from now on, behind what is replayed.
         """
         self._flush()
         member = Member(outlet, overflow, finish, self)
-        self._put_behind(member, self.backlog.fall_behind(overflow))
+        if replay is None:
+            self._put_behind(member, self.backlog.fall_behind(overflow))
+        else:
+            member.replay = replay
+            self._replaying.add(member)
         if heartbeat is not None:
             self._beat_later(member, heartbeat)
         # The head of its response may still wait in the transport.
@@ -152,9 +171,10 @@ class Group:
         """
         self._take_from_level(member.outlet.send)
         self._take_from_behind(member)
+        self._end_replay(member)
         for members in self._heartbeats.values():
             members.pop(member, None)
-        if not self._level and not self._behind:
+        if not len(self):
             self._flush()
             self._emptied()
 
@@ -163,6 +183,8 @@ class Group:
         Give a member that has room what it is owed.
         """
         member.progress = self._reactor.seconds()
+        if member.replay is not None and not self._replay(member, member.replay):
+            return
         while (position := member.position) is not None:
             pieces = self.backlog.owed(position)
             if not pieces:
@@ -170,27 +192,21 @@ class Group:
                 self._level[member.outlet.send] = member
                 self._sends = None
                 return
-            size = sum(map(len, pieces))
-            try:
-                taken = member.outlet.sendmsg(pieces)
-            except BlockingIOError:
-                taken = 0
-            except OSError:
-                # Only a write tells the reactor that the peer is gone.
-                member.outlet.write(b"".join(pieces))
-                taken = size
+            taken, all_taken = self._send(member, pieces)
             # A write may have found out that it is gone.
             if member.position is not None:
                 self.backlog.advance(position, taken)
-            if taken < size:
-                member.outlet.ask()
+            if not all_taken:
                 return
 
     def hand_over(self, member: Member) -> None:
         """
-        Give a member all that it is owed, whether it has room or not.
+        Give a member all that it is owed, whether it has room or not; of a replay,
+        which may be long, the message that has begun.
         """
         self._flush()
+        if member.replay is not None:
+            member.outlet.write(b"".join(member.replay.rest()))
         while (position := member.position) is not None:
             # Piece by piece: a transport that is never read from copies nothing.
             pieces = self.backlog.owed(position)
@@ -205,7 +221,11 @@ class Group:
         """
         End the responses of all members, with what they are owed.
         """
-        for member in (*self._level.values(), *self._behind.values()):
+        for member in (
+            *self._level.values(),
+            *self._behind.values(),
+            *self._replaying,
+        ):
             member.end()
 
     def cut(self, before: float) -> int:
@@ -216,7 +236,8 @@ class Group:
         Returns:
             How many these are.
         """
-        stalled = [m for m in self._behind.values() if m.progress <= before]
+        behind = (*self._behind.values(), *self._replaying)
+        stalled = [member for member in behind if member.progress <= before]
         for member in stalled:
             member.outlet.abort()
         return len(stalled)
@@ -281,6 +302,55 @@ class Group:
             if member.position is not None:
                 member.outlet.ask()
         self._close_the_late()
+
+    def _send(self, member: Member, pieces: list[bytes | memoryview]) -> tuple[int, bool]:
+        """
+        Send to a member that is behind; how many bytes it took, and whether these
+        were all.  If not, it is fed once there is room.
+        """
+        size = sum(map(len, pieces))
+        try:
+            taken = member.outlet.sendmsg(pieces)
+        except BlockingIOError:
+            taken = 0
+        except OSError:
+            # Only a write tells the reactor that the peer is gone.
+            member.outlet.write(b"".join(pieces))
+            taken = size
+        if taken < size:
+            member.outlet.ask()
+        return taken, taken == size
+
+    def _replay(self, member: Member, replay: Replay) -> bool:
+        """
+        Go on with a replay; has it come to the present?
+        """
+        pieces = replay.owed()
+        if pieces is None:
+            # All that was delivered in this turn was replayed, so nobody may get it
+            # who is put among the others before they have.
+            self._flush()
+            self._end_replay(member)
+            self._put_behind(member, self.backlog.fall_behind(member.overflow))
+            return True
+        if pieces:
+            taken, all_taken = self._send(member, pieces)
+            replay.advance(taken)
+            if not all_taken:
+                return False
+        # It may be long: others have their turn first.
+        self._reactor.callLater(0, self._replay_on, member)
+        return False
+
+    def _replay_on(self, member: Member) -> None:
+        if member.replay is not None and not member.outlet.paused:
+            self.feed(member)
+
+    def _end_replay(self, member: Member) -> None:
+        replay, member.replay = member.replay, None
+        if replay is not None:
+            replay.close()
+            self._replaying.discard(member)
 
     def _close_the_late(self) -> None:
         late = [self._behind[p] for p in self.backlog.late if p in self._behind]

@@ -9,9 +9,10 @@ who gets it `bus`'s.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 
-__all__ = ["Message", "Invalid", "check_name"]
+__all__ = ["Message", "Invalid", "check_name", "is_folder", "names_of"]
 
 MAX_NAME_BYTES = 1024
 MAX_SEGMENTS = 32
@@ -48,6 +49,8 @@ class Message:
             gave, unchanged; at most 1,000 bytes of UTF-8.
         sender: The name that the publisher gave, at most 1,000 bytes of
             UTF-8, or the empty string if it gave none.
+        id: What the bus calls it, or the empty string as long as it is not
+            published.  Opaque, and no part of what makes two messages equal.
 
     Raises:
         Invalid: A field holds what it cannot.
@@ -57,6 +60,7 @@ class Message:
     body: bytes
     content_type: str = "application/octet-stream"
     sender: str = ""
+    id: str = field(default="", compare=False)
 
     def __post_init__(self) -> None:
         check_name(self.channel)
@@ -69,10 +73,42 @@ class Message:
                 f"The content type {self.content_type!r} does not begin with"
                 " type/subtype, such as text/plain."
             )
+        _check_field("id", self.id)
         _check_field("sender", self.sender)
         # A header's value loses its outer white space on the way.
         if self.sender != self.sender.strip():
             raise Invalid(f"The sender {self.sender!r} begins or ends with a space.")
+
+    def published(self, id: str) -> Message:
+        """
+        The same message, as the bus of which this is an id sends it.
+        """
+        # Not checked again: it is as good as this one.
+        message = object.__new__(Message)
+        for name in ("channel", "body", "content_type", "sender"):
+            object.__setattr__(message, name, getattr(self, name))
+        object.__setattr__(message, "id", id)
+        return message
+
+
+def is_folder(name: str) -> bool:
+    """
+    Does whoever subscribes to this name get all below it?
+    """
+    return not name or name.endswith("/")
+
+
+def names_of(channel: str) -> Iterator[str]:
+    """
+    The channel's own name and every folder above it, each once: all names
+    under which a subscription gets its messages.
+    """
+    if channel:
+        yield channel
+    end = len(channel.removesuffix("/"))
+    while (end := channel.rfind("/", 0, end)) >= 0:
+        yield channel[: end + 1]
+    yield ""
 
 
 def check_name(name: str) -> None:

@@ -63,6 +63,12 @@ class Encoder:
         """
         The headers and body of a part, and the delimiter line that closes it.
         """
+        return b"".join(self.pieces(message))
+
+    def pieces(self, message: Message) -> tuple[bytes, bytes, bytes]:
+        """
+        The same in three, of which the second is the body, uncopied.
+        """
         location = self.prefix + quote(message.channel, safe=_PATH_SAFE)
         lines = [
             f"Content-Type: {message.content_type}",
@@ -71,8 +77,10 @@ class Encoder:
         ]
         if message.sender:
             lines.append(f"From: {message.sender}")
+        if message.id:
+            lines.append(f"Msgbus-Id: {message.id}")
         head = "\r\n".join([*lines, "", ""]).encode("utf-8")
-        return b"%s%s\r\n%s" % (head, message.body, self.preamble)
+        return head, message.body, b"\r\n%s" % self.preamble
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +112,7 @@ class Part:
             body=self.body,
             content_type=self.headers.get("content-type", ""),
             sender=self.headers.get("from", ""),
+            id=self.headers.get("msgbus-id", ""),
         )
 
 

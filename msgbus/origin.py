@@ -68,11 +68,13 @@ class Origins:
         read a response (Fetch standard, section 3.3).  Where any origin is
         allowed, a page acts without its user's password.
         """
+        exposed = (b"Access-Control-Expose-Headers", b"Msgbus-Id, Msgbus-Subscribers")
         if "*" in self.allowed:
-            return [(b"Access-Control-Allow-Origin", b"*")]
+            return [(b"Access-Control-Allow-Origin", b"*"), exposed]
         return [
             (b"Access-Control-Allow-Origin", origin.encode("utf-8")),
             (b"Access-Control-Allow-Credentials", b"true"),
+            exposed,
         ]
 
     def may_publish(

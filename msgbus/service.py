@@ -21,6 +21,7 @@ from .auth import portal_for
 from .bus import Bus
 from .daemon import BusService
 from .fanout import Limits
+from .history import History, Keep
 from .message import Invalid
 from .origin import Origins
 from .web import BusResource, Root, Site
@@ -78,6 +79,10 @@ class Options(usage.Options):
         self["max-backlog"] = limits.backlog
         self["max-waiting"] = limits.waiting
         self["stall-timeout"] = limits.stall_seconds
+        keep = Keep()
+        self["history"] = keep.count
+        self["history-age"] = keep.seconds
+        self["history-bytes"] = keep.size
         self["docroot"] = None
         self["secret"] = None
         self["drain"] = 10.0
@@ -139,6 +144,29 @@ class Options(usage.Options):
         self["stall-timeout"] = _seconds("--stall-timeout", seconds)
         if self["stall-timeout"] == 0:
             raise usage.UsageError("--stall-timeout '0' would cut everybody.")
+
+    def opt_history(self, count: str) -> None:
+        """
+        How many of the last messages of each channel are kept, for subscribers that
+        come back or come late (?since=, ?last=); 0 keeps none. [default: 100]
+        """
+        if not re.fullmatch(r"[0-9]{1,9}", count):
+            raise usage.UsageError(f"--history {count!r} is no number of messages.")
+        self["history"] = int(count)
+
+    def opt_history_age(self, seconds: str) -> None:
+        """
+        Seconds for which messages are kept. [default: as long as there is room]
+        """
+        self["history-age"] = _seconds("--history-age", seconds, digits=9)
+
+    def opt_history_bytes(self, size: str) -> None:
+        """
+        How much is kept for all channels together, in bytes, with what messages
+        and channels cost beyond their text; the oldest go first.
+        [default: 67108864]
+        """
+        self["history-bytes"] = _bytes("--history-bytes", size)
 
     def opt_docroot(self, folder: str) -> None:
         """
@@ -248,8 +276,8 @@ def _bytes(option: str, value: str) -> int:
     return int(value)
 
 
-def _seconds(option: str, value: str) -> float:
-    if not re.fullmatch(r"[0-9]{1,5}(\.[0-9]{1,3})?", value):
+def _seconds(option: str, value: str, digits: int = 5) -> float:
+    if not re.fullmatch(rf"[0-9]{{1,{digits}}}(\.[0-9]{{1,3}})?", value):
         raise usage.UsageError(f"{option} {value!r} is no number of seconds.")
     return float(value)
 
@@ -261,7 +289,8 @@ def makeService(options: Options) -> Service:
     from twisted.internet import reactor
 
     secret = options["secret"]
-    bus = Bus(max_message=options["max-message"])
+    keep = Keep(options["history"], options["history-age"], options["history-bytes"])
+    bus = Bus(max_message=options["max-message"], history=History(keep))
     root = Root(
         options["origins"], options["docroot"], portal_for(secret) if secret else None
     )

@@ -9,15 +9,17 @@ values, and `Invalid` is the only error.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 from urllib.parse import unquote_to_bytes
 
 from .backlog import Overflow
+from .history import Since, parse_id
 from .match import Filter
 from .message import Invalid, check_name
 
-__all__ = ["FORMATS", "Wanted", "channel_name", "subscription"]
+__all__ = ["FORMATS", "Wanted", "channel_name", "required", "subscription"]
 
 T = TypeVar("T")
 
@@ -32,7 +34,11 @@ _HEARTBEATS = {str(seconds): seconds for seconds in _HEARTBEAT_SECONDS}
 _OVERFLOWS = {kind.value: kind for kind in Overflow}
 
 _PATTERNS = ("type", "sender", "channel")
-_KNOWN = (*_PATTERNS, "format", "overflow", "heartbeat")
+_KNOWN = (*_PATTERNS, "format", "overflow", "heartbeat", "since", "last")
+
+_DURATION = re.compile(r"([0-9]{1,9})([smhd])")
+_UNIT_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+_LAST = re.compile(r"[0-9]{1,6}")
 
 _BAD_PERCENT = re.compile(rb"%(?![0-9A-Fa-f]{2})")
 _MAX_ACCEPT_RANGES = 64
@@ -49,12 +55,14 @@ class Wanted:
     Attributes:
         media_type: Of the stream: one of those of `FORMATS`.
         heartbeat: Every how many seconds it wants one, or None for never.
+        since: Where its replay begins, or None for none.
     """
 
     filter: Filter = EVERYTHING
     media_type: str = FORMATS["multipart"]
     overflow: Overflow = Overflow.DROP_NEWEST
     heartbeat: int | None = None
+    since: Since | None = None
 
 
 def channel_name(path: bytes) -> str:
@@ -70,7 +78,9 @@ def channel_name(path: bytes) -> str:
     return name
 
 
-def subscription(query: bytes, accept: str | None) -> Wanted:
+def subscription(
+    query: bytes, accept: str | None = None, last_id: str | None = None
+) -> Wanted:
     """
     What a subscriber asks for.
 
@@ -78,6 +88,8 @@ def subscription(query: bytes, accept: str | None) -> Wanted:
         query: What follows the question mark, split at `&` only.  A filter
             given twice is one list.  Unknown parameters are ignored.
         accept: The `Accept` header, if there is one.  `?format=` goes first.
+        last_id: The `Last-Event-ID` header, if there is one.  It goes before what the
+            query says, because a client that comes back repeats its query.
 
     Raises:
         Invalid: The value of a parameter that we know is none of its kind.
@@ -88,7 +100,42 @@ def subscription(query: bytes, accept: str | None) -> Wanted:
         _choice(parameters, "format", FORMATS) or _preferred(accept or "*/*"),
         _choice(parameters, "overflow", _OVERFLOWS) or Overflow.DROP_NEWEST,
         _choice(parameters, "heartbeat", _HEARTBEATS, "5 to 300 seconds"),
+        Since(parse_id(last_id)) if last_id else _since(parameters),
     )
+
+
+def required(query: bytes) -> bool:
+    """
+    Does a publisher ask that there be a subscriber?
+
+    Raises:
+        Invalid: It says neither yes nor no.
+    """
+    parameters = _parameters(query, ("require",))
+    return _choice(parameters, "require", {"1": True, "0": False}) or False
+
+
+def _since(parameters: dict[str, list[str]]) -> Since | None:
+    values = [
+        (name, value) for name in ("since", "last") for value in parameters.get(name, ())
+    ]
+    if len(values) > 1:
+        raise Invalid("A replay begins at one point: give one 'since', or one 'last'.")
+    match values:
+        case []:
+            return None
+        case [("last", value)]:
+            if not _LAST.fullmatch(value):
+                raise Invalid(f"{value[:100]!r} is no number of the last messages.")
+            return Since(last=int(value)) if int(value) else None
+        case [(_, "now")]:
+            return None
+        case [(_, "all")]:
+            return Since()
+        case [(_, value)] if duration := _DURATION.fullmatch(value):
+            return Since(seconds=int(duration[1]) * _UNIT_SECONDS[duration[2]])
+        case _:
+            return Since(parse_id(values[0][1]))
 
 
 def _choice(
@@ -109,13 +156,13 @@ def _choice(
     return choices[value]
 
 
-def _parameters(query: bytes) -> dict[str, list[str]]:
+def _parameters(query: bytes, known: Sequence[str] = _KNOWN) -> dict[str, list[str]]:
     values: dict[str, list[str]] = {}
     for item in query.split(b"&"):
         name, _, value = item.partition(b"=")
         # An unknown name is nothing to us, so it need not be well-formed.
         key = unquote_to_bytes(name).decode("utf-8", "replace")
-        if key not in _KNOWN:
+        if key not in known:
             continue
         # A plus is a space in a form, but types have one: image/svg+xml.
         if key != "type":

@@ -24,7 +24,7 @@ from twisted.web.util import DeferredResource
 from .answers import Refusal, answer, check_host, header, shield
 from .auth import login, sender_of
 from .backlog import Overflow
-from .bus import Bus, TooLarge
+from .bus import Bus, Nobody, Receipt, TooLarge
 from .documents import Document
 from .fanout import Fanout, Limits
 from .framing import Framing
@@ -41,7 +41,7 @@ from .outlet import (
     tune,
 )
 from .site import Request, Site
-from .target import channel_name, subscription
+from .target import channel_name, required, subscription
 
 __all__ = ["BusResource", "Root", "Request", "Site"]
 
@@ -49,7 +49,10 @@ _METHODS = b"GET, HEAD, POST, PUT, OPTIONS"
 
 _PREFLIGHT = (
     (b"Access-Control-Allow-Methods", _METHODS),
-    (b"Access-Control-Allow-Headers", b"Authorization, Content-Type"),
+    (
+        b"Access-Control-Allow-Headers",
+        b"Authorization, Cache-Control, Content-Type, Idempotency-Key, Last-Event-ID",
+    ),
     (b"Access-Control-Max-Age", b"600"),
 )
 
@@ -118,6 +121,8 @@ class BusResource(Resource):
             return answer(request, 413, str(error))
         except Invalid as error:
             return answer(request, 400, str(error))
+        except Nobody as error:
+            return answer(request, 409, str(error))
 
     def _render_method(self, request: server.Request) -> int:
         if request.method == b"OPTIONS":
@@ -137,7 +142,11 @@ class BusResource(Resource):
     def _subscribe(self, request: server.Request) -> int:
         name = channel_name(_path_below(request))
         query = request.uri.partition(b"?")[2]
-        wanted = subscription(query, header(request, b"Accept", many=True))
+        wanted = subscription(
+            query,
+            header(request, b"Accept", many=True),
+            header(request, b"Last-Event-ID"),
+        )
 
         # Unquoted, and the only parameter: simple readers look for just that.
         content_type = f"{wanted.media_type};boundary={self._encoder.boundary}"
@@ -181,6 +190,7 @@ class BusResource(Resource):
             finish,
             overflow=wanted.overflow,
             heartbeat=wanted.heartbeat,
+            since=wanted.since,
         )
         request.registerProducer(member, True)
 
@@ -214,7 +224,11 @@ class BusResource(Resource):
             content_type=content_type,
             sender=sender_of(header(request, b"Authorization")),
         )
-        published = self._bus.publish(message)
+        published = self._bus.publish(
+            message,
+            keep=not _no_store(header(request, b"Cache-Control", many=True)),
+            require=required(request.uri.partition(b"?")[2]),
+        )
         if self._verbosity >= 2:
             self._log.info(
                 "{peer} publishes {size} bytes of {type} to {name!r} as {sender!r}",
@@ -224,7 +238,13 @@ class BusResource(Resource):
                 name=message.channel,
                 sender=message.sender,
             )
-        published.addCallback(lambda _: answer(request, 204))
+
+        def acknowledge(receipt: Receipt) -> None:
+            request.setHeader(b"Msgbus-Id", receipt.id.encode("ascii"))
+            request.setHeader(b"Msgbus-Subscribers", b"%d" % receipt.subscribers)
+            answer(request, 204)
+
+        published.addCallback(acknowledge)
         return NOT_DONE_YET
 
     def _options(self, request: server.Request) -> int:
@@ -350,6 +370,14 @@ def _is_preflight(request: server.Request) -> bool:
 def _body(request: server.Request) -> bytes:
     # Twisted sets the content before it renders, but does not promise so.
     return cast(BinaryIO, request.content).read()
+
+
+def _no_store(cache_control: str | None) -> bool:
+    """
+    Does a publisher forbid to keep its message (RFC 9111, section 5.2.1.5)?
+    """
+    directives = (cache_control or "").lower().split(",")
+    return "no-store" in (directive.strip() for directive in directives)
 
 
 def _path_below(request: server.Request) -> bytes:

@@ -18,6 +18,8 @@ ORDER = [
     "multipart",
     "framing",
     "backlog",
+    "history",
+    "replay",
     "target",
     "origin",
     "bus",
@@ -34,7 +36,7 @@ ORDER = [
 ]
 
 # No I/O and no Twisted, but for its logger.
-PURE = ["message", "match", "multipart", "framing", "backlog", "target", "origin"]
+PURE = ORDER[: ORDER.index("bus")]
 
 
 def imports(tree):

@@ -46,11 +46,12 @@ class EncoderTests(SynchronousTestCase):
         A part has its headers, its body, and the delimiter that closes it.
         """
         self.assertEqual(
-            Encoder("B").encode(JPEG),
+            Encoder("B").encode(JPEG.published("1-2")),
             b"Content-Type: image/jpeg\r\n"
             b"Content-Length: 5\r\n"
             b"Content-Location: /msgbus/foo\r\n"
             b"From: alice\r\n"
+            b"Msgbus-Id: 1-2\r\n"
             b"\r\n"
             b"\xff\xd8...\r\n"
             b"--B\r\n",

@@ -174,6 +174,7 @@ class GrantTests(SynchronousTestCase):
             [
                 (b"Access-Control-Allow-Origin", b"https://app.example"),
                 (b"Access-Control-Allow-Credentials", b"true"),
+                (b"Access-Control-Expose-Headers", b"Msgbus-Id, Msgbus-Subscribers"),
             ],
         )
 
@@ -183,7 +184,10 @@ class GrantTests(SynchronousTestCase):
         """
         self.assertEqual(
             Origins(allowed=("*",)).grants("https://app.example"),
-            [(b"Access-Control-Allow-Origin", b"*")],
+            [
+                (b"Access-Control-Allow-Origin", b"*"),
+                (b"Access-Control-Expose-Headers", b"Msgbus-Id, Msgbus-Subscribers"),
+            ],
         )
 
 

@@ -9,9 +9,10 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from msgbus.backlog import Overflow
+from msgbus.history import Since
 from msgbus.match import Filter
 from msgbus.message import Invalid
-from msgbus.target import Wanted, channel_name, subscription
+from msgbus.target import Wanted, channel_name, required, subscription
 
 from .strategies import names
 
@@ -127,6 +128,15 @@ class SubscriptionTests(SynchronousTestCase):
             b"format=",
             b"format=mixed&format=mixed",
             b"form%61t=x",
+            b"since=",
+            b"since=yesterday",
+            b"since=-1",
+            b"since=10",
+            b"last=",
+            b"last=-1",
+            b"last=1000000000",
+            b"last=1&last=1",
+            b"since=all&last=1",
             b"overflow=",
             b"overflow=drop",
             b"overflow=close&overflow=close",
@@ -153,6 +163,36 @@ class SubscriptionTests(SynchronousTestCase):
         for overflow in Overflow:
             query = b"overflow=" + overflow.value.encode()
             self.assertEqual(subscription(query, None).overflow, overflow)
+
+    def test_replay(self):
+        """
+        A replay begins behind an id, at a time, at the first that is kept, or at
+        the last so many; a header goes before the query.
+        """
+        for query, since in (
+            (b"since=12-34", Since((12, 34))),
+            (b"since=10m", Since(seconds=600)),
+            (b"since=2d", Since(seconds=172_800)),
+            (b"since=all", Since()),
+            (b"since=now", None),
+            (b"last=5", Since(last=5)),
+            (b"last=0", None),
+        ):
+            self.assertEqual(subscription(query), Wanted(since=since), query)
+        self.assertEqual(subscription(b"last=1", None, "1-2").since, Since((1, 2)))
+        self.assertEqual(subscription(b"last=1", None, "").since, Since(last=1))
+        with self.assertRaises(Invalid):
+            subscription(b"", None, "x")
+
+    def test_required(self):
+        """
+        A publisher may ask that there be a subscriber.
+        """
+        for query, expected in ((b"", False), (b"require=0", False), (b"require=1", True)):
+            self.assertEqual(required(query), expected)
+        for query in (b"require=", b"require=yes", b"require=1&require=1"):
+            with self.assertRaises(Invalid):
+                required(query)
 
     def test_format(self):
         """

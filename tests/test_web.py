@@ -16,7 +16,7 @@ from twisted.web.resource import IResource
 from twisted.web.server import Site as ForeignSite
 from zope.interface.verify import verifyObject
 
-from msgbus.bus import Bus
+from msgbus.bus import Bus, Receipt
 from msgbus.match import Filter
 from msgbus.message import Message
 from msgbus.origin import Origins
@@ -213,7 +213,7 @@ class PublishTests(WebTestCase):
         """
         waiting = []
 
-        def publish(message):
+        def publish(message, keep, require):
             waiting.append(Deferred())
             return waiting[-1]
 
@@ -224,9 +224,55 @@ class PublishTests(WebTestCase):
             self.assertEqual(peer.received(), b"")
         goes.leave(ConnectionLost())
         for published in waiting:
-            published.callback(None)
+            published.callback(Receipt("1-2", 3))
         self.assertEqual(stays.answer()[0], 204)
         self.assertEqual(goes.received(), b"")
+
+
+class ReceiptTests(WebTestCase):
+    """
+    What a publisher is told.
+    """
+
+    def test_receipt(self):
+        """
+        The answer has the message's id, and for how many subscribers it was put in
+        order.
+        """
+        _, first, _ = self.server.ask(post())
+        # The test itself is one.
+        self.assertEqual(first["Msgbus-Subscribers"], "1")
+        peers = [self.subscribe(path)[0] for path in ("/msgbus/foo", "/msgbus/")]
+        peers += [self.subscribe(f"/msgbus/foo?type={type}")[0] for type in ("a/b", "*")]
+        _, second, _ = self.server.ask(post())
+        self.assertEqual(second["Msgbus-Subscribers"], "4")
+        self.assertNotEqual(first["Msgbus-Id"], second["Msgbus-Id"])
+        self.assertEqual(second["Msgbus-Id"], self.published[-1].id)
+
+    def test_required(self):
+        """
+        A publication for somebody is refused if there is nobody, and not kept.
+        """
+        self.server.bus._subscriptions.clear()
+        self.assert_refused(post("/msgbus/foo?require=1"), 409, "nobody")
+        peer, _, _ = self.subscribe("/msgbus/foo?last=1")
+        self.assertEqual(peer.received(), b"")
+        code, headers, _ = self.server.ask(post("/msgbus/foo?require=1"))
+        self.assertEqual((code, headers["Msgbus-Subscribers"]), (204, "1"))
+        self.assertIn(b"hello", peer.received())
+        self.assert_refused(post("/msgbus/foo?require=maybe"), 400, "require")
+
+    def test_not_kept(self):
+        """
+        What is not to be stored is delivered, and not kept.
+        """
+        for directive in ("no-store", "max-age=1, No-Store"):
+            headers = f"Content-Type: a/b\nCache-Control: {directive}\n"
+            self.assertEqual(self.server.ask(post(headers=headers))[0], 204)
+        self.assertEqual(len(self.published), 2)
+        self.assertEqual(self.server.bus.history.size, 0)
+        self.server.ask(post(headers="Content-Type: a/b\nCache-Control: no-cache\n"))
+        self.assertGreater(self.server.bus.history.size, 0)
 
 
 class RefusalTests(WebTestCase):
@@ -390,16 +436,18 @@ class SubscribeTests(WebTestCase):
         A message is one chunk: a part, and the delimiter that closes it.
         """
         peer, _, _ = self.subscribe()
-        self.server.ask(post())
+        _, answered, _ = self.server.ask(post())
         self.assertEqual(
             unchunked(peer.received()),
             [
                 b"Content-Type: text/plain\r\n"
                 b"Content-Length: 5\r\n"
                 b"Content-Location: /msgbus/foo\r\n"
+                b"Msgbus-Id: %s\r\n"
                 b"\r\n"
                 b"hello\r\n"
-                b"--%s\r\n" % self.server.bus.boundary.encode()
+                b"--%s\r\n"
+                % (answered["Msgbus-Id"].encode(), self.server.bus.boundary.encode())
             ],
         )
 
@@ -526,6 +574,47 @@ class SubscribeTests(WebTestCase):
         chunk = b"15\r\nMsgbus-Heartbeat: 1\r\n\r\n"
         self.assertEqual(peer.received(), chunk * 2)
 
+    def test_replay(self):
+        """
+        Who comes late may have what was published, and who comes back, what he
+        missed: each message once, in order, ahead of what comes now.
+        """
+        for number, (query, headers, expected) in enumerate(
+            (
+                ("since=all", "", b"0123"),
+                ("last=1", "", b"23"),
+                ("since=1h", "", b"0123"),
+                ("since={0}", "", b"123"),
+                ("last=1", "Last-Event-ID: {1}\n", b"23"),
+                ("since=now", "", b"3"),
+            )
+        ):
+            path = f"/msgbus/{number}"
+            ids = [
+                self.server.ask(post(path, body=f"{n}"))[1]["Msgbus-Id"] for n in range(3)
+            ]
+            query, headers = query.format(*ids), headers.format(*ids)
+            peer, _, got = self.subscribe(f"{path}?{query}", headers, "1.0")
+            self.server.ask(post(path, body="3"))
+            found = parts(got + peer.received(), self.server.bus.boundary)
+            self.assertEqual(b"".join(part.body for part in found), expected)
+            self.assertFalse(any("msgbus-gap" in part.headers for part in found))
+
+    def test_strange_id(self):
+        """
+        Behind an id that the bus does not know, what there is comes, and a gap is
+        told first; what is no id is refused.
+        """
+        for request in (
+            get("/msgbus/foo?since=yesterday"),
+            get("/msgbus/foo", "Last-Event-ID: x\n"),
+        ):
+            self.assert_refused(request, 400, "no id of a message")
+        self.server.ask(post())
+        peer, _, body = self.subscribe("/msgbus/foo?since=1-2", version="1.0")
+        (part,) = parts(body + peer.received(), self.server.bus.boundary)
+        self.assertEqual(part.headers["msgbus-gap"], "unknown")
+
     def test_noise(self):
         """
         What a subscriber sends is discarded, and too much of it closes the
@@ -630,7 +719,8 @@ class BrowserTests(WebTestCase):
             headers["Access-Control-Allow-Methods"], "GET, HEAD, POST, PUT, OPTIONS"
         )
         self.assertEqual(
-            headers["Access-Control-Allow-Headers"], "Authorization, Content-Type"
+            headers["Access-Control-Allow-Headers"],
+            "Authorization, Cache-Control, Content-Type, Idempotency-Key, Last-Event-ID",
         )
         self.assert_refused(
             get(method="OPTIONS", headers=f"Origin: https://evil.example\n{ask}"),

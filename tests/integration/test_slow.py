@@ -187,7 +187,7 @@ def test_large_messages(start, tmp_path):
     """
     Large messages to many that read are copied for none of them.
     """
-    bus = Bus(start, tmp_path, "http", "--max-backlog", "10000000")
+    bus = Bus(start, tmp_path, "http", "--max-backlog", "10000000", "--history", "0")
     readers = [Reader(bus.subscribe()) for _ in range(40)]
     bus.wait_for(40)
     bus.publish(number(0, 1 << 20))
@@ -276,7 +276,7 @@ def test_vanishing(serve):
     and take nothing from one that reads.
     """
     # The witness shares a busy machine with the bus, and may be late itself.
-    bus = serve("--max-backlog", "20000000")
+    bus = serve("--max-backlog", "20000000", "--history", "0")
     witness = Reader(bus.subscribe())
     bus.wait_for(1)
     bus.publish(number(0, 10))

@@ -1,0 +1,429 @@
+"""
+What is kept of what was published, and reading it again.
+
+No I/O and no clock.  Ids are pairs of numbers here, which grow with every message of
+a bus; how they are made is `bus`'s business, how a replay goes out `group`'s.
+"""
+
+from __future__ import annotations
+
+import re
+from bisect import bisect_right
+from collections import OrderedDict
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import islice
+from operator import attrgetter
+
+from .match import Filter
+from .message import Invalid, Message, is_folder, names_of
+
+__all__ = ["Cursor", "History", "Id", "Keep", "Missed", "Since", "parse_id"]
+
+Id = tuple[int, int]
+"""
+Milliseconds since 1970, and a number; see `Bus`.
+"""
+
+ZERO: Id = (0, 0)
+
+# What a message costs beyond its text, and what a channel does, in bytes.
+MESSAGE_OVERHEAD = 700
+CHANNEL_OVERHEAD = 900
+
+# Of how many names it is remembered when they last lost a message.
+MAX_LOSERS = 10_000
+
+# What a replay looks at, and takes, before others have their turn.
+LOOKS = 1000
+TAKE_BYTES = 64 * 1024
+
+_ID = re.compile(r"([0-9]{1,16})-([0-9]{1,24})")
+
+
+def parse_id(text: str) -> Id:
+    """
+    The id that a message was sent with.
+
+    Raises:
+        Invalid: It is none.
+    """
+    match = _ID.fullmatch(text)
+    if match is None:
+        raise Invalid(f"{text[:100]!r} is no id of a message: give one that came with one.")
+    return int(match[1]), int(match[2])
+
+
+@dataclass(frozen=True, slots=True)
+class Keep:
+    """
+    How much is kept.
+
+    Attributes:
+        count: Messages of each channel; none turns history off.
+        seconds: How long, or None for as long as there is room.
+        size: Bytes for all channels together, with what a message and a channel cost
+            beyond their text; the oldest message goes first.
+    """
+
+    count: int = 100
+    seconds: float | None = None
+    size: int = 64 * 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Since:
+    """
+    Where a replay begins: behind an id; so many seconds ago; at the last so many
+    messages that match; or, if none of them is given, at the first that is kept.
+    """
+
+    id: Id | None = None
+    seconds: int | None = None
+    last: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Missed:
+    """
+    Messages are missing here; how many, or None where nobody knows.
+    """
+
+    count: int | None
+
+
+class _Entry:
+    """
+    A message that is kept, until it is dropped: then there is none.
+    """
+
+    __slots__ = ("id", "message", "passing", "size")
+
+    def __init__(self, id: Id, message: Message, passing: bool) -> None:
+        self.id = id
+        self.message: Message | None = message
+        # Kept only for replays that had begun when it was published.
+        self.passing = passing
+        text = len(message.body) + len(message.content_type) + len(message.sender)
+        self.size = text + MESSAGE_OVERHEAD
+
+
+_id = attrgetter("id")
+
+
+class _Log:
+    """
+    Entries in the order of their ids, with holes where some were dropped.
+
+    Attributes:
+        kept: How many are no holes, and not just passing.
+    """
+
+    __slots__ = ("entries", "kept", "_holes", "_begin")
+
+    def __init__(self) -> None:
+        self.entries: list[_Entry] = []
+        self.kept = 0
+        self._holes = 0
+        # All before this are holes.
+        self._begin = 0
+
+    def __len__(self) -> int:
+        return len(self.entries) - self._holes
+
+    def append(self, entry: _Entry) -> None:
+        """
+        Add the newest.
+        """
+        self.entries.append(entry)
+        self.kept += not entry.passing
+
+    def oldest(self) -> _Entry:
+        """
+        The first that is no hole; there must be one.
+        """
+        while self.entries[self._begin].message is None:
+            self._begin += 1
+        return self.entries[self._begin]
+
+    def dropped(self, entry: _Entry) -> None:
+        """
+        This one is a hole now.
+        """
+        self.kept -= not entry.passing
+        self._holes += 1
+        if self._holes > len(self.entries) // 2:
+            self.entries = [e for e in self.entries if e.message is not None]
+            self._holes = self._begin = 0
+
+
+class History:
+    """
+    Keeps the last messages of each channel.
+
+    Args:
+        keep: How much.
+
+    Attributes:
+        size: Bytes that are kept, with what messages and channels cost.
+        dropped: Ids of messages that were dropped, for one who keeps a copy, to
+            clear; None where nobody does.
+    """
+
+    def __init__(self, keep: Keep | None = None) -> None:
+        self.keep = keep or Keep()
+        self.size = 0
+        self.dropped: list[Id] | None = None
+        self._all = _Log()
+        self._channels: dict[str, _Log] = {}
+        # The newest id that a channel, or any channel of a folder, has lost, for those
+        # that have lost some lately; and the newest that others may have.
+        self._lost: OrderedDict[str, Id] = OrderedDict()
+        self._forgotten = ZERO
+        self._newest = ZERO
+        self._cursors: set[Cursor] = set()
+        self._passing: list[_Entry] = []
+
+    def add(self, id: Id, message: Message, keep: bool = True) -> None:
+        """
+        Keep a message, with an id larger than all before.
+
+        Args:
+            keep: If not, it is there only for replays that have begun.
+        """
+        self._newest = id
+        passing = not keep or not self.keep.count
+        if passing and not self._cursors:
+            self._lose(id, message.channel)
+            return
+        entry = _Entry(id, message, passing)
+        log = self._channels.get(message.channel)
+        if log is None:
+            log = self._channels[message.channel] = _Log()
+            self.size += len(message.channel) + CHANNEL_OVERHEAD
+        if passing:
+            self._passing.append(entry)
+        self._all.append(entry)
+        log.append(entry)
+        self.size += entry.size
+        while log.kept > self.keep.count:
+            self._drop(log.oldest())
+        while self.size > self.keep.size:
+            self._drop(self._all.oldest())
+        self.expire(id[0])
+
+    def expire(self, milliseconds: int) -> None:
+        """
+        Drop what is too old at this time, in milliseconds since 1970.
+        """
+        if self.keep.seconds is None:
+            return
+        limit = milliseconds - self.keep.seconds * 1000
+        while len(self._all) and (oldest := self._all.oldest()).id[0] < limit:
+            self._drop(oldest)
+
+    def replay(
+        self,
+        name: str,
+        filter: Filter,
+        since: Since,
+        milliseconds: int,
+        strange: bool = False,
+    ) -> Cursor:
+        """
+        Begin to read again what was published to a channel or folder.
+
+        Args:
+            milliseconds: The time.
+            strange: The id that it begins behind is none of this bus: begin at the
+                first that is kept, and tell that some may be missing.
+
+        Returns:
+            A cursor, to be closed in the end.
+        """
+        self.expire(milliseconds)
+        cursor = Cursor(self, name, filter, since, milliseconds, strange)
+        self._cursors.add(cursor)
+        return cursor
+
+    def after(self, id: Id) -> Iterator[tuple[Id, Message]]:
+        """
+        All that is kept, and larger than this id, in order.
+        """
+        entries = self._all.entries
+        for entry in entries[bisect_right(entries, id, key=_id) :]:
+            if entry.message is not None and not entry.passing:
+                yield entry.id, entry.message
+
+    def lost(self, name: str) -> Id:
+        """
+        The newest id that this channel, or a channel of this folder, may have lost.
+        """
+        return self._lost.get(name, self._forgotten)
+
+    def log(self, name: str) -> list[_Entry]:
+        """
+        What is kept of a channel, or, for a folder, of all.
+        """
+        if is_folder(name):
+            return self._all.entries
+        log = self._channels.get(name)
+        return [] if log is None else log.entries
+
+    def newest(self) -> Id:
+        """
+        The largest id that there was.
+        """
+        return self._newest
+
+    def close(self, cursor: Cursor) -> None:
+        """
+        A cursor has come to its end, or is not read from any more.
+        """
+        self._cursors.discard(cursor)
+        if not self._cursors:
+            for entry in self._passing:
+                self._drop(entry)
+            self._passing.clear()
+
+    def _drop(self, entry: _Entry) -> None:
+        message, entry.message = entry.message, None
+        if message is None:
+            return
+        self.size -= entry.size
+        self._lose(entry.id, message.channel)
+        if self.dropped is not None and not entry.passing:
+            self.dropped.append(entry.id)
+        self._all.dropped(entry)
+        log = self._channels[message.channel]
+        log.dropped(entry)
+        if not len(log):
+            del self._channels[message.channel]
+            self.size -= len(message.channel) + CHANNEL_OVERHEAD
+
+    def _lose(self, id: Id, channel: str) -> None:
+        for name in names_of(channel):
+            self._lost[name] = max(self.lost(name), id)
+            self._lost.move_to_end(name)
+        while len(self._lost) > MAX_LOSERS:
+            _, oldest = self._lost.popitem(last=False)
+            self._forgotten = max(self._forgotten, oldest)
+
+
+class Cursor:
+    """
+    A replay: reads a channel or folder again, from the past to the present, however
+    long that takes and whatever is published meanwhile.  Made by `History.replay`.
+    """
+
+    def __init__(
+        self,
+        history: History,
+        name: str,
+        filter: Filter,
+        since: Since,
+        milliseconds: int,
+        strange: bool,
+    ) -> None:
+        self._history = history
+        self._name = name
+        self._filter = filter
+        # It has read all up to this, and told of what was lost up to that.
+        self._id = ZERO
+        self._told = history.lost(name)
+        self._strange = strange
+        # What had been published when it began, and was just passing, is over.
+        self._born = history.newest()
+        # How many more must match, while it still goes back.
+        self._wanted = since.last
+        # Does it begin where somebody was cut off, who must be told what he missed?
+        self._comes_back = False
+        # Where nothing is filtered, the numbers tell how many are missing: that of the
+        # last message that it has read, or told of.
+        self._counted: int | None = None
+        if since.last is not None:
+            self._id = self._born
+        elif since.seconds is not None:
+            self._id = (max(0, milliseconds - since.seconds * 1000), 0)
+            self._told = ZERO
+            self._comes_back = True
+        elif since.id is not None and not strange:
+            self._id = since.id
+            self._told = ZERO
+            self._comes_back = True
+            if not name and filter == Filter():
+                self._counted = since.id[1]
+
+    def read(self, milliseconds: int) -> list[Message | Missed] | None:
+        """
+        What comes next: about 64 KiB of it, or what can be found by looking at 1,000
+        messages, which may be nothing; None at the present.
+
+        Args:
+            milliseconds: The time.
+        """
+        self._history.expire(milliseconds)
+        log = self._history.log(self._name)
+        if self._wanted is not None and self._go_back(log):
+            return []
+        found: list[Message | Missed] = []
+        lost = self._history.lost(self._name)
+        if self._strange or (self._counted is None and lost > max(self._id, self._told)):
+            self._strange, self._told = False, lost
+            found.append(Missed(None))
+        place = bisect_right(log, self._id, key=_id)
+        size = 0
+        for entry in islice(log, place, place + LOOKS):
+            place += 1
+            self._id = entry.id
+            message = entry.message
+            if message is None or not self._matches(message):
+                continue
+            if entry.passing and entry.id <= self._born:
+                if self._comes_back and self._counted is None:
+                    found.append(Missed(None))
+                continue
+            found += self._gap(entry.id[1])
+            found.append(message)
+            size += len(message.body)
+            if size >= TAKE_BYTES:
+                break
+        if place == len(log):
+            # The present: whatever was published and not found is missing.
+            found += self._gap(self._history.newest()[1] + 1)
+        return found if found or place < len(log) else None
+
+    def close(self) -> None:
+        """
+        Read no more.  Closing twice is no error.
+        """
+        self._history.close(self)
+
+    def _gap(self, number: int) -> list[Missed]:
+        """
+        What to tell before the message of this number, where they are counted.
+        """
+        if self._counted is None:
+            return []
+        missed, self._counted = number - self._counted - 1, number
+        return [Missed(missed)] if missed > 0 else []
+
+    def _go_back(self, log: list[_Entry]) -> bool:
+        """
+        Go back until as many as are wanted match; is there more to look at?
+        """
+        wanted = self._wanted or 0
+        place = bisect_right(log, self._id, key=_id)
+        stop = max(0, place - LOOKS)
+        while place > stop and wanted:
+            place -= 1
+            entry = log[place]
+            message = None if entry.passing else entry.message
+            wanted -= message is not None and self._matches(message)
+        self._id = log[place - 1].id if place else ZERO
+        self._wanted = wanted if place and wanted else None
+        return self._wanted is not None
+
+    def _matches(self, message: Message) -> bool:
+        # The log of a channel has nothing of others.
+        return message.channel.startswith(self._name) and self._filter.matches(message)

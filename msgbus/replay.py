@@ -1,0 +1,88 @@
+"""
+A replay on its way to one response: what its reader has taken, and what it gets next.
+
+No I/O and no clock.  What there is to read is `history`'s business.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+
+from .backlog import SLICE_PIECES
+from .framing import Framing
+from .history import Cursor, Missed
+from .message import Message
+
+__all__ = ["Replay"]
+
+
+class Replay:
+    """
+    Paced by its reader, and never more than a slice ahead of it.  It holds messages,
+    not bytes, so that many readers of one message share its body.
+
+    Args:
+        cursor: Is closed with the replay.
+        framing: Of the response.
+        milliseconds: The time.
+    """
+
+    def __init__(
+        self, cursor: Cursor, framing: Framing, milliseconds: Callable[[], int]
+    ) -> None:
+        self.close = cursor.close
+        self._cursor = cursor
+        self._framing = framing
+        self._milliseconds = milliseconds
+        # What was read and not yet taken whole, and how much of the first was.
+        self._items: deque[Message | Missed] = deque()
+        self._offset = 0
+
+    def owed(self) -> list[bytes | memoryview] | None:
+        """
+        What its reader gets next; nothing if that is still looked for, and None at
+        the present.
+        """
+        if not self._items:
+            read = self._cursor.read(self._milliseconds())
+            if read is None:
+                return None
+            self._items.extend(read)
+        pieces: list[bytes | memoryview] = []
+        for item in self._items:
+            pieces += self._pieces(item)
+            if len(pieces) > SLICE_PIECES:
+                break
+        skipped = self._offset
+        while pieces and skipped >= len(pieces[0]):
+            skipped -= len(pieces.pop(0))
+        if skipped:
+            pieces[0] = memoryview(pieces[0])[skipped:]
+        return pieces
+
+    def rest(self) -> list[bytes | memoryview]:
+        """
+        The rest of the message that its reader has taken a part of.
+        """
+        if not self._offset:
+            return []
+        data = b"".join(self._pieces(self._items[0]))
+        return [memoryview(data)[self._offset :]]
+
+    def advance(self, taken: int) -> None:
+        """
+        Its reader has taken so many bytes of what it was owed.
+        """
+        self._offset += taken
+        while self._items:
+            size = sum(map(len, self._pieces(self._items[0])))
+            if self._offset < size:
+                return
+            self._offset -= size
+            self._items.popleft()
+
+    def _pieces(self, item: Message | Missed) -> tuple[bytes, ...]:
+        if isinstance(item, Missed):
+            return (self._framing.gap(item.count),)
+        return self._framing.pieces(item)
