@@ -16,7 +16,11 @@ from .origin import Origins
 __all__ = ["Refusal", "answer", "header", "check_host", "is_loopback", "shield"]
 
 # Codes for which Twisted has no reason phrase, or an outdated one.
-_REASONS = {413: b"Content Too Large", 421: b"Misdirected Request"}
+_REASONS = {
+    413: b"Content Too Large",
+    421: b"Misdirected Request",
+    422: b"Unprocessable Content",
+}
 
 # A message is not a page of ours: what a publisher sent must not act in the
 # name of the bus's origin when a browser opens it.

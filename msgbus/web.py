@@ -13,6 +13,7 @@ from typing import BinaryIO, cast
 from twisted.cred.error import UnauthorizedLogin
 from twisted.cred.portal import Portal
 from twisted.internet.address import IPv4Address, IPv6Address
+from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -28,6 +29,7 @@ from .bus import Bus, Nobody, Receipt, TooLarge
 from .documents import Document
 from .fanout import Fanout, Limits
 from .framing import Framing
+from .idempotency import Answers, Reused
 from .message import Invalid, Message
 from .multipart import Encoder
 from .origin import Origins
@@ -95,6 +97,8 @@ class BusResource(Resource):
         self._verbosity = verbosity
         self._fanout = Fanout(bus, reactor, limits)
         self._encoder = Encoder(bus.boundary, prefix)
+        self._reactor = reactor
+        self._answers: Answers[Deferred[Receipt]] = Answers()
         self._closed = False
 
     def close(self) -> None:
@@ -119,6 +123,8 @@ class BusResource(Resource):
             return refusal.answer(request)
         except TooLarge as error:
             return answer(request, 413, str(error))
+        except Reused as error:
+            return answer(request, 422, str(error))
         except Invalid as error:
             return answer(request, 400, str(error))
         except Nobody as error:
@@ -224,11 +230,18 @@ class BusResource(Resource):
             content_type=content_type,
             sender=sender_of(header(request, b"Authorization")),
         )
-        published = self._bus.publish(
-            message,
-            keep=not _no_store(header(request, b"Cache-Control", many=True)),
-            require=required(request.uri.partition(b"?")[2]),
-        )
+        key = header(request, b"Idempotency-Key")
+        published = None
+        if key is not None:
+            published = self._answers.find(key, message, self._reactor.seconds())
+        if published is None:
+            published = self._bus.publish(
+                message,
+                keep=not _no_store(header(request, b"Cache-Control", many=True)),
+                require=required(request.uri.partition(b"?")[2]),
+            )
+            if key is not None:
+                self._answers.remember(key, message, self._reactor.seconds(), published)
         if self._verbosity >= 2:
             self._log.info(
                 "{peer} publishes {size} bytes of {type} to {name!r} as {sender!r}",
@@ -239,10 +252,12 @@ class BusResource(Resource):
                 sender=message.sender,
             )
 
-        def acknowledge(receipt: Receipt) -> None:
+        def acknowledge(receipt: Receipt) -> Receipt:
             request.setHeader(b"Msgbus-Id", receipt.id.encode("ascii"))
             request.setHeader(b"Msgbus-Subscribers", b"%d" % receipt.subscribers)
             answer(request, 204)
+            # For who repeats the publication.
+            return receipt
 
         published.addCallback(acknowledge)
         return NOT_DONE_YET

@@ -20,6 +20,7 @@ ORDER = [
     "backlog",
     "history",
     "replay",
+    "idempotency",
     "target",
     "origin",
     "bus",

@@ -262,6 +262,34 @@ class ReceiptTests(WebTestCase):
         self.assertIn(b"hello", peer.received())
         self.assert_refused(post("/msgbus/foo?require=maybe"), 400, "require")
 
+    def test_repeated(self):
+        """
+        A publication that is repeated with its key is answered as the first time,
+        and published once; the key of another body is refused.
+        """
+        headers = "Content-Type: text/plain\nIdempotency-Key: k\n"
+        first, second = (self.server.ask(post(headers=headers)) for _ in range(2))
+        self.assertEqual(first[0], 204)
+        for name in ("Msgbus-Id", "Msgbus-Subscribers"):
+            self.assertEqual(first[1][name], second[1][name])
+        self.assertEqual(len(self.published), 1)
+        code, _, body = self.server.ask(post(headers=headers, body="other"))
+        self.assertEqual(code, 422, body)
+        self.assertEqual(self.server.ask(post("/msgbus/bar", headers=headers))[0], 204)
+        self.server.clock.advance(600)
+        self.assertEqual(self.server.ask(post(headers=headers))[0], 204)
+        self.assertEqual(len(self.published), 3)
+
+    def test_repeated_after_a_refusal(self):
+        """
+        A key that came with a publication that was refused is free.
+        """
+        self.server.bus._subscriptions.clear()
+        headers = "Content-Type: text/plain\nIdempotency-Key: k\n"
+        for path, code in (("?require=1", 409), ("", 204), ("?require=1", 204)):
+            request = post(f"/msgbus/foo{path}", headers=headers)
+            self.assertEqual(self.server.ask(request)[0], code)
+
     def test_not_kept(self):
         """
         What is not to be stored is delivered, and not kept.
