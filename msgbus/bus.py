@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, succeed
 from twisted.logger import Logger
 
 from .history import Cursor, History, Id, Since
@@ -25,6 +25,7 @@ __all__ = ["Bus", "Nobody", "Receipt", "Subscription", "TooLarge"]
 # The lower digits of an id's number count the messages of a bus; those above tell
 # the lives of buses apart.
 COUNT_DIGITS = 12
+MAX_LIFE = 10**6
 
 EVERYTHING = Filter()
 
@@ -130,8 +131,10 @@ class Bus:
     ) -> None:
         self.max_message = max_message
         self.history = history or History()
-        self.life = secrets.randbelow(10**6)
+        self.life = secrets.randbelow(MAX_LIFE)
         self._seconds = seconds
+        # Where history is copied to a disk: tells when an id and all before are there.
+        self.saved: Callable[[Id], Deferred[None]] | None = None
         # The last id that was given.
         self._last: Id = (0, 0)
         self.boundary = "msgbus" + secrets.token_hex(16)
@@ -228,6 +231,14 @@ class Bus:
         )
         return self.history.replay(name, filter, since, self.milliseconds(), strange)
 
+    def restore(self, life: int, boundary: str, last: Id) -> None:
+        """
+        Go on as the bus that had this life and boundary, and may have given ids up to
+        this one.
+        """
+        self.life, self.boundary, self._last = life, boundary, last
+        self.history.counted_from = last[1]
+
     def milliseconds(self) -> int:
         """
         The time, in milliseconds since 1970.
@@ -261,7 +272,17 @@ class Bus:
                         "A subscriber of {name!r} failed", name=subscription.name
                     )
             self._pending.popleft()
-            done.callback(Receipt(message.id, subscribers))
+            self._acknowledge(id, keep, Receipt(message.id, subscribers), done)
+
+    def _acknowledge(
+        self, id: Id, keep: bool, receipt: Receipt, done: Deferred[Receipt]
+    ) -> None:
+        # What is not kept has an id too, which is not to be given again.
+        saved = succeed(None) if self.saved is None else self.saved(id)
+        if not keep:
+            done.callback(receipt)
+        else:
+            saved.addCallback(lambda _: done.callback(receipt))
 
     def _interested(self, message: Message) -> list[Subscription]:
         return [

@@ -25,6 +25,7 @@ from twisted.logger import Logger
 
 from .answers import is_loopback
 from .site import Site
+from .store import CannotLoad, Store
 from .web import BusResource
 
 __all__ = ["BusService", "CannotStart", "notify"]
@@ -50,6 +51,8 @@ class BusService(Service):
         guarded: Whether a password is asked for.
         drain: Seconds that a stop may take before connections are cut.
         warnings: What the operator should be told at the start.
+        store: Of the bus, to be loaded before anybody is served, as the user who
+            serves, and closed when nobody is served any more.
     """
 
     _log = Logger()
@@ -63,6 +66,7 @@ class BusService(Service):
         guarded: bool = False,
         drain: float = 10,
         warnings: Sequence[str] = (),
+        store: Store | None = None,
     ) -> None:
         self._reactor = reactor
         self._endpoints = endpoints
@@ -71,6 +75,7 @@ class BusService(Service):
         self._guarded = guarded
         self._drain = drain
         self._warnings = warnings
+        self._store = store
         self._ports: list[IListeningPort] = []
         self._stopping = False
         self._watchdog = LoopingCall(notify, "WATCHDOG=1")
@@ -92,21 +97,30 @@ class BusService(Service):
                 # An error of a socket knows a shorter reason than Twisted's.
                 reason = getattr(error, "socketError", error)
                 reason = getattr(reason, "strerror", None) or reason
-                sys.excepthook = _plain_excepthook
-                # A daemon has no other place to say all of it.
-                if os.path.samestat(os.fstat(2), os.stat(os.devnull)):
-                    self._log.error(
-                        "Cannot start: {reason}: {endpoint}", reason=reason, endpoint=text
-                    )
-                raise CannotStart(f"{reason}: {text}") from error
+                raise self._cannot_start(f"{reason}: {text}") from error
+
+    def _cannot_start(self, sentence: str) -> CannotStart:
+        sys.excepthook = _plain_excepthook
+        # A daemon has no other place to say all of it.
+        if os.path.samestat(os.fstat(2), os.stat(os.devnull)):
+            self._log.error("Cannot start: {sentence}", sentence=sentence)
+        return CannotStart(sentence)
 
     def startService(self) -> None:
         """
         Serve; listen first if there was no privileged start, as with `twist`.
+
+        Raises:
+            CannotStart: The store cannot be loaded.
         """
         super().startService()  # type: ignore[no-untyped-call]  # Twisted
         if not self._ports:
             self.privilegedStartService()
+        if self._store is not None:
+            try:
+                self._store.load()
+            except CannotLoad as error:
+                raise self._cannot_start(f"{error}: {self._store.file}") from error
         self._raise_file_limit()
         for warning in self._warnings:
             self._log.warn("{warning}", warning=warning)
@@ -139,6 +153,8 @@ class BusService(Service):
             self._log.warn("Cutting {count} connections", count=len(self._site.channels))
         self._site.abort()
         await self._site.closed()
+        if self._store is not None:
+            await self._store.close()
         if self._watchdog.running:
             self._watchdog.stop()
 

@@ -166,20 +166,27 @@ class History:
 
     Attributes:
         size: Bytes that are kept, with what messages and channels cost.
+        lost_ids: The newest id that a channel, or any channel of a folder, has lost,
+            for those that have lost some lately.
+        forgotten: The newest id that channels may have lost of which nothing is
+            remembered.
+        counted_from: Numbers from this on have no holes but what was lost.
         dropped: Ids of messages that were dropped, for one who keeps a copy, to
             clear; None where nobody does.
+        losers: In the same way, what a new history must know to be lost of each name,
+            or None if it is forgotten: what is just passing is lost for it.
     """
 
     def __init__(self, keep: Keep | None = None) -> None:
         self.keep = keep or Keep()
         self.size = 0
+        self.forgotten = ZERO
+        self.counted_from = 0
         self.dropped: list[Id] | None = None
+        self.losers: dict[str, Id | None] | None = None
         self._all = _Log()
         self._channels: dict[str, _Log] = {}
-        # The newest id that a channel, or any channel of a folder, has lost, for those
-        # that have lost some lately; and the newest that others may have.
-        self._lost: OrderedDict[str, Id] = OrderedDict()
-        self._forgotten = ZERO
+        self.lost_ids: OrderedDict[str, Id] = OrderedDict()
         self._newest = ZERO
         self._cursors: set[Cursor] = set()
         self._passing: list[_Entry] = []
@@ -203,6 +210,8 @@ class History:
             self.size += len(message.channel) + CHANNEL_OVERHEAD
         if passing:
             self._passing.append(entry)
+            if self.losers is not None:
+                self.losers.update(dict.fromkeys(names_of(message.channel), id))
         self._all.append(entry)
         log.append(entry)
         self.size += entry.size
@@ -211,6 +220,13 @@ class History:
         while self.size > self.keep.size:
             self._drop(self._all.oldest())
         self.expire(id[0])
+
+    def restore(self, forgotten: Id, lost: dict[str, Id]) -> None:
+        """
+        Know what one before this one had lost.
+        """
+        self.forgotten = forgotten
+        self.lost_ids.update(sorted(lost.items(), key=lambda item: item[1]))
 
     def expire(self, milliseconds: int) -> None:
         """
@@ -259,7 +275,7 @@ class History:
         """
         The newest id that this channel, or a channel of this folder, may have lost.
         """
-        return self._lost.get(name, self._forgotten)
+        return self.lost_ids.get(name, self.forgotten)
 
     def log(self, name: str) -> list[_Entry]:
         """
@@ -303,11 +319,15 @@ class History:
 
     def _lose(self, id: Id, channel: str) -> None:
         for name in names_of(channel):
-            self._lost[name] = max(self.lost(name), id)
-            self._lost.move_to_end(name)
-        while len(self._lost) > MAX_LOSERS:
-            _, oldest = self._lost.popitem(last=False)
-            self._forgotten = max(self._forgotten, oldest)
+            self.lost_ids[name] = max(self.lost(name), id)
+            self.lost_ids.move_to_end(name)
+            if self.losers is not None:
+                self.losers[name] = self.lost_ids[name]
+        while len(self.lost_ids) > MAX_LOSERS:
+            name, oldest = self.lost_ids.popitem(last=False)
+            if self.losers is not None:
+                self.losers[name] = None
+            self.forgotten = max(self.forgotten, oldest)
 
 
 class Cursor:
@@ -351,7 +371,7 @@ class Cursor:
             self._id = since.id
             self._told = ZERO
             self._comes_back = True
-            if not name and filter == Filter():
+            if not name and filter == Filter() and since.id[1] >= history.counted_from:
                 self._counted = since.id[1]
 
     def read(self, milliseconds: int) -> list[Message | Missed] | None:

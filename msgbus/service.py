@@ -24,6 +24,7 @@ from .fanout import Limits
 from .history import History, Keep
 from .message import Invalid
 from .origin import Origins
+from .store import Store
 from .web import BusResource, Root, Site
 
 __all__ = ["Options", "makeService", "endpoint"]
@@ -83,6 +84,7 @@ class Options(usage.Options):
         self["history"] = keep.count
         self["history-age"] = keep.seconds
         self["history-bytes"] = keep.size
+        self["history-file"] = None
         self["docroot"] = None
         self["secret"] = None
         self["drain"] = 10.0
@@ -167,6 +169,13 @@ class Options(usage.Options):
         [default: 67108864]
         """
         self["history-bytes"] = _bytes("--history-bytes", size)
+
+    def opt_history_file(self, file: str) -> None:
+        """
+        A file that keeps the history over a restart; it is made if there is none.
+        """
+        # A daemon changes its folder.
+        self["history-file"] = Path(file).absolute()
 
     def opt_docroot(self, folder: str) -> None:
         """
@@ -291,6 +300,9 @@ def makeService(options: Options) -> Service:
     secret = options["secret"]
     keep = Keep(options["history"], options["history-age"], options["history-bytes"])
     bus = Bus(max_message=options["max-message"], history=History(keep))
+    store = None
+    if options["history-file"] is not None:
+        store = Store(options["history-file"], bus, reactor)
     root = Root(
         options["origins"], options["docroot"], portal_for(secret) if secret else None
     )
@@ -312,6 +324,7 @@ def makeService(options: Options) -> Service:
         guarded=secret is not None,
         drain=options["drain"],
         warnings=options["warnings"],
+        store=store,
     )
 
 

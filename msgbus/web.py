@@ -7,6 +7,7 @@ What a request may contain, and means, is decided in `target`, `origin` and
 
 from __future__ import annotations
 
+from functools import cached_property
 from pathlib import Path
 from typing import BinaryIO, cast
 
@@ -96,10 +97,14 @@ class BusResource(Resource):
         self._origins = origins or Origins()
         self._verbosity = verbosity
         self._fanout = Fanout(bus, reactor, limits)
-        self._encoder = Encoder(bus.boundary, prefix)
         self._reactor = reactor
         self._answers: Answers[Deferred[Receipt]] = Answers()
         self._closed = False
+
+    @cached_property
+    def _encoder(self) -> Encoder:
+        # The boundary may come from a file, once the service starts.
+        return Encoder(self._bus.boundary, self._prefix)
 
     def close(self) -> None:
         """

@@ -4,11 +4,14 @@ with subscribers that come and go makes of them.
 """
 
 import re
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from hypothesis import Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 from twisted.internet.task import Clock
+from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
 from msgbus.backlog import Overflow
@@ -29,6 +32,7 @@ from msgbus.match import Filter
 from msgbus.message import Invalid, Message
 from msgbus.multipart import Encoder
 from msgbus.replay import Replay
+from msgbus.store import Store
 
 from .memory import Pipe
 
@@ -211,7 +215,7 @@ class HistoryTests(SynchronousTestCase):
         for number in range(12_000):
             self.add(f"{number}", keep=False)
         self.assertEqual((self.history.size, self.history._channels), (0, {}))
-        self.assertLess(len(self.history._lost), 10_001)
+        self.assertLess(len(self.history.lost_ids), 10_001)
         for name in ("0", "11999", "a"):
             self.assertEqual(self.read(name, id=(1000, 1000)), [UNKNOWN])
         self.assertEqual(self.read("11999", id=(12_000, 12_000)), [])
@@ -284,6 +288,25 @@ class ReplayTests(SynchronousTestCase):
             self.assertEqual(got, framing.gap(None) + framing.frame(messages[2]))
 
 
+class InlinePool:
+    """
+    A thread pool without threads.
+    """
+
+    def start(self):
+        pass
+
+    stop = start
+
+    def callInThreadWithCallback(self, done, call, *args):
+        try:
+            result = call(*args)
+        except BaseException:
+            done(False, Failure())
+        else:
+            done(True, result)
+
+
 class Marks:
     """
     A framing of which only a message can come in part.
@@ -335,19 +358,45 @@ class HistoryMachine(RuleBasedStateMachine):
         A bus.
         """
         self.clock = Clock()
+        self.clock.callFromThread = lambda call, *args: call(*args)
         self.time = 1_000_000.0
-        self.history = History(Keep(count=COUNT))
-        self.start()
         self.published = []
         self.ids = []
+        self.acknowledged = []
         self.listeners = []
+        self.folder = TemporaryDirectory()
+        self.start()
 
     def start(self):
         """
-        A new life.
+        A bus with a file, that goes on where the last one was.
         """
+        self.history = History(Keep(count=COUNT))
         self.bus = Bus(history=self.history, seconds=lambda: self.time)
+        self.bus.subscribe("", lambda message: self.ids.append(message.id))
+        self.store = Store(Path(self.folder.name, "file"), self.bus, self.clock)
+        self.store._pool = InlinePool()
+        self.store.load()
         self.fanout = Fanout(self.bus, self.clock, Limits(backlog=10_000))
+
+    @rule(killed=st.booleans())
+    def restart(self, killed):
+        """
+        All are cut off, and it starts anew.
+        """
+        self.turn()
+        assert len(self.acknowledged) == len(self.published)
+        for listener in self.listeners:
+            if listener.connected:
+                listener.member.stopProducing()
+                listener.connected = False
+        if killed:
+            self.store._connection.close()
+        else:
+            self.store.close()
+            self.clock.advance(0)
+            assert self.store._connection is None
+        self.start()
 
     @rule(
         channels=st.lists(st.sampled_from(["a", "b/c", "b/d"]), min_size=1, max_size=4),
@@ -360,9 +409,7 @@ class HistoryMachine(RuleBasedStateMachine):
         for channel in channels:
             number = len(self.published)
             message = Message(channel, b"%06d" % number)
-            receipts = []
-            self.bus.publish(message, keep=keep).addCallback(receipts.append)
-            self.ids.append(receipts[0].id)
+            self.bus.publish(message, keep=keep).addCallback(self.acknowledged.append)
             self.published.append((channel, keep))
 
     @rule(seconds=st.integers(-100, 100))
@@ -377,7 +424,7 @@ class HistoryMachine(RuleBasedStateMachine):
         """
         Turns of the reactor.
         """
-        self.clock.advance(0)
+        self.clock.pump([0, 0])
         for listener in self.listeners:
             self.look(listener)
 
@@ -506,6 +553,7 @@ class HistoryMachine(RuleBasedStateMachine):
         """
         if not hasattr(self, "listeners"):
             return
+        self.turn()
         assert self.ids == sorted(self.ids, key=parse_id)
         assert len(set(self.ids)) == len(self.ids)
         for listener in self.listeners:
@@ -527,6 +575,8 @@ class HistoryMachine(RuleBasedStateMachine):
                 assert listener.member.position is None
                 assert listener.member.replay is None
         assert self.history._passing == []
+        self.store._connection.close()
+        self.folder.cleanup()
 
 
 HistoryMachineTests = HistoryMachine.TestCase

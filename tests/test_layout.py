@@ -24,6 +24,7 @@ ORDER = [
     "target",
     "origin",
     "bus",
+    "store",
     "outlet",
     "group",
     "fanout",

@@ -21,6 +21,7 @@ class Daemon:
 
     def __init__(self, folder, *arguments, command=("twistd", "-n", "--pidfile="), **popen):
         self._log = folder / "twistd.log"
+        self._killed = False
         program, *flags = command
         listen = (
             [] if "--listen" in arguments else ["--listen", "tcp:0:interface=127.0.0.1"]
@@ -86,11 +87,21 @@ class Daemon:
             assert time.monotonic() < deadline, (self.open_files(), self.log)
             time.sleep(0.02)
 
+    def kill(self):
+        """
+        Kill it, as a power cut would.
+        """
+        self.process.kill()
+        self.process.wait(START_SECONDS)
+        self._killed = True
+
     def stop(self, number=signal.SIGTERM):
         """
         Stop it as an operator does, and see that it has nothing to complain
         of.
         """
+        if self._killed:
+            return
         if self.process.poll() is None and "stopping within" not in self.log:
             self.process.send_signal(number)
         assert self.process.wait(START_SECONDS) == 0, self.log
