@@ -238,7 +238,8 @@ class Store:
         self._waiting = [waiting for waiting in self._waiting if waiting[0] > newest]
         for done in ready:
             done.callback(None)
-        if self._waiting:
+        # Some may have waited in vain, but what they published is to be written.
+        if self._owing():
             self._write_on()
 
     def _fail(self, failure: Failure) -> None:

@@ -1,6 +1,6 @@
 """
 A site without sockets: the real channel and resources over a transport in
-memory and a clock that stands still; and an outlet without one.
+memory and a clock that stands still; and an outlet and a thread pool without any.
 """
 
 from twisted.internet.address import IPv4Address
@@ -143,6 +143,32 @@ class Pipe:
         """
         self.room = size
         member.resumeProducing()
+
+
+class InlinePool:
+    """
+    A thread pool without threads, that does at once what it is given, or, if it is
+    held, later.
+    """
+
+    def __init__(self):
+        self.held = None
+
+    def start(self):
+        pass
+
+    stop = start
+
+    def callInThreadWithCallback(self, done, call, *args):
+        if self.held is not None:
+            self.held.append((done, call, *args))
+            return
+        try:
+            result = call(*args)
+        except BaseException:
+            done(False, Failure())
+        else:
+            done(True, result)
 
 
 def unchunked(data):

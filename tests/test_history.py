@@ -11,7 +11,6 @@ from hypothesis import Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 from twisted.internet.task import Clock
-from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
 from msgbus.backlog import Overflow
@@ -34,7 +33,7 @@ from msgbus.multipart import Encoder
 from msgbus.replay import Replay
 from msgbus.store import Store
 
-from .memory import Pipe
+from .memory import InlinePool, Pipe
 
 UNKNOWN = Missed(None)
 
@@ -286,25 +285,6 @@ class ReplayTests(SynchronousTestCase):
                 if replay.rest():
                     self.assertTrue(b"".join(replay.owed()).startswith(replay.rest()[0]))
             self.assertEqual(got, framing.gap(None) + framing.frame(messages[2]))
-
-
-class InlinePool:
-    """
-    A thread pool without threads.
-    """
-
-    def start(self):
-        pass
-
-    stop = start
-
-    def callInThreadWithCallback(self, done, call, *args):
-        try:
-            result = call(*args)
-        except BaseException:
-            done(False, Failure())
-        else:
-            done(True, result)
 
 
 class Marks:
