@@ -38,6 +38,8 @@ class Replay:
         # What was read and not yet taken whole, and how much of the first was.
         self._items: deque[Message | Missed] = deque()
         self._offset = 0
+        # Of those that it is owed, framed.
+        self._sizes: list[int] = []
 
     def owed(self) -> list[bytes | memoryview] | None:
         """
@@ -50,8 +52,11 @@ class Replay:
                 return None
             self._items.extend(read)
         pieces: list[bytes | memoryview] = []
+        self._sizes.clear()
         for item in self._items:
-            pieces += self._pieces(item)
+            framed = self._pieces(item)
+            pieces += framed
+            self._sizes.append(sum(map(len, framed)))
             if len(pieces) > SLICE_PIECES:
                 break
         skipped = self._offset
@@ -75,12 +80,12 @@ class Replay:
         Its reader has taken so many bytes of what it was owed.
         """
         self._offset += taken
-        while self._items:
-            size = sum(map(len, self._pieces(self._items[0])))
+        for size in self._sizes:
             if self._offset < size:
-                return
+                break
             self._offset -= size
             self._items.popleft()
+        self._sizes.clear()
 
     def _pieces(self, item: Message | Missed) -> tuple[bytes, ...]:
         if isinstance(item, Missed):
