@@ -175,7 +175,7 @@ class Load:
         """
         while True:
             try:
-                data = subscriber.socket.recv(262144)
+                data = subscriber.socket.recv(65536)
             except (BlockingIOError, ssl.SSLWantReadError):
                 return
             if not data:
