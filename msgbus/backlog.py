@@ -96,6 +96,7 @@ class Backlog:
         counters: Of all backlogs of the bus.
 
     Attributes:
+        counters: As given.
         kept: Bytes of the messages that are kept.
         late: Those to be closed, for the caller to do so and to clear.
     """
@@ -160,7 +161,7 @@ class Backlog:
         """
         number = self._next
         if self._open and self._bytes > self._patience:
-            self._close_the_late()
+            self._limit_the_late()
         rolling = self._behind[Overflow.DROP_OLDEST]
         latest = self._behind[Overflow.LATEST]
         if rolling:
@@ -315,7 +316,7 @@ class Backlog:
         self._patience = min(self._patience, patience) if self._open else patience
         self._open.add(position)
 
-    def _close_the_late(self) -> None:
+    def _limit_the_late(self) -> None:
         for position in tuple(self._open):
             if self._bytes - position.start > self._limit:
                 self._open.discard(position)

@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from twisted.internet.defer import Deferred, succeed
 from twisted.logger import Logger
 
-from .history import Cursor, History, Id, Since
-from .match import Filter
+from .history import ZERO, Cursor, History, Id, Since
+from .match import EVERYTHING, Filter
 from .message import Invalid, Message, check_name, names_of
 
 __all__ = ["Bus", "Nobody", "Receipt", "Subscription", "TooLarge"]
@@ -26,8 +26,6 @@ __all__ = ["Bus", "Nobody", "Receipt", "Subscription", "TooLarge"]
 # the lives of buses apart.
 COUNT_DIGITS = 12
 MAX_LIFE = 10**6
-
-EVERYTHING = Filter()
 
 
 class TooLarge(Invalid):
@@ -114,6 +112,10 @@ class Bus:
         seconds: The time, in seconds since 1970.
 
     Attributes:
+        max_message: As given.
+        history: As given.
+        saved: Where history is copied to a disk: a Deferred that fires when the
+            message with this id, and all before, are there.
         life: Random, and part of every id, so that an id of another bus, or of this
             one before it was started anew, is known to be one.
         boundary: Random, and held by no message that was published here, so
@@ -133,10 +135,9 @@ class Bus:
         self.history = history or History()
         self.life = secrets.randbelow(MAX_LIFE)
         self._seconds = seconds
-        # Where history is copied to a disk: tells when an id and all before are there.
         self.saved: Callable[[Id], Deferred[None]] | None = None
         # The last id that was given.
-        self._last: Id = (0, 0)
+        self._last: Id = ZERO
         self.boundary = "msgbus" + secrets.token_hex(16)
         # By name, in the order in which they subscribed.
         self._subscriptions: dict[str, dict[Subscription, None]] = {}
@@ -181,7 +182,9 @@ class Bus:
         Returns:
             A Deferred that fires once the message is in order for every
             subscriber: before `publish` returns, unless a subscriber called
-            it while a message was delivered to it.
+            it while a message was delivered to it.  Where history is copied to a
+            disk, it fires once a message that is kept is there too, or a second
+            later.
 
         Raises:
             TooLarge: The body is larger than `max_message` bytes.
@@ -196,7 +199,10 @@ class Bus:
             )
         self._refuse_boundary(message)
         if require and not any(s.count() for s in self._interested(message)):
-            raise Nobody("Nobody is there to get the message, and it was required.")
+            raise Nobody(
+                "Nobody is there to get the message: publish it without require=1 to keep"
+                " it for who comes later."
+            )
         milliseconds, number = self._last
         # The clock may be set back.
         milliseconds = max(self.milliseconds(), milliseconds)
@@ -237,6 +243,7 @@ class Bus:
         this one.
         """
         self.life, self.boundary, self._last = life, boundary, last
+        self.history.newest = last
         self.history.counted_from = last[1]
 
     def milliseconds(self) -> int:

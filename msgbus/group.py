@@ -206,7 +206,7 @@ class Group:
         """
         self._flush()
         if member.replay is not None:
-            member.outlet.write(b"".join(member.replay.rest()))
+            member.outlet.write(member.replay.rest())
         while (position := member.position) is not None:
             # Piece by piece: a transport that is never read from copies nothing.
             pieces = self.backlog.owed(position)
@@ -305,8 +305,8 @@ class Group:
 
     def _send(self, member: Member, pieces: list[bytes | memoryview]) -> tuple[int, bool]:
         """
-        Send to a member that is behind; how many bytes it took, and whether these
-        were all.  If not, it is fed once there is room.
+        Send to one member; how many bytes it took, and whether these were all.  If
+        not, it is fed once there is room.
         """
         size = sum(map(len, pieces))
         try:
@@ -366,19 +366,11 @@ class Group:
     def _beat(self, member: Member) -> None:
         if member.outlet.send not in self._level:
             return
-        try:
-            taken = member.outlet.send(self._heartbeat)
-        except BlockingIOError:
-            return
-        except OSError:
-            # Only a write tells the reactor that the peer is gone.
-            member.outlet.write(self._heartbeat)
-            return
-        if 0 < taken < len(self._heartbeat) and self._take_from_level(member.outlet.send):
+        taken, all_taken = self._send(member, [self._heartbeat])
+        if taken and not all_taken and self._take_from_level(member.outlet.send):
             position = self.backlog.fall_behind(member.overflow)
             position.line = self._heartbeat[taken:]
             self._put_behind(member, position)
-            member.outlet.ask()
 
     def _put_behind(self, member: Member, position: Position) -> None:
         member.progress = self._reactor.seconds()

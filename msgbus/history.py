@@ -2,7 +2,7 @@
 What is kept of what was published, and reading it again.
 
 No I/O and no clock.  Ids are pairs of numbers here, which grow with every message of
-a bus; how they are made is `bus`'s business, how a replay goes out `group`'s.
+a bus; how they are made is `bus`'s business, how a replay goes out `replay`'s.
 """
 
 from __future__ import annotations
@@ -11,14 +11,14 @@ import re
 from bisect import bisect_right
 from collections import OrderedDict
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 from operator import attrgetter
 
-from .match import Filter
+from .match import EVERYTHING, Filter
 from .message import Invalid, Message, is_folder, names_of
 
-__all__ = ["Cursor", "History", "Id", "Keep", "Missed", "Since", "parse_id"]
+__all__ = ["Cursor", "History", "Id", "Keep", "Gap", "Since", "format_id", "parse_id"]
 
 Id = tuple[int, int]
 """
@@ -54,6 +54,13 @@ def parse_id(text: str) -> Id:
     return int(match[1]), int(match[2])
 
 
+def format_id(id: Id) -> str:
+    """
+    The id as a message is sent with it.
+    """
+    return "{}-{}".format(*id)
+
+
 @dataclass(frozen=True, slots=True)
 class Keep:
     """
@@ -84,12 +91,27 @@ class Since:
 
 
 @dataclass(frozen=True, slots=True)
-class Missed:
+class Gap:
     """
     Messages are missing here; how many, or None where nobody knows.
     """
 
     count: int | None
+
+
+@dataclass(slots=True)
+class Changes:
+    """
+    What a copy of a history does not know yet, beside new messages.
+
+    Attributes:
+        dropped: Ids of messages that are not kept any more.
+        lost: For each name that has lost a message, or will with the end of the
+            process, the newest id; None for one of which nothing is remembered.
+    """
+
+    dropped: list[Id] = field(default_factory=list)
+    lost: dict[str, Id | None] = field(default_factory=dict)
 
 
 class _Entry:
@@ -146,7 +168,7 @@ class _Log:
             self._begin += 1
         return self.entries[self._begin]
 
-    def dropped(self, entry: _Entry) -> None:
+    def drop(self, entry: _Entry) -> None:
         """
         This one is a hole now.
         """
@@ -166,15 +188,12 @@ class History:
 
     Attributes:
         size: Bytes that are kept, with what messages and channels cost.
+        newest: The largest id that there was.
         lost_ids: The newest id that a channel, or any channel of a folder, has lost,
             for those that have lost some lately.
-        forgotten: The newest id that channels may have lost of which nothing is
-            remembered.
+        forgotten: The newest id that all others may have lost.
         counted_from: Numbers from this on have no holes but what was lost.
-        dropped: Ids of messages that were dropped, for one who keeps a copy, to
-            clear; None where nobody does.
-        losers: In the same way, what a new history must know to be lost of each name,
-            or None if it is forgotten: what is just passing is lost for it.
+        unwritten: What has changed, for one who keeps a copy; None where nobody does.
     """
 
     def __init__(self, keep: Keep | None = None) -> None:
@@ -182,12 +201,11 @@ class History:
         self.size = 0
         self.forgotten = ZERO
         self.counted_from = 0
-        self.dropped: list[Id] | None = None
-        self.losers: dict[str, Id | None] | None = None
+        self.unwritten: Changes | None = None
         self._all = _Log()
         self._channels: dict[str, _Log] = {}
         self.lost_ids: OrderedDict[str, Id] = OrderedDict()
-        self._newest = ZERO
+        self.newest = ZERO
         self._cursors: set[Cursor] = set()
         self._passing: list[_Entry] = []
 
@@ -198,7 +216,7 @@ class History:
         Args:
             keep: If not, it is there only for replays that have begun.
         """
-        self._newest = id
+        self.newest = id
         passing = not keep or not self.keep.count
         if passing and not self._cursors:
             self._lose(id, message.channel)
@@ -210,8 +228,8 @@ class History:
             self.size += len(message.channel) + CHANNEL_OVERHEAD
         if passing:
             self._passing.append(entry)
-            if self.losers is not None:
-                self.losers.update(dict.fromkeys(names_of(message.channel), id))
+            if self.unwritten is not None:
+                self.unwritten.lost.update(dict.fromkeys(names_of(message.channel), id))
         self._all.append(entry)
         log.append(entry)
         self.size += entry.size
@@ -286,12 +304,6 @@ class History:
         log = self._channels.get(name)
         return [] if log is None else log.entries
 
-    def newest(self) -> Id:
-        """
-        The largest id that there was.
-        """
-        return self._newest
-
     def close(self, cursor: Cursor) -> None:
         """
         A cursor has come to its end, or is not read from any more.
@@ -308,11 +320,11 @@ class History:
             return
         self.size -= entry.size
         self._lose(entry.id, message.channel)
-        if self.dropped is not None and not entry.passing:
-            self.dropped.append(entry.id)
-        self._all.dropped(entry)
+        if self.unwritten is not None and not entry.passing:
+            self.unwritten.dropped.append(entry.id)
+        self._all.drop(entry)
         log = self._channels[message.channel]
-        log.dropped(entry)
+        log.drop(entry)
         if not len(log):
             del self._channels[message.channel]
             self.size -= len(message.channel) + CHANNEL_OVERHEAD
@@ -321,19 +333,20 @@ class History:
         for name in names_of(channel):
             self.lost_ids[name] = max(self.lost(name), id)
             self.lost_ids.move_to_end(name)
-            if self.losers is not None:
-                self.losers[name] = self.lost_ids[name]
+            if self.unwritten is not None:
+                self.unwritten.lost[name] = self.lost_ids[name]
         while len(self.lost_ids) > MAX_LOSERS:
             name, oldest = self.lost_ids.popitem(last=False)
-            if self.losers is not None:
-                self.losers[name] = None
+            if self.unwritten is not None:
+                self.unwritten.lost[name] = None
             self.forgotten = max(self.forgotten, oldest)
 
 
 class Cursor:
     """
-    A replay: reads a channel or folder again, from the past to the present, however
-    long that takes and whatever is published meanwhile.  Made by `History.replay`.
+    Where a replay reads: a channel or folder again, from the past to the present,
+    however long that takes and whatever is published meanwhile.  Made by
+    `History.replay`.
     """
 
     def __init__(
@@ -348,33 +361,27 @@ class Cursor:
         self._history = history
         self._name = name
         self._filter = filter
+        # Does it begin where somebody was cut off, who must be told what he missed?
+        self._comes_back = not strange and (since.id, since.seconds) != (None, None)
         # It has read all up to this, and told of what was lost up to that.
-        self._id = ZERO
-        self._told = history.lost(name)
+        self._id = since.id if since.id is not None and not strange else ZERO
+        self._told = ZERO if self._comes_back else history.lost(name)
         self._strange = strange
         # What had been published when it began, and was just passing, is over.
-        self._born = history.newest()
+        self._born = history.newest
         # How many more must match, while it still goes back.
         self._wanted = since.last
-        # Does it begin where somebody was cut off, who must be told what he missed?
-        self._comes_back = False
-        # Where nothing is filtered, the numbers tell how many are missing: that of the
-        # last message that it has read, or told of.
-        self._counted: int | None = None
         if since.last is not None:
             self._id = self._born
         elif since.seconds is not None:
             self._id = (max(0, milliseconds - since.seconds * 1000), 0)
-            self._told = ZERO
-            self._comes_back = True
-        elif since.id is not None and not strange:
-            self._id = since.id
-            self._told = ZERO
-            self._comes_back = True
-            if not name and filter == Filter() and since.id[1] >= history.counted_from:
-                self._counted = since.id[1]
+        # Where nothing is filtered, the numbers tell how many are missing: that of the
+        # last message that it has read, or told of.
+        self._counted: int | None = None
+        if not name and filter == EVERYTHING and self._id[1] > history.counted_from:
+            self._counted = self._id[1] if since.id is not None else None
 
-    def read(self, milliseconds: int) -> list[Message | Missed] | None:
+    def read(self, milliseconds: int) -> list[Message | Gap] | None:
         """
         What comes next: about 64 KiB of it, or what can be found by looking at 1,000
         messages, which may be nothing; None at the present.
@@ -386,11 +393,11 @@ class Cursor:
         log = self._history.log(self._name)
         if self._wanted is not None and self._go_back(log):
             return []
-        found: list[Message | Missed] = []
+        found: list[Message | Gap] = []
         lost = self._history.lost(self._name)
         if self._strange or (self._counted is None and lost > max(self._id, self._told)):
             self._strange, self._told = False, lost
-            found.append(Missed(None))
+            found.append(Gap(None))
         place = bisect_right(log, self._id, key=_id)
         size = 0
         for entry in islice(log, place, place + LOOKS):
@@ -401,7 +408,7 @@ class Cursor:
                 continue
             if entry.passing and entry.id <= self._born:
                 if self._comes_back and self._counted is None:
-                    found.append(Missed(None))
+                    found.append(Gap(None))
                 continue
             found += self._gap(entry.id[1])
             found.append(message)
@@ -410,7 +417,7 @@ class Cursor:
                 break
         if place == len(log):
             # The present: whatever was published and not found is missing.
-            found += self._gap(self._history.newest()[1] + 1)
+            found += self._gap(self._history.newest[1] + 1)
         return found if found or place < len(log) else None
 
     def close(self) -> None:
@@ -419,14 +426,14 @@ class Cursor:
         """
         self._history.close(self)
 
-    def _gap(self, number: int) -> list[Missed]:
+    def _gap(self, number: int) -> list[Gap]:
         """
         What to tell before the message of this number, where they are counted.
         """
         if self._counted is None:
             return []
         missed, self._counted = number - self._counted - 1, number
-        return [Missed(missed)] if missed > 0 else []
+        return [Gap(missed)] if missed > 0 else []
 
     def _go_back(self, log: list[_Entry]) -> bool:
         """

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from .message import Invalid, Message
 
-__all__ = ["Pattern", "Filter"]
+__all__ = ["Pattern", "Filter", "EVERYTHING"]
 
 MAX_CHARACTERS = 1000
 MAX_GLOBS = 32
@@ -171,3 +171,6 @@ def _translate(glob: str) -> str:
     # The last piece is anchored at the end, where `fullmatch` leaves one
     # place for it; a greedy star finds that place from the right.
     return first + "".join(f"(?>.*?{m})" for m in middle if m) + f".*{last}"
+
+
+EVERYTHING = Filter()

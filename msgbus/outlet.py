@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 from twisted.internet import tcp, unix
 
-__all__ = ["Outlet", "BufferedOutlet", "DirectOutlet", "is_plain", "tune"]
+__all__ = ["Outlet", "BufferedOutlet", "DirectOutlet", "is_plain", "outlet_for", "tune"]
 
 # What is given to a transport in one piece: it copies what it cannot send.
 SLICE_BYTES = 64 * 1024
@@ -72,6 +72,20 @@ class Outlet(Protocol):
         """
         Cut the connection.
         """
+
+
+def outlet_for(transport: Any, stall_seconds: float, latest: bool) -> Outlet:
+    """
+    The fastest way out to a response on this transport, whose socket is tuned.
+
+    Args:
+        stall_seconds: See `tune`.
+        latest: Whether its subscriber wants the newest only, so that little may wait.
+    """
+    tune(transport, stall_seconds, UNSENT_BYTES_LATEST if latest else UNSENT_BYTES)
+    if is_plain(transport):
+        return DirectOutlet(transport)
+    return BufferedOutlet(transport.write, transport.abortConnection)
 
 
 def is_plain(transport: object) -> bool:

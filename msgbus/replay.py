@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 from .backlog import SLICE_PIECES
 from .framing import Framing
-from .history import Cursor, Missed
+from .history import Cursor, Gap
 from .message import Message
 
 __all__ = ["Replay"]
@@ -31,12 +31,11 @@ class Replay:
     def __init__(
         self, cursor: Cursor, framing: Framing, milliseconds: Callable[[], int]
     ) -> None:
-        self.close = cursor.close
         self._cursor = cursor
         self._framing = framing
         self._milliseconds = milliseconds
         # What was read and not yet taken whole, and how much of the first was.
-        self._items: deque[Message | Missed] = deque()
+        self._items: deque[Message | Gap] = deque()
         self._offset = 0
         # Of those that it is owed, framed.
         self._sizes: list[int] = []
@@ -66,14 +65,19 @@ class Replay:
             pieces[0] = memoryview(pieces[0])[skipped:]
         return pieces
 
-    def rest(self) -> list[bytes | memoryview]:
+    def rest(self) -> bytes:
         """
         The rest of the message that its reader has taken a part of.
         """
         if not self._offset:
-            return []
-        data = b"".join(self._pieces(self._items[0]))
-        return [memoryview(data)[self._offset :]]
+            return b""
+        return b"".join(self._pieces(self._items[0]))[self._offset :]
+
+    def close(self) -> None:
+        """
+        Read no more.
+        """
+        self._cursor.close()
 
     def advance(self, taken: int) -> None:
         """
@@ -87,7 +91,7 @@ class Replay:
             self._items.popleft()
         self._sizes.clear()
 
-    def _pieces(self, item: Message | Missed) -> tuple[bytes, ...]:
-        if isinstance(item, Missed):
+    def _pieces(self, item: Message | Gap) -> tuple[bytes, ...]:
+        if isinstance(item, Gap):
             return (self._framing.gap(item.count),)
         return self._framing.pieces(item)

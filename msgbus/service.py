@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import cast
 
 import OpenSSL
+from cryptography.x509 import SubjectAlternativeName, load_pem_x509_certificates
 from twisted.application.service import Service
 from twisted.internet.endpoints import serverFromString
 from twisted.internet.interfaces import IReactorTime, IStreamServerEndpoint
@@ -270,6 +271,8 @@ class Options(usage.Options):
         """
         from twisted.internet import reactor
 
+        if self["history-file"] is not None and not self["history"]:
+            self["warnings"].append("--history 0 keeps nothing, in --history-file neither")
         self["endpoints"] = {
             text: endpoint(reactor, text) for text in self["listen"] or [DEFAULT_LISTEN]
         }
@@ -361,11 +364,21 @@ def _check_certificates(folder: Path) -> None:
     """
     Refuse a folder that would let every client fail.
     """
-    pem = b"".join(file.read_bytes() for file in folder.glob("*.pem"))
+    files = {file: file.read_bytes() for file in folder.glob("*.pem")}
+    pem = b"".join(files.values())
     if b"PRIVATE KEY-----" not in pem or b"BEGIN CERTIFICATE-----" not in pem:
         raise ValueError(
             f"there is no PEM file with a key and a certificate in {str(folder)!r}"
         )
+    for file, content in files.items():
+        if b"BEGIN CERTIFICATE-----" not in content or b"PRIVATE KEY-----" not in content:
+            continue
+        extensions = load_pem_x509_certificates(content)[0].extensions
+        if not any(isinstance(e.value, SubjectAlternativeName) for e in extensions):
+            raise ValueError(
+                f"the certificate in {str(file)!r} has no subjectAltName, by which it is"
+                " found for a client"
+            )
 
 
 def _with_defaults(endpoint: str) -> str:

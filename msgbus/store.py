@@ -7,6 +7,7 @@ own; so a slow or full disk holds up no message, and nothing is queued twice.
 
 from __future__ import annotations
 
+import os
 import secrets
 import sqlite3
 from collections.abc import Iterable, Iterator
@@ -23,7 +24,7 @@ from twisted.python.failure import Failure
 from twisted.python.threadpool import ThreadPool
 
 from .bus import COUNT_DIGITS, MAX_LIFE, Bus
-from .history import Id
+from .history import ZERO, Changes, Id, format_id, parse_id
 from .message import Invalid, Message
 
 __all__ = ["CannotLoad", "Store"]
@@ -36,9 +37,6 @@ PAUSE_SECONDS = 5.0
 # The most that is written at once.
 BATCH_MESSAGES = 1000
 BATCH_BYTES = 16 * 1024 * 1024
-
-# Past so many drops that could not be written, all is written anew.
-MAX_DROPPED = 100_000
 
 # Ids that were given and not written, when the process was killed, are not given again.
 LEAP = 10**7
@@ -64,6 +62,16 @@ CREATE TABLE lost (
 COMMIT;
 """
 
+
+# What to do about what SQLite says.
+_REMEDIES = {
+    "locked": "another bus uses it; give each a file of its own",
+    "Permission denied": "the user of the bus must be able to write it, and its folder",
+    "No such file": "give a file in a folder that is there",
+    "Is a directory": "give a file, not a folder",
+    "not a database": "give another file",
+    "readonly": "the user of the bus must be able to write it, and its folder",
+}
 
 _SET_META = "INSERT OR REPLACE INTO meta VALUES (?, ?)"
 
@@ -107,7 +115,7 @@ class Store:
         self._pool = ThreadPool(0, 1, "history")
         self._connection: sqlite3.Connection | None = None
         # All up to this is on disk.
-        self._saved: Id = (0, 0)
+        self._saved = ZERO
         self._waiting: list[tuple[Id, Deferred[None]]] = []
         self._writing = False
         self._retrying: IDelayedCall | None = None
@@ -125,14 +133,14 @@ class Store:
         """
         try:
             self._connection = self._connect()
-            last = self._restore(self._connection)
+            self._restore(self._connection)
         except (sqlite3.Error, OSError, Invalid, ValueError, KeyError) as error:
-            raise CannotLoad(str(error) or type(error).__name__) from error
-        self._saved = max(last, self._history.newest())
-        self._history.dropped = []
-        self._history.losers = {}
+            raise CannotLoad(_reason(error)) from error
+        self._saved = self._history.newest
         self._pool.start()
         self._bus.saved = self.saved
+        # What there was, and may not be kept any more.
+        self._write_on()
 
     def saved(self, id: Id) -> Deferred[None]:
         """
@@ -165,7 +173,7 @@ class Store:
             return
         while self._owing() and self._reactor.seconds() >= self._failed_until:
             done: Deferred[None] = Deferred()
-            self._waiting.append((self._history.newest(), done))
+            self._waiting.append((self._history.newest, done))
             self._write_on()
             await done
         if self._retrying is not None and self._retrying.active():
@@ -175,7 +183,7 @@ class Store:
         self._pool.stop()
 
     def _owing(self) -> bool:
-        return self._anew or self._saved < self._history.newest()
+        return self._anew or self._saved < self._history.newest
 
     def _write_on(self) -> None:
         if not self._writing:
@@ -185,7 +193,7 @@ class Store:
 
     def _write_batch(self) -> None:
         batch = self._batch()
-        newest = batch.messages[-1][0] if batch.messages else self._history.newest()
+        newest = batch.messages[-1][0] if batch.messages else self._history.newest
         done = deferToThreadPool(self._reactor, self._pool, self._write, batch)
 
         def finish(result: Any) -> None:
@@ -199,21 +207,16 @@ class Store:
 
     def _batch(self) -> _Batch:
         history = self._history
-        dropped, history.dropped = history.dropped or [], []
-        losers, history.losers = history.losers or {}, {}
-        if self._anew or len(dropped) > MAX_DROPPED:
-            self._anew = True
-            losers = {**history.lost_ids, **losers}
-        messages = list(self._first(history.after((0, 0) if self._anew else self._saved)))
-        last = history.newest()
+        changes, history.unwritten = history.unwritten or Changes(), Changes()
+        lost = {**history.lost_ids, **changes.lost} if self._anew else changes.lost
         return _Batch(
             self._anew,
-            messages,
-            dropped,
-            list(losers.items()),
+            list(self._first(history.after(ZERO if self._anew else self._saved))),
+            changes.dropped,
+            list(lost.items()),
             {
-                "last": "{}-{}".format(*last),
-                "forgotten": "{}-{}".format(*history.forgotten),
+                "last": format_id(history.newest),
+                "forgotten": format_id(history.forgotten),
             },
         )
 
@@ -293,6 +296,8 @@ class Store:
             connection.execute("PRAGMA incremental_vacuum").fetchall()
 
     def _connect(self) -> sqlite3.Connection:
+        # For its user only, as are the files that SQLite puts beside it.
+        os.close(os.open(self.file, os.O_RDWR | os.O_CREAT, 0o600))
         connection = sqlite3.connect(
             self.file, timeout=WAIT_SECONDS, isolation_level=None, check_same_thread=False
         )
@@ -309,13 +314,14 @@ class Store:
             raise
         return connection
 
-    def _restore(self, connection: sqlite3.Connection) -> Id:
+    def _restore(self, connection: sqlite3.Connection) -> None:
         history, bus = self._history, self._bus
+        names = {name for (name,) in connection.execute("SELECT name FROM sqlite_master")}
+        if not {"meta", "message", "lost"} <= names:
+            raise ValueError("it is a database of something else: give another file")
         meta = dict(connection.execute("SELECT name, value FROM meta"))
         if meta and meta.get("format") != _FORMAT:
-            raise ValueError(
-                f"it was written by another version (format {meta.get('format')})"
-            )
+            raise ValueError("another version of msgbus has written it: give another file")
         meta = meta or {
             "format": _FORMAT,
             "life": str(secrets.randbelow(MAX_LIFE)),
@@ -324,9 +330,12 @@ class Store:
             "forgotten": "0-0",
         }
         life = int(meta["life"])
-        last = _pair(meta["last"])
+        last = parse_id(meta["last"])
         lost = connection.execute("SELECT name, milliseconds, number FROM lost")
-        history.restore(_pair(meta["forgotten"]), {name: (ms, n) for name, ms, n in lost})
+        history.restore(
+            parse_id(meta["forgotten"]), {name: (ms, n) for name, ms, n in lost}
+        )
+        history.unwritten = Changes()
         rows = connection.execute(
             "SELECT milliseconds, number, channel, content_type, sender, body"
             " FROM message ORDER BY number"
@@ -334,18 +343,20 @@ class Store:
         for milliseconds, number, channel, content_type, sender, body in rows:
             message = Message(channel, body, content_type, sender)
             id = (milliseconds, number)
-            history.add(id, message.published(f"{milliseconds}-{number}"))
+            history.add(id, message.published(format_id(id)))
             last = max(last, id)
         number = max(last[1], life * 10**COUNT_DIGITS) + LEAP
         bus.restore(life, meta["boundary"], (last[0], number))
         # At once: who is killed before he writes leaps from here the next time.
-        meta["last"] = f"{last[0]}-{number}"
+        meta["last"] = format_id((last[0], number))
         with connection:
             connection.execute("BEGIN IMMEDIATE")
             connection.executemany(_SET_META, meta.items())
-        return last
 
 
-def _pair(text: str) -> Id:
-    milliseconds, number = text.split("-")
-    return int(milliseconds), int(number)
+def _reason(error: Exception) -> str:
+    text = getattr(error, "strerror", None) or str(error) or type(error).__name__
+    for part, remedy in _REMEDIES.items():
+        if part in text:
+            return f"{text}: {remedy}"
+    return text

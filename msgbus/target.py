@@ -1,6 +1,6 @@
 """
 What a request asks for: the channel in its path, the filter and the rest of a
-subscription in its query, the form in its `Accept`.
+subscription, or what a publisher requires, in its query, the form in its `Accept`.
 
 No I/O.  Takes bytes as they came, from strangers; the answers are finished
 values, and `Invalid` is the only error.
@@ -16,7 +16,7 @@ from urllib.parse import unquote_to_bytes
 
 from .backlog import Overflow
 from .history import Since, parse_id
-from .match import Filter
+from .match import EVERYTHING, Filter
 from .message import Invalid, check_name
 
 __all__ = ["FORMATS", "Wanted", "channel_name", "required", "subscription"]
@@ -29,8 +29,8 @@ FORMATS = {
     "mixed": "multipart/mixed",
 }
 
+_HEARTBEAT = re.compile(r"[1-9][0-9]{0,2}")
 _HEARTBEAT_SECONDS = range(5, 301)
-_HEARTBEATS = {str(seconds): seconds for seconds in _HEARTBEAT_SECONDS}
 _OVERFLOWS = {kind.value: kind for kind in Overflow}
 
 _PATTERNS = ("type", "sender", "channel")
@@ -42,9 +42,6 @@ _LAST = re.compile(r"[0-9]{1,6}")
 
 _BAD_PERCENT = re.compile(rb"%(?![0-9A-Fa-f]{2})")
 _MAX_ACCEPT_RANGES = 64
-
-
-EVERYTHING = Filter()
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +96,7 @@ def subscription(
         Filter(**{name: ",".join(parameters.get(name, ())) for name in _PATTERNS}),
         _choice(parameters, "format", FORMATS) or _preferred(accept or "*/*"),
         _choice(parameters, "overflow", _OVERFLOWS) or Overflow.DROP_NEWEST,
-        _choice(parameters, "heartbeat", _HEARTBEATS, "5 to 300 seconds"),
+        _heartbeat(parameters.get("heartbeat", [])),
         Since(parse_id(last_id)) if last_id else _since(parameters),
     )
 
@@ -126,7 +123,9 @@ def _since(parameters: dict[str, list[str]]) -> Since | None:
             return None
         case [("last", value)]:
             if not _LAST.fullmatch(value):
-                raise Invalid(f"{value[:100]!r} is no number of the last messages.")
+                raise Invalid(
+                    f"{value[:100]!r} is no number of the last messages: give 1 to 999999."
+                )
             return Since(last=int(value)) if int(value) else None
         case [(_, "now")]:
             return None
@@ -134,13 +133,26 @@ def _since(parameters: dict[str, list[str]]) -> Since | None:
             return Since()
         case [(_, value)] if duration := _DURATION.fullmatch(value):
             return Since(seconds=int(duration[1]) * _UNIT_SECONDS[duration[2]])
-        case _:
-            return Since(parse_id(values[0][1]))
+    value = values[0][1]
+    try:
+        return Since(parse_id(value))
+    except Invalid:
+        raise Invalid(
+            f"A replay does not begin at {value[:100]!r}: give the id of a message, a time"
+            " such as 10m (s, m, h or d), all, or now."
+        ) from None
 
 
-def _choice(
-    parameters: dict[str, list[str]], name: str, choices: dict[str, T], told: str = ""
-) -> T | None:
+def _heartbeat(values: list[str]) -> int | None:
+    if not values:
+        return None
+    value = ",".join(values)
+    if not _HEARTBEAT.fullmatch(value) or int(value) not in _HEARTBEAT_SECONDS:
+        raise Invalid(f"A heartbeat comes every 5 to 300 seconds, not {value[:100]!r}.")
+    return int(value)
+
+
+def _choice(parameters: dict[str, list[str]], name: str, choices: dict[str, T]) -> T | None:
     """
     What the value of a parameter that is given once stands for, or None for no
     such parameter.
@@ -150,9 +162,7 @@ def _choice(
         return None
     value = ",".join(values)
     if len(values) > 1 or value not in choices:
-        raise Invalid(
-            f"The {name} {value[:100]!r} is not one of: {told or ', '.join(choices)}."
-        )
+        raise Invalid(f"The {name} {value[:100]!r} is not one of: {', '.join(choices)}.")
     return choices[value]
 
 

@@ -34,15 +34,7 @@ from .idempotency import Answers, Reused
 from .message import Invalid, Message
 from .multipart import Encoder
 from .origin import Origins
-from .outlet import (
-    UNSENT_BYTES,
-    UNSENT_BYTES_LATEST,
-    BufferedOutlet,
-    DirectOutlet,
-    Outlet,
-    is_plain,
-    tune,
-)
+from .outlet import BufferedOutlet, Outlet, outlet_for
 from .site import Request, Site
 from .target import channel_name, required, subscription
 
@@ -174,15 +166,10 @@ class BusResource(Resource):
         if isinstance(request, Request):
             request.begin_stream()
             framing = Framing(self._encoder, bool(request.chunked))
-            transport = request.channel.transport
-            unsent = (
-                UNSENT_BYTES_LATEST if wanted.overflow is Overflow.LATEST else UNSENT_BYTES
-            )
-            tune(transport, self._fanout.limits.stall_seconds, unsent)
-            outlet: Outlet = (
-                DirectOutlet(transport)
-                if is_plain(transport)
-                else BufferedOutlet(transport.write, transport.abortConnection)
+            outlet: Outlet = outlet_for(
+                request.channel.transport,
+                self._fanout.limits.stall_seconds,
+                latest=wanted.overflow is Overflow.LATEST,
             )
         else:
             # A foreign request may chunk, compress or multiplex.

@@ -15,7 +15,7 @@ from msgbus.bus import Bus
 from msgbus.history import History, Keep, Since
 from msgbus.match import Filter
 from msgbus.message import Message
-from msgbus.store import MAX_DROPPED, PAUSE_SECONDS, WAIT_SECONDS, CannotLoad, Store
+from msgbus.store import PAUSE_SECONDS, WAIT_SECONDS, CannotLoad, Store
 
 from .memory import InlinePool
 
@@ -139,17 +139,24 @@ class StoreTests(SynchronousTestCase):
         self.start()
         self.assertEqual(self.kept(), [b"1", b"2", b"3"])
 
-    def test_many_dropped(self):
+    def test_less_kept(self):
         """
-        If too much was dropped meanwhile, all is written anew.
+        What there was, and is too much for a smaller history, does not come back.
         """
-        self.publish(b"1")
+        for number in range(3):
+            self.publish(b"%d" % number)
+            self.clock.advance(0)
+        self.start(count=1)
         self.clock.advance(0)
-        self.bus.history.dropped = [(1, 1)] * (MAX_DROPPED + 1)
-        self.publish(b"2")
-        self.clock.advance(0)
-        self.start()
-        self.assertEqual(self.kept(), [b"1", b"2"])
+        self.start(count=9)
+        self.assertEqual(self.kept(), [b"2"])
+
+    def test_mode(self):
+        """
+        The file is for its user only.
+        """
+        for file in self.file.parent.iterdir():
+            self.assertEqual(file.stat().st_mode & 0o777, 0o600, file)
 
     def test_close(self):
         """
@@ -175,9 +182,16 @@ class StoreTests(SynchronousTestCase):
             return store.load
 
         with patch("msgbus.store.WAIT_SECONDS", 0):
-            self.assertRaisesRegex(CannotLoad, "locked", load(self.file))
+            self.assertRaisesRegex(
+                CannotLoad, "locked: another bus uses it", load(self.file)
+            )
         other = self.file.with_name("other")
         other.write_bytes(b"x" * 10_000)
-        self.assertRaisesRegex(CannotLoad, "not a database", load(other))
+        self.assertRaisesRegex(CannotLoad, "not a database: give another", load(other))
+        foreign = self.file.with_name("foreign")
+        with sqlite3.connect(foreign) as connection:
+            connection.execute("CREATE TABLE x (y)")
+        connection.close()
+        self.assertRaisesRegex(CannotLoad, "something else: give another", load(foreign))
         self.store._connection.execute("UPDATE meta SET value = '9' WHERE name = 'format'")
         self.assertRaisesRegex(CannotLoad, "another version", self.start)

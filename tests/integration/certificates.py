@@ -26,6 +26,14 @@ class Authority:
         self.file = folder / "ca.pem"
         self.file.write_bytes(certificate)
 
+    def issue_nameless(self):
+        """
+        A file with a key and a certificate that names nobody but in its subject.
+        """
+        key = ec.generate_private_key(ec.SECP256R1())
+        extension = x509.BasicConstraints(ca=False, path_length=None)
+        return self._write("nameless", key, extension)
+
     def issue(self, *names):
         """
         A file with a key and a certificate for these names and addresses.
@@ -39,13 +47,16 @@ class Authority:
                 for name in names
             ]
         )
+        return self._write(names[0], key, alternatives)
+
+    def _write(self, name, key, extension):
         pem = key.private_bytes(
             serialization.Encoding.PEM,
             serialization.PrivateFormat.PKCS8,
             serialization.NoEncryption(),
         )
-        file = self._folder / f"{names[0]}.pem"
-        file.write_bytes(pem + self._certificate(_name(names[0]), key, alternatives))
+        file = self._folder / f"{name}.pem"
+        file.write_bytes(pem + self._certificate(_name(name), key, extension))
         return file
 
     def _certificate(self, subject, key, extension):

@@ -277,10 +277,10 @@ class TestFile:
         self.bus()
         (tmp_path / "text").write_text("no database" * 1000)
         for file, reason in (
-            (self.file, "locked"),
-            (tmp_path / "text", "not a database"),
-            ("/nowhere/history", "unable to open"),
-            (tmp_path, "unable to open"),
+            (self.file, "locked: another bus uses it"),
+            (tmp_path / "text", "not a database: give another file"),
+            ("/nowhere/history", "No such file or directory: give a file"),
+            (tmp_path, "Is a directory"),
         ):
             command = ("--listen", "tcp:0:interface=127.0.0.1", "--history-file", file)
             result = twistd("-n", "--pidfile=", "msgbus", *command, cwd=tmp_path)

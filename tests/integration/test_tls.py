@@ -188,12 +188,17 @@ def test_no_key(tmp_path):
     pem = Authority(yours).issue("localhost").read_text()
     other.write_text(pem[pem.index("-----BEGIN CERTIFICATE") :])
     (tmp_path / "broken.pem").write_text("no key")
-    for arguments in (
-        f"privateKey={tmp_path}/broken.pem",
-        f"privateKey={tmp_path}/missing.pem",
-        f"privateKey={mine}:certKey={other}",
+    nameless = tmp_path / "nameless"
+    nameless.mkdir()
+    Authority(tmp_path).issue_nameless().rename(nameless / "nameless.pem")
+    for endpoint, reason in (
+        (f"ssl:0:privateKey={tmp_path}/broken.pem", ""),
+        (f"ssl:0:privateKey={tmp_path}/missing.pem", ""),
+        (f"ssl:0:privateKey={mine}:certKey={other}", ""),
+        (f"tls:{nameless}:port=0", "nameless.pem' has no subjectAltName"),
     ):
-        result = twistd("-n", "msgbus", "--listen", f"ssl:0:{arguments}", cwd=tmp_path)
+        result = twistd("-n", "msgbus", "--listen", endpoint, cwd=tmp_path)
         assert result.returncode == 1
-        assert "Cannot --listen ssl:0:" in result.stderr + result.stdout
+        assert f"Cannot --listen {endpoint}" in result.stderr + result.stdout
+        assert reason in result.stderr + result.stdout
         assert "Traceback" not in result.stderr + result.stdout
