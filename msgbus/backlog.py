@@ -7,6 +7,7 @@ does not read costs nothing more for each message, however many they are.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from enum import Enum
 
@@ -122,8 +123,11 @@ class Backlog:
         # For `DROP_OLDEST`: the first message within the backlog.
         self._oldest = 0
         self._oldest_start = 0
-        # For `LATEST`: the newest message of each channel, in their order.
+        # For `LATEST`: the newest message of each channel, and the channel of each such
+        # message; their order, with some that are not the newest any more.
         self._newest: dict[str, int] = {}
+        self._latest: dict[int, str] = {}
+        self._order: list[int] = []
         self._newest_bytes = 0
 
     def fall_behind(
@@ -227,6 +231,8 @@ class Backlog:
         self._open.discard(position)
         if not same and position.overflow is Overflow.LATEST:
             self._newest.clear()
+            self._latest.clear()
+            self._order.clear()
             self._newest_bytes = 0
         if not any(self._behind.values()):
             self._keep_only({})
@@ -246,12 +252,11 @@ class Backlog:
         if self._behind[Overflow.DROP_OLDEST]:
             spans.append((self._oldest, self._next))
         spans.sort(reverse=True)
-        newest = set(self._newest.values())
         needed, end = {}, 0
         for number, frame in self._frames.items():
             while spans and spans[-1][0] <= number:
                 end = max(end, spans.pop()[1])
-            if number < end or number in newest:
+            if number < end or number in self._latest:
                 needed[number] = frame
         self._keep_only(needed)
 
@@ -275,7 +280,7 @@ class Backlog:
                 pinned.add(position)
             if position.overflow is Overflow.CLOSE:
                 self.late.add(position)
-            elif position.overflow is Overflow.DROP_NEWEST:
+            if position.overflow in (Overflow.CLOSE, Overflow.DROP_NEWEST):
                 self._open.discard(position)
                 position.limit = position.number + bool(position.offset)
         while self._oldest < cut and self._behind[Overflow.DROP_OLDEST]:
@@ -293,11 +298,8 @@ class Backlog:
         """
         number = position.number
         if position.overflow is Overflow.LATEST:
-            number = self._next
-            for newest in reversed(self._newest.values()):
-                if newest < position.number:
-                    break
-                number = newest
+            place = self._live(bisect_left(self._order, number))
+            number = self._order[place] if place < len(self._order) else self._next
         elif position.overflow is Overflow.DROP_OLDEST:
             number = max(position.number, self._oldest)
         elif position.limit is not None and position.number >= position.limit:
@@ -338,13 +340,28 @@ class Backlog:
         self._forget_newest(channel)
         # Strangers may make up any number of channels.
         while self._newest_bytes > self._limit:
-            self._forget_newest(next(iter(self._newest)))
+            oldest = self._live(0)
+            self._forget_newest(self._latest[self._order[oldest]])
+            del self._order[: oldest + 1]
+        if len(self._order) > 2 * len(self._latest) + 16:
+            self._order = list(self._latest)
         self._newest[channel] = number
+        self._latest[number] = channel
+        self._order.append(number)
         self._newest_bytes += size
+
+    def _live(self, place: int) -> int:
+        """
+        The first place from this one on, in their order, of one that is the newest.
+        """
+        while place < len(self._order) and self._order[place] not in self._latest:
+            place += 1
+        return place
 
     def _forget_newest(self, channel: str) -> None:
         number = self._newest.pop(channel, None)
         if number is not None:
+            del self._latest[number]
             self._newest_bytes -= len(self._frames[number])
 
     def _keep_only(self, frames: dict[int, bytes]) -> None:

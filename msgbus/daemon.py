@@ -154,7 +154,9 @@ class BusService(Service):
         self._site.abort()
         await self._site.closed()
         if self._store is not None:
-            await self._store.close()
+            await self._at_most(
+                max(1.0, deadline - self._reactor.seconds()), self._store.close()
+            )
         if self._watchdog.running:
             self._watchdog.stop()
 

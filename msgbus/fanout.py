@@ -8,6 +8,7 @@ published in one turn of the reactor.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -23,7 +24,7 @@ from .history import Since
 from .match import Filter
 from .message import Message
 from .outlet import Outlet
-from .replay import Replay
+from .replay import Held, Replay
 
 __all__ = ["Fanout", "Limits"]
 
@@ -46,6 +47,9 @@ class Limits:
     waiting: int = 256 * 1024 * 1024
     stall_seconds: float = 300
 
+
+# How many replays go on in one turn of the reactor.
+REPLAYS_A_TURN = 4
 
 _TOLD = {
     "dropped": "Dropped {count} messages for subscribers that read too slowly",
@@ -74,6 +78,9 @@ class Fanout:
     ) -> None:
         self.limits = limits or Limits()
         self.counters = Counters()
+        self._held = Held(self.counters)
+        # Replays that wait for their turn.
+        self._queue: deque[Callable[[], None]] = deque()
         self._bus = bus
         self._reactor = reactor
         self._groups: dict[tuple[str, Filter, Framing], Group] = {}
@@ -125,12 +132,12 @@ class Fanout:
         replay = None
         if since is not None:
             cursor = self._bus.replay(name, filter, since)
-            replay = Replay(cursor, framing, self._bus.milliseconds)
+            replay = Replay(cursor, framing, self._bus.milliseconds, self._held)
         return group.join(outlet, finish, overflow, heartbeat, replay)
 
     def end(self) -> None:
         """
-        End all responses, with what they are owed.
+        End all responses, each once its member has what it is owed.
         """
         for group in tuple(self._groups.values()):
             group.end()
@@ -148,9 +155,22 @@ class Fanout:
                 self._rest()
 
         backlog = Backlog(self.limits.backlog, framing.gap, self.counters)
-        group = Group(self._reactor, backlog, framing.heartbeat, emptied)
+        group = Group(self._reactor, backlog, framing.heartbeat, self._in_turn, emptied)
         subscription = self._bus.subscribe(name, deliver, filter, count=group.__len__)
         return group
+
+    def _in_turn(self, call: Callable[[], None]) -> None:
+        self._queue.append(call)
+        if len(self._queue) == 1:
+            self._reactor.callLater(0, self._take_turns)
+
+    def _take_turns(self) -> None:
+        for _ in range(min(REPLAYS_A_TURN, len(self._queue))):
+            # One that calls again must find it waiting, or there would be two turns.
+            self._queue[0]()
+            self._queue.popleft()
+        if self._queue:
+            self._reactor.callLater(0, self._take_turns)
 
     def _frame(self, framing: Framing, message: Message) -> bytes:
         """
@@ -173,6 +193,15 @@ class Fanout:
             if self.counters.waiting <= enough:
                 break
             group.shed()
+        while self.counters.waiting > enough:
+            # Who has a part of a message that history has dropped can only be cut.
+            replaying = [m for group in self._groups.values() if (m := group.stalest())]
+            if not replaying:
+                break
+            stalest = min(replaying, key=lambda member: member.progress)
+            stalest.stopProducing()
+            stalest.outlet.abort()
+            self.counters.closed += 1
 
     def _sweep(self) -> None:
         seconds = self.limits.stall_seconds

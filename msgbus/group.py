@@ -9,6 +9,7 @@ for one that does not, nothing.  What waits for it is `backlog`'s business.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 from twisted.internet.interfaces import IDelayedCall, IPushProducer, IReactorTime
 from zope.interface import implementer
@@ -20,6 +21,9 @@ from .replay import Replay
 __all__ = ["Group", "Member"]
 
 Send = Callable[[bytes], int]
+
+# What one member is given in one turn of the reactor.
+SLICES = 64
 
 
 @implementer(IPushProducer)
@@ -78,12 +82,11 @@ class Member:
             self.outlet.paused = True
             group.leave(self)
 
-    def end(self) -> None:
+    def finish(self) -> None:
         """
-        Hand over what is owed, and end the response.
+        End the response.
         """
         if self._group is not None:
-            self._group.hand_over(self)
             self._finish()
 
 
@@ -99,6 +102,7 @@ class Group:
         reactor: Its turns join what is published.
         backlog: What waits for those who are behind, empty.
         heartbeat: Is sent to members that ask for it, from time to time.
+        in_turn: Calls something later, when others have had their turn.
         emptied: Called when the last member has left.
     """
 
@@ -107,10 +111,13 @@ class Group:
         reactor: IReactorTime,
         backlog: Backlog,
         heartbeat: bytes,
+        in_turn: Callable[[Callable[[], None]], None],
         emptied: Callable[[], object],
     ) -> None:
         self.backlog = backlog
         self._heartbeat = heartbeat
+        self._in_turn = in_turn
+        self._ending = False
         self._reactor = reactor
         self._emptied = emptied
         # The channels and frames of this turn of the reactor, nobody's yet.
@@ -183,11 +190,15 @@ class Group:
         Give a member that has room what it is owed.
         """
         member.progress = self._reactor.seconds()
-        if member.replay is not None and not self._replay(member, member.replay):
-            return
+        if member.replay is not None:
+            self._replay_later(member, member.replay)
+        slices = SLICES
         while (position := member.position) is not None:
             pieces = self.backlog.owed(position)
             if not pieces:
+                if self._ending:
+                    member.finish()
+                    return
                 self._take_from_behind(member)
                 self._level[member.outlet.send] = member
                 self._sends = None
@@ -198,35 +209,20 @@ class Group:
                 self.backlog.advance(position, taken)
             if not all_taken:
                 return
-
-    def hand_over(self, member: Member) -> None:
-        """
-        Give a member all that it is owed, whether it has room or not; of a replay,
-        which may be long, the message that has begun.
-        """
-        self._flush()
-        if member.replay is not None:
-            member.outlet.write(member.replay.rest())
-        while (position := member.position) is not None:
-            # Piece by piece: a transport that is never read from copies nothing.
-            pieces = self.backlog.owed(position)
-            if not pieces:
+            slices -= 1
+            if not slices:
+                # It reads as fast as it is fed: others have their turn.
+                self._reactor.callLater(0, self._feed_on, member)
                 return
-            for piece in pieces:
-                member.outlet.write(piece)
-            if member.position is not None:
-                self.backlog.advance(position, sum(map(len, pieces)))
 
     def end(self) -> None:
         """
-        End the responses of all members, with what they are owed.
+        End the responses of all members, each once it has what it is owed.
         """
-        for member in (
-            *self._level.values(),
-            *self._behind.values(),
-            *self._replaying,
-        ):
-            member.end()
+        self._ending = True
+        self._flush()
+        for member in tuple(self._level.values()):
+            member.finish()
 
     def cut(self, before: float) -> int:
         """
@@ -256,6 +252,12 @@ class Group:
                 self._beat_later(member, seconds)
                 self._beat(member)
         return any(self._heartbeats.values())
+
+    def stalest(self) -> Member | None:
+        """
+        The member with a replay that has taken nothing for longest.
+        """
+        return min(self._replaying, key=lambda member: member.progress, default=None)
 
     def shed(self) -> None:
         """
@@ -321,10 +323,19 @@ class Group:
             member.outlet.ask()
         return taken, taken == size
 
-    def _replay(self, member: Member, replay: Replay) -> bool:
-        """
-        Go on with a replay; has it come to the present?
-        """
+    def _feed_on(self, member: Member) -> None:
+        if not member.outlet.paused:
+            self.feed(member)
+
+    def _replay_later(self, member: Member, replay: Replay) -> None:
+        if not replay.queued:
+            replay.queued = True
+            self._in_turn(partial(self._replay, member, replay))
+
+    def _replay(self, member: Member, replay: Replay) -> None:
+        replay.queued = False
+        if member.replay is None or member.outlet.paused:
+            return
         pieces = replay.owed()
         if pieces is None:
             # All that was delivered in this turn was replayed, so nobody may get it
@@ -332,19 +343,16 @@ class Group:
             self._flush()
             self._end_replay(member)
             self._put_behind(member, self.backlog.fall_behind(member.overflow))
-            return True
+            self.feed(member)
+            return
         if pieces:
+            member.progress = self._reactor.seconds()
             taken, all_taken = self._send(member, pieces)
             replay.advance(taken)
             if not all_taken:
-                return False
-        # It may be long: others have their turn first.
-        self._reactor.callLater(0, self._replay_on, member)
-        return False
-
-    def _replay_on(self, member: Member) -> None:
-        if member.replay is not None and not member.outlet.paused:
-            self.feed(member)
+                return
+        if member.replay is not None:
+            self._replay_later(member, replay)
 
     def _end_replay(self, member: Member) -> None:
         replay, member.replay = member.replay, None

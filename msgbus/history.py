@@ -12,7 +12,6 @@ from bisect import bisect_right
 from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from itertools import islice
 from operator import attrgetter
 
 from .match import EVERYTHING, Filter
@@ -34,8 +33,13 @@ CHANNEL_OVERHEAD = 900
 # Of how many names it is remembered when they last lost a message.
 MAX_LOSERS = 10_000
 
-# What a replay looks at, and takes, before others have their turn.
+# How much of what is not to be kept is there for replays that have begun.
+PASSING_BYTES = 8 * 1024 * 1024
+
+# What a replay looks at, and takes, before others have their turn; less, the longer the
+# patterns are that it looks with.
 LOOKS = 1000
+PATTERN_CHARACTERS = 50
 TAKE_BYTES = 64 * 1024
 
 _ID = re.compile(r"([0-9]{1,16})-([0-9]{1,24})")
@@ -121,11 +125,11 @@ class _Entry:
 
     __slots__ = ("id", "message", "passing", "size")
 
-    def __init__(self, id: Id, message: Message, passing: bool) -> None:
+    def __init__(self, id: Id, message: Message, passing: bool = False) -> None:
         self.id = id
-        self.message: Message | None = message
-        # Kept only for replays that had begun when it was published.
+        # Is it there only for replays that had begun when it was published?
         self.passing = passing
+        self.message: Message | None = message
         text = len(message.body) + len(message.content_type) + len(message.sender)
         self.size = text + MESSAGE_OVERHEAD
 
@@ -136,29 +140,18 @@ _id = attrgetter("id")
 class _Log:
     """
     Entries in the order of their ids, with holes where some were dropped.
-
-    Attributes:
-        kept: How many are no holes, and not just passing.
     """
 
-    __slots__ = ("entries", "kept", "_holes", "_begin")
+    __slots__ = ("entries", "_holes", "_begin")
 
     def __init__(self) -> None:
         self.entries: list[_Entry] = []
-        self.kept = 0
         self._holes = 0
         # All before this are holes.
         self._begin = 0
 
     def __len__(self) -> int:
         return len(self.entries) - self._holes
-
-    def append(self, entry: _Entry) -> None:
-        """
-        Add the newest.
-        """
-        self.entries.append(entry)
-        self.kept += not entry.passing
 
     def oldest(self) -> _Entry:
         """
@@ -168,11 +161,10 @@ class _Log:
             self._begin += 1
         return self.entries[self._begin]
 
-    def drop(self, entry: _Entry) -> None:
+    def drop(self) -> None:
         """
-        This one is a hole now.
+        One of them is a hole now.
         """
-        self.kept -= not entry.passing
         self._holes += 1
         if self._holes > len(self.entries) // 2:
             self.entries = [e for e in self.entries if e.message is not None]
@@ -208,6 +200,7 @@ class History:
         self.newest = ZERO
         self._cursors: set[Cursor] = set()
         self._passing: list[_Entry] = []
+        self._passing_size = 0
 
     def add(self, id: Id, message: Message, keep: bool = True) -> None:
         """
@@ -217,23 +210,18 @@ class History:
             keep: If not, it is there only for replays that have begun.
         """
         self.newest = id
-        passing = not keep or not self.keep.count
-        if passing and not self._cursors:
-            self._lose(id, message.channel)
+        if not keep or not self.keep.count:
+            self._pass(_Entry(id, message, passing=True), message.channel)
             return
-        entry = _Entry(id, message, passing)
         log = self._channels.get(message.channel)
         if log is None:
             log = self._channels[message.channel] = _Log()
             self.size += len(message.channel) + CHANNEL_OVERHEAD
-        if passing:
-            self._passing.append(entry)
-            if self.unwritten is not None:
-                self.unwritten.lost.update(dict.fromkeys(names_of(message.channel), id))
-        self._all.append(entry)
-        log.append(entry)
+        entry = _Entry(id, message)
+        self._all.entries.append(entry)
+        log.entries.append(entry)
         self.size += entry.size
-        while log.kept > self.keep.count:
+        while len(log) > self.keep.count:
             self._drop(log.oldest())
         while self.size > self.keep.size:
             self._drop(self._all.oldest())
@@ -286,7 +274,7 @@ class History:
         """
         entries = self._all.entries
         for entry in entries[bisect_right(entries, id, key=_id) :]:
-            if entry.message is not None and not entry.passing:
+            if entry.message is not None:
                 yield entry.id, entry.message
 
     def lost(self, name: str) -> Id:
@@ -310,9 +298,38 @@ class History:
         """
         self._cursors.discard(cursor)
         if not self._cursors:
-            for entry in self._passing:
-                self._drop(entry)
-            self._passing.clear()
+            self._pass_by(len(self._passing))
+
+    def passing(self, after: Id, end: Id) -> list[_Entry]:
+        """
+        What is not kept, and there only for replays that had begun when it was
+        published: with ids from the first to the last of these, but not the first.
+        """
+        place = bisect_right(self._passing, after, key=_id)
+        return self._passing[place : bisect_right(self._passing, end, key=_id)]
+
+    def _pass(self, entry: _Entry, channel: str) -> None:
+        if not self._cursors:
+            self._lose(entry.id, channel)
+            return
+        self._passing.append(entry)
+        self._passing_size += entry.size
+        if self.unwritten is not None:
+            lost = dict.fromkeys(names_of(channel), entry.id)
+            self.unwritten.lost.update(lost)
+        if self._passing_size > PASSING_BYTES:
+            self._pass_by(len(self._passing) // 4 + 1)
+
+    def _pass_by(self, count: int) -> None:
+        """
+        Drop so many of what is not kept, the oldest.
+        """
+        for entry in self._passing[:count]:
+            self._passing_size -= entry.size
+            if entry.message is not None:
+                self._lose(entry.id, entry.message.channel)
+                self._tell(entry, entry.message.channel)
+        del self._passing[:count]
 
     def _drop(self, entry: _Entry) -> None:
         message, entry.message = entry.message, None
@@ -320,21 +337,28 @@ class History:
             return
         self.size -= entry.size
         self._lose(entry.id, message.channel)
-        if self.unwritten is not None and not entry.passing:
+        self._tell(entry, message.channel)
+        if self.unwritten is not None:
             self.unwritten.dropped.append(entry.id)
-        self._all.drop(entry)
+        self._all.drop()
         log = self._channels[message.channel]
-        log.drop(entry)
+        log.drop()
         if not len(log):
             del self._channels[message.channel]
             self.size -= len(message.channel) + CHANNEL_OVERHEAD
+
+    def _tell(self, entry: _Entry, channel: str) -> None:
+        for cursor in self._cursors:
+            cursor.lose(entry, channel)
 
     def _lose(self, id: Id, channel: str) -> None:
         for name in names_of(channel):
             self.lost_ids[name] = max(self.lost(name), id)
             self.lost_ids.move_to_end(name)
             if self.unwritten is not None:
-                self.unwritten.lost[name] = self.lost_ids[name]
+                # Something younger may just be passing.
+                known = self.unwritten.lost.get(name) or ZERO
+                self.unwritten.lost[name] = max(self.lost_ids[name], known)
         while len(self.lost_ids) > MAX_LOSERS:
             name, oldest = self.lost_ids.popitem(last=False)
             if self.unwritten is not None:
@@ -363,12 +387,14 @@ class Cursor:
         self._filter = filter
         # Does it begin where somebody was cut off, who must be told what he missed?
         self._comes_back = not strange and (since.id, since.seconds) != (None, None)
-        # It has read all up to this, and told of what was lost up to that.
+        # It has read all up to this.
         self._id = since.id if since.id is not None and not strange else ZERO
-        self._told = ZERO if self._comes_back else history.lost(name)
-        self._strange = strange
         # What had been published when it began, and was just passing, is over.
         self._born = history.newest
+        patterns = (filter.type, filter.sender, filter.channel)
+        characters = sum(len(pattern.text) for pattern in patterns)
+        share = PATTERN_CHARACTERS / (PATTERN_CHARACTERS + characters)
+        self._looks = int(LOOKS * share) + 1
         # How many more must match, while it still goes back.
         self._wanted = since.last
         if since.last is not None:
@@ -380,11 +406,27 @@ class Cursor:
         self._counted: int | None = None
         if not name and filter == EVERYTHING and self._id[1] > history.counted_from:
             self._counted = self._id[1] if since.id is not None else None
+        # What is missing and not yet told: so many, or nobody knows how many.
+        self._missed = 0
+        self._unknown = strange or (self._comes_back and history.lost(name) > self._id)
+
+    def lose(self, entry: _Entry, channel: str) -> None:
+        """
+        This message, published to this channel, is there no more.
+        """
+        if entry.id <= self._id or not self._covers(channel):
+            return
+        if entry.passing and entry.id <= self._born and not self._comes_back:
+            return
+        if self._filter == EVERYTHING:
+            self._missed += 1
+        else:
+            self._unknown = True
 
     def read(self, milliseconds: int) -> list[Message | Gap] | None:
         """
         What comes next: about 64 KiB of it, or what can be found by looking at 1,000
-        messages, which may be nothing; None at the present.
+        messages, or fewer with long patterns, which may be nothing; None at the present.
 
         Args:
             milliseconds: The time.
@@ -394,31 +436,37 @@ class Cursor:
         if self._wanted is not None and self._go_back(log):
             return []
         found: list[Message | Gap] = []
-        lost = self._history.lost(self._name)
-        if self._strange or (self._counted is None and lost > max(self._id, self._told)):
-            self._strange, self._told = False, lost
-            found.append(Gap(None))
+        if self._counted is None:
+            found += [Gap(None)] * self._unknown + [Gap(self._missed)] * bool(self._missed)
+        self._unknown, self._missed = False, 0
         place = bisect_right(log, self._id, key=_id)
+        entries = log[place : place + self._looks]
+        more = place + len(entries) < len(log)
+        end = entries[-1].id if more else self._history.newest
         size = 0
-        for entry in islice(log, place, place + LOOKS):
-            place += 1
+        passing = self._history.passing(self._id, end)
+        for entry in sorted([*entries, *passing], key=_id) if passing else entries:
             self._id = entry.id
             message = entry.message
             if message is None or not self._matches(message):
                 continue
             if entry.passing and entry.id <= self._born:
                 if self._comes_back and self._counted is None:
-                    found.append(Gap(None))
+                    found.append(Gap(1))
                 continue
             found += self._gap(entry.id[1])
             found.append(message)
             size += len(message.body)
             if size >= TAKE_BYTES:
-                break
-        if place == len(log):
-            # The present: whatever was published and not found is missing.
-            found += self._gap(self._history.newest[1] + 1)
-        return found if found or place < len(log) else None
+                return found
+        if more:
+            return found
+        # The present: whatever was published and not found is missing.
+        self._id = max(self._id, end)
+        found += self._gap(end[1] + 1)
+        if self._counted is not None:
+            self._counted = end[1]
+        return found or None
 
     def close(self) -> None:
         """
@@ -441,16 +489,18 @@ class Cursor:
         """
         wanted = self._wanted or 0
         place = bisect_right(log, self._id, key=_id)
-        stop = max(0, place - LOOKS)
+        stop = max(0, place - self._looks)
         while place > stop and wanted:
             place -= 1
-            entry = log[place]
-            message = None if entry.passing else entry.message
+            message = log[place].message
             wanted -= message is not None and self._matches(message)
         self._id = log[place - 1].id if place else ZERO
         self._wanted = wanted if place and wanted else None
         return self._wanted is not None
 
     def _matches(self, message: Message) -> bool:
-        # The log of a channel has nothing of others.
-        return message.channel.startswith(self._name) and self._filter.matches(message)
+        return self._covers(message.channel) and self._filter.matches(message)
+
+    def _covers(self, channel: str) -> bool:
+        name = self._name
+        return channel == name or (is_folder(name) and channel.startswith(name))

@@ -9,12 +9,41 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 
-from .backlog import SLICE_PIECES
+from .backlog import SLICE_PIECES, Counters
 from .framing import Framing
 from .history import Cursor, Gap
 from .message import Message
 
-__all__ = ["Replay"]
+__all__ = ["Held", "Replay"]
+
+
+class Held:
+    """
+    Counts the messages that replays hold, each once: history may have dropped them.
+    """
+
+    def __init__(self, counters: Counters) -> None:
+        self._counters = counters
+        self._holders: dict[str, int] = {}
+
+    def hold(self, message: Message) -> None:
+        """
+        One more replay holds this message.
+        """
+        holders = self._holders.get(message.id, 0)
+        self._holders[message.id] = holders + 1
+        if not holders:
+            self._counters.waiting += len(message.body)
+
+    def release(self, message: Message) -> None:
+        """
+        One of them does not any more.
+        """
+        holders = self._holders.pop(message.id) - 1
+        if holders:
+            self._holders[message.id] = holders
+        else:
+            self._counters.waiting -= len(message.body)
 
 
 class Replay:
@@ -26,11 +55,21 @@ class Replay:
         cursor: Is closed with the replay.
         framing: Of the response.
         milliseconds: The time.
+        held: Of all replays of the bus.
+
+    Attributes:
+        queued: Does it wait for its turn?
     """
 
     def __init__(
-        self, cursor: Cursor, framing: Framing, milliseconds: Callable[[], int]
+        self,
+        cursor: Cursor,
+        framing: Framing,
+        milliseconds: Callable[[], int],
+        held: Held,
     ) -> None:
+        self.queued = False
+        self._held = held
         self._cursor = cursor
         self._framing = framing
         self._milliseconds = milliseconds
@@ -49,7 +88,10 @@ class Replay:
             read = self._cursor.read(self._milliseconds())
             if read is None:
                 return None
-            self._items.extend(read)
+            for item in read:
+                self._items.append(item)
+                if isinstance(item, Message):
+                    self._held.hold(item)
         pieces: list[bytes | memoryview] = []
         self._sizes.clear()
         for item in self._items:
@@ -65,19 +107,13 @@ class Replay:
             pieces[0] = memoryview(pieces[0])[skipped:]
         return pieces
 
-    def rest(self) -> bytes:
-        """
-        The rest of the message that its reader has taken a part of.
-        """
-        if not self._offset:
-            return b""
-        return b"".join(self._pieces(self._items[0]))[self._offset :]
-
     def close(self) -> None:
         """
         Read no more.
         """
         self._cursor.close()
+        while self._items:
+            self._drop()
 
     def advance(self, taken: int) -> None:
         """
@@ -88,8 +124,13 @@ class Replay:
             if self._offset < size:
                 break
             self._offset -= size
-            self._items.popleft()
+            self._drop()
         self._sizes.clear()
+
+    def _drop(self) -> None:
+        item = self._items.popleft()
+        if isinstance(item, Message):
+            self._held.release(item)
 
     def _pieces(self, item: Message | Gap) -> tuple[bytes, ...]:
         if isinstance(item, Gap):

@@ -171,7 +171,9 @@ class Store:
     async def _close(self) -> None:
         if self._connection is None:
             return
-        while self._owing() and self._reactor.seconds() >= self._failed_until:
+        # Once more, though it may have failed just now.
+        self._failed_until = 0.0
+        while self._owing() and not self._failed_until:
             done: Deferred[None] = Deferred()
             self._waiting.append((self._history.newest, done))
             self._write_on()

@@ -215,6 +215,8 @@ class StopTests(SynchronousTestCase):
             peer.transport.producer.pauseProducing()
             self.server.bus.publish(Message("foo", b"owed"))
             stopped = self.stop()
+            self.assertEqual(peer.received(), b"")
+            peer.transport.producer.resumeProducing()
             received = peer.received()
             self.assertIn(b"owed", received)
             line_end = b"\r\n" * (2 if end else 1)

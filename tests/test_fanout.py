@@ -413,6 +413,8 @@ class FanoutTests(SynchronousTestCase):
         self.assertEqual(
             written, [self.frame(first), self.frame(second), self.frame(third), "end"]
         )
+        self.assertEqual(slow, [])
+        member.resumeProducing()
         self.assertEqual(slow, [self.frame(second), self.frame(third), "end"])
         self.assertEqual(self.bus._subscriptions, {})
 
