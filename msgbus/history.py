@@ -356,9 +356,9 @@ class History:
             self.lost_ids[name] = max(self.lost(name), id)
             self.lost_ids.move_to_end(name)
             if self.unwritten is not None:
-                # Something younger may just be passing.
-                known = self.unwritten.lost.get(name) or ZERO
-                self.unwritten.lost[name] = max(self.lost_ids[name], known)
+                self.unwritten.lost[name] = max(
+                    self.lost_ids[name], self.unwritten.lost.get(name) or ZERO
+                )
         while len(self.lost_ids) > MAX_LOSERS:
             name, oldest = self.lost_ids.popitem(last=False)
             if self.unwritten is not None:
@@ -409,6 +409,9 @@ class Cursor:
         # What is missing and not yet told: so many, or nobody knows how many.
         self._missed = 0
         self._unknown = strange or (self._comes_back and history.lost(name) > self._id)
+        if self._wanted is not None:
+            # At once, as far as it gets: what goes from now on is missing.
+            self._go_back(history.log(name))
 
     def lose(self, entry: _Entry, channel: str) -> None:
         """

@@ -73,6 +73,13 @@ _REMEDIES = {
     "readonly": "the user of the bus must be able to write it, and its folder",
 }
 
+# What was just passing is known to be lost before what is older may be.
+_SET_LOST = """
+INSERT INTO lost VALUES (?, ?, ?) ON CONFLICT (name) DO UPDATE
+SET milliseconds = excluded.milliseconds, number = excluded.number
+WHERE excluded.number > number
+"""
+
 _SET_META = "INSERT OR REPLACE INTO meta VALUES (?, ?)"
 
 
@@ -286,7 +293,7 @@ class Store:
                 "DELETE FROM message WHERE number = ?", ((id[1],) for id in batch.dropped)
             )
             connection.executemany(
-                "INSERT OR REPLACE INTO lost VALUES (?, ?, ?)",
+                _SET_LOST,
                 ((name, *id) for name, id in batch.lost if id is not None),
             )
             connection.executemany(

@@ -12,7 +12,7 @@ from twisted.logger import globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 
 from msgbus.bus import Bus
-from msgbus.history import History, Keep, Since
+from msgbus.history import Gap, History, Keep, Since, parse_id
 from msgbus.match import Filter
 from msgbus.message import Message
 from msgbus.store import PAUSE_SECONDS, WAIT_SECONDS, CannotLoad, Store
@@ -150,6 +150,28 @@ class StoreTests(SynchronousTestCase):
         self.clock.advance(0)
         self.start(count=9)
         self.assertEqual(self.kept(), [b"2"])
+
+    def test_lost(self):
+        """
+        What was lost is told by the next life too, also what was just passing for a
+        replay, whatever older is lost after it.
+        """
+        base = self.publish(b"0")
+        self.clock.advance(0)
+        replay = self.bus.replay("", Filter(), Since())
+        self.publish(b"1", "bar/x", keep=False)
+        self.clock.advance(0)
+        for number in range(3):
+            self.publish(b"%d" % number, "bar/y")
+            self.clock.advance(0)
+        self.publish(b"3", "bar/y")
+        self.clock.advance(0)
+        since = Since(parse_id(self.successResultOf(base).id))
+        replay.close()
+        self.start()
+        for name in ("bar/", "bar/x", ""):
+            read = self.bus.replay(name, Filter(), since).read(0)
+            self.assertEqual(read[0], Gap(None), name)
 
     def test_mode(self):
         """
