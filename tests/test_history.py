@@ -310,6 +310,7 @@ class Marks:
 
 MARKS = Marks()
 COUNT = 5
+CHANNELS = st.sampled_from(["a", "ab", "b/c", "b/d"])
 
 
 class Listener:
@@ -432,7 +433,7 @@ class HistoryMachine(RuleBasedStateMachine):
             wanted = kept[-2:] if since.last else kept
             listener.due = wanted[0] if wanted else len(self.published)
         # Those before the last two are the last two, if these go before it begins.
-        listener.earliest = min(kept[:1] + [listener.due])
+        listener.earliest = min([*kept[:1], listener.due])
         self.listeners.append(listener)
         self.connect(listener, since, room)
 

@@ -156,17 +156,16 @@ class StoreTests(SynchronousTestCase):
         What was lost is told by the next life too, also what was just passing for a
         replay, whatever older is lost after it.
         """
-        base = self.publish(b"0")
-        self.clock.advance(0)
         replay = self.bus.replay("", Filter(), Since())
+        for number in range(3):
+            last = self.publish(b"%d" % number, "bar/y")
+            self.clock.advance(0)
         self.publish(b"1", "bar/x", keep=False)
         self.clock.advance(0)
-        for number in range(3):
-            self.publish(b"%d" % number, "bar/y")
-            self.clock.advance(0)
         self.publish(b"3", "bar/y")
         self.clock.advance(0)
-        since = Since(parse_id(self.successResultOf(base).id))
+        # Behind all that is older than what was just passing.
+        since = Since(parse_id(self.successResultOf(last).id))
         replay.close()
         self.start()
         for name in ("bar/", "bar/x", ""):
