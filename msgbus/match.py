@@ -1,8 +1,8 @@
 """
 Patterns and filters: which messages a subscription asks for.
 
-No I/O.  Both the patterns and the texts come from strangers, so matching takes
-time linear in the text whatever the pattern is.
+No I/O.  Both the patterns and the texts come from strangers, so matching takes no
+more time than the length of the text times that of the pattern, whatever they are.
 """
 
 from __future__ import annotations
