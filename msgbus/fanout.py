@@ -167,7 +167,10 @@ class Fanout:
     def _take_turns(self) -> None:
         for _ in range(min(REPLAYS_A_TURN, len(self._queue))):
             # One that calls again must find it waiting, or there would be two turns.
-            self._queue[0]()
+            try:
+                self._queue[0]()
+            except Exception:
+                self._log.failure("A replay failed")
             self._queue.popleft()
         if self._queue:
             self._reactor.callLater(0, self._take_turns)
