@@ -171,6 +171,7 @@ class BusService(Service):
         # know of a second one.
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._handle_signal)
+        self._log.info("Serving, until SIGTERM or SIGINT")
         notify("READY=1")
         if (seconds := _watchdog_seconds()) is not None:
             self._watchdog.start(seconds / 2)

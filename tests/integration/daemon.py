@@ -35,6 +35,8 @@ class Daemon:
                 **popen,
             )
         started = self.wait_for(r"\S+(?: \(.*\))? starting on (\d+|'.*')")[1]
+        # From here on it stops in order.
+        self.wait_for("Serving, until SIGTERM")
         # A socket file has a name instead.
         self.port = int(started) if started.isdigit() else None
 

@@ -106,12 +106,15 @@ def test_twistd(command, start, tmp_path):
         start(*command)
         return
     assert twistd(*flags.split(), "msgbus", *command, cwd=tmp_path).returncode == 0
-    pid_file = tmp_path / "msgbus.pid"
-    os.kill(int(pid_file.read_text()), signal.SIGTERM)
+    pid_file, log = tmp_path / "msgbus.pid", tmp_path / "msgbus.log"
     deadline = time.monotonic() + 30
+    while "Serving, until SIGTERM" not in log.read_text():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    os.kill(int(pid_file.read_text()), signal.SIGTERM)
     while pid_file.exists() and time.monotonic() < deadline:
         time.sleep(0.02)
-    assert "Server Shut Down" in (tmp_path / "msgbus.log").read_text()
+    assert "Server Shut Down" in log.read_text()
 
 
 def test_embedding(tmp_path):
