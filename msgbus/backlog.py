@@ -13,8 +13,8 @@ from enum import Enum
 
 __all__ = ["Backlog", "Counters", "Overflow", "Position"]
 
-# How much is taken out at once, in bytes and in pieces: a system call takes no
-# more than 1,024 pieces.
+# How much is taken out at once, in bytes, because a transport copies what it cannot
+# send, and in pieces, because a system call takes no more than 1,024.
 SLICE_BYTES = 64 * 1024
 SLICE_PIECES = 512
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from twisted.internet.defer import Deferred, succeed
 from twisted.logger import Logger
 
-from .history import ZERO, Cursor, History, Id, Since
+from .history import ZERO, Cursor, History, Id, Since, format_id
 from .match import EVERYTHING, Filter
 from .message import Invalid, Message, check_name, names_of
 
@@ -209,9 +209,8 @@ class Bus:
         number = max(number, self.life * 10**COUNT_DIGITS) + 1
         self._last = (milliseconds, number)
         done: Deferred[Receipt] = Deferred()
-        self._pending.append(
-            (self._last, message.published(f"{milliseconds}-{number}"), keep, done)
-        )
+        published = message.published(format_id(self._last))
+        self._pending.append((self._last, published, keep, done))
         # Whoever publishes in the midst of a delivery waits for its end, or
         # others would get the two messages in another order.
         if len(self._pending) == 1:

@@ -13,10 +13,9 @@ from typing import Any, Protocol
 
 from twisted.internet import tcp, unix
 
-__all__ = ["Outlet", "BufferedOutlet", "DirectOutlet", "is_plain", "outlet_for", "tune"]
+from .backlog import SLICE_BYTES
 
-# What is given to a transport in one piece: it copies what it cannot send.
-SLICE_BYTES = 64 * 1024
+__all__ = ["Outlet", "BufferedOutlet", "DirectOutlet", "is_plain", "outlet_for", "tune"]
 
 
 # The most that the kernel takes, beyond what is under way, for one who does not

@@ -2,6 +2,7 @@
 What hypothesis draws in more than one test module.
 """
 
+from hypothesis import Phase, settings
 from hypothesis import strategies as st
 
 from msgbus.message import Invalid, Message, check_name
@@ -44,3 +45,12 @@ def splits(data):
     Places at which these bytes may be cut.
     """
     return st.lists(st.integers(0, len(data)), max_size=20)
+
+
+# For state machines, which take minutes to shrink.
+machine_settings = settings(
+    max_examples=200,
+    stateful_step_count=40,
+    deadline=None,
+    phases=[Phase.explicit, Phase.reuse, Phase.generate],
+)

@@ -5,7 +5,6 @@ make of it.
 
 import re
 
-from hypothesis import Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 from twisted.internet.task import Clock
@@ -19,6 +18,7 @@ from msgbus.message import Message
 from msgbus.outlet import BufferedOutlet
 
 from .memory import Pipe
+from .strategies import machine_settings
 
 
 def gap(count):
@@ -470,9 +470,4 @@ class FanoutMachine(RuleBasedStateMachine):
 
 
 FanoutMachineTests = FanoutMachine.TestCase
-FanoutMachineTests.settings = settings(
-    max_examples=200,
-    stateful_step_count=40,
-    deadline=None,
-    phases=[Phase.explicit, Phase.reuse, Phase.generate],
-)
+FanoutMachineTests.settings = machine_settings

@@ -7,7 +7,6 @@ import re
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from hypothesis import Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 from twisted.internet.task import Clock
@@ -34,6 +33,7 @@ from msgbus.replay import Held, Replay
 from msgbus.store import Store
 
 from .memory import InlinePool, Pipe
+from .strategies import machine_settings
 
 UNKNOWN = Gap(None)
 
@@ -570,12 +570,7 @@ class HistoryMachine(RuleBasedStateMachine):
 
 
 HistoryMachineTests = HistoryMachine.TestCase
-HistoryMachineTests.settings = settings(
-    max_examples=200,
-    stateful_step_count=40,
-    deadline=None,
-    phases=[Phase.explicit, Phase.reuse, Phase.generate],
-)
+HistoryMachineTests.settings = machine_settings
 
 
 class LifeTests(SynchronousTestCase):
