@@ -11,16 +11,15 @@ import secrets
 import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from twisted.internet.defer import Deferred, succeed
 from twisted.logger import Logger
 
-from .history import ZERO, Cursor, History, Id, Since, format_id
+from .history import Cursor, History, Id, Since, format_id
 from .match import EVERYTHING, Filter
-from .message import Invalid, Message, check_name, names_of
+from .message import Invalid, Message, Receipt, check_name, names_of
 
-__all__ = ["Bus", "Nobody", "Receipt", "Subscription", "TooLarge"]
+__all__ = ["Bus", "Nobody", "Subscription", "TooLarge"]
 
 # The lower digits of an id's number count the messages of a bus; those above tell
 # the lives of buses apart.
@@ -38,20 +37,6 @@ class Nobody(Exception):
     """
     A message was published for somebody, and there is nobody.
     """
-
-
-@dataclass(frozen=True, slots=True)
-class Receipt:
-    """
-    What became of a publication.
-
-    Attributes:
-        id: Of the message.
-        subscribers: For how many it was put in order.
-    """
-
-    id: str
-    subscribers: int
 
 
 class Subscription:
@@ -137,7 +122,7 @@ class Bus:
         self._seconds = seconds
         self.saved: Callable[[Id], Deferred[None]] | None = None
         # The last id that was given.
-        self._last: Id = ZERO
+        self._last: Id = self._first_id()
         self.boundary = "msgbus" + secrets.token_hex(16)
         # By name, in the order in which they subscribed.
         self._subscriptions: dict[str, dict[Subscription, None]] = {}
@@ -206,8 +191,7 @@ class Bus:
         milliseconds, number = self._last
         # The clock may be set back.
         milliseconds = max(self.milliseconds(), milliseconds)
-        number = max(number, self.life * 10**COUNT_DIGITS) + 1
-        self._last = (milliseconds, number)
+        self._last = (milliseconds, number + 1)
         done: Deferred[Receipt] = Deferred()
         published = message.published(format_id(self._last))
         self._pending.append((self._last, published, keep, done))
@@ -246,6 +230,28 @@ class Bus:
         self.life, self.boundary, self._last = life, boundary, last
         self.history.newest = last
         self.history.counted_from = last[1]
+
+    @property
+    def newest(self) -> Id:
+        """
+        The id behind which all comes that is delivered from now on.
+        """
+        return max(self.history.newest, self._first_id())
+
+    def begins(self, cursor: Cursor) -> Id | None:
+        """
+        An id of this bus behind which all comes that this cursor reads, or None if none
+        is known: it is still looking, or has begun at an id of another.
+        """
+        id = cursor.begins
+        # One that begins at a time has no number.
+        return None if id is None else (id[0], max(id[1], self._first_id()[1]))
+
+    def _first_id(self) -> Id:
+        """
+        What is less than all ids of this life.
+        """
+        return (0, self.life * 10**COUNT_DIGITS)
 
     def milliseconds(self) -> int:
         """

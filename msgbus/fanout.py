@@ -20,7 +20,7 @@ from .backlog import Backlog, Counters, Overflow
 from .bus import Bus
 from .framing import Framing
 from .group import Group, Member
-from .history import Since
+from .history import Cursor
 from .match import Filter
 from .message import Message
 from .outlet import Outlet
@@ -100,7 +100,7 @@ class Fanout:
         finish: Callable[[], object],
         overflow: Overflow = Overflow.DROP_NEWEST,
         heartbeat: int | None = None,
-        since: Since | None = None,
+        cursor: Cursor | None = None,
     ) -> Member:
         """
         Deliver what is published from now on, and, if asked for, what was kept
@@ -112,7 +112,7 @@ class Fanout:
             finish: Ends this response, and with it the subscription.
             overflow: What becomes of it once it is past its backlog.
             heartbeat: Every how many seconds it gets one, or None for never.
-            since: Where its replay begins, or None for none.
+            cursor: Where its replay reads, or None for none; it is closed in the end.
 
         Returns:
             The producer to register with what the outlet writes to.  Its
@@ -130,8 +130,7 @@ class Fanout:
         if heartbeat is not None and not self._beating.running:
             self._beating.start(1, now=False)
         replay = None
-        if since is not None:
-            cursor = self._bus.replay(name, filter, since)
+        if cursor is not None:
             replay = Replay(cursor, framing, self._bus.milliseconds, self._held)
         return group.join(outlet, finish, overflow, heartbeat, replay)
 

@@ -371,6 +371,10 @@ class Cursor:
     Where a replay reads: a channel or folder again, from the past to the present,
     however long that takes and whatever is published meanwhile.  Made by
     `History.replay`.
+
+    Attributes:
+        begins: The id behind which all comes that it reads; None as long as that is
+            looked for, and for one of another bus.
     """
 
     def __init__(
@@ -396,7 +400,7 @@ class Cursor:
         share = PATTERN_CHARACTERS / (PATTERN_CHARACTERS + characters)
         self._looks = int(LOOKS * share) + 1
         # How many more must match, while it still goes back.
-        self._wanted = since.last
+        self._wanted = self._last = since.last
         if since.last is not None:
             self._id = self._born
         elif since.seconds is not None:
@@ -412,6 +416,7 @@ class Cursor:
         if self._wanted is not None:
             # At once, as far as it gets: what goes from now on is missing.
             self._go_back(history.log(name))
+        self.begins = None if strange or self._wanted is not None else self._id
 
     def lose(self, entry: _Entry, channel: str) -> None:
         """
@@ -498,6 +503,9 @@ class Cursor:
             message = log[place].message
             wanted -= message is not None and self._matches(message)
         self._id = log[place - 1].id if place else ZERO
+        if not place and wanted == self._last:
+            # Nothing matches, so nothing comes again, however much was lost.
+            self._id = self._born
         self._wanted = wanted if place and wanted else None
         return self._wanted is not None
 

@@ -1,6 +1,6 @@
 """
-What is published and delivered: an immutable message, and the rules for its
-channel, type and sender.
+What is published and delivered: an immutable message, the rules for its channel,
+type and sender, and the receipt for it.
 
 No I/O and no clock.  How a message becomes bytes is `multipart`'s business,
 who gets it `bus`'s.
@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-__all__ = ["Message", "Invalid", "check_name", "is_folder", "names_of"]
+__all__ = ["Message", "Receipt", "Invalid", "check_name", "is_folder", "names_of"]
 
 MAX_NAME_BYTES = 1024
 MAX_SEGMENTS = 32
@@ -89,6 +89,20 @@ class Message:
             object.__setattr__(message, name, getattr(self, name))
         object.__setattr__(message, "id", id)
         return message
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """
+    What became of a publication.
+
+    Attributes:
+        id: Of the message.
+        subscribers: For how many it was put in order.
+    """
+
+    id: str
+    subscribers: int
 
 
 def is_folder(name: str) -> bool:

@@ -68,7 +68,10 @@ class Origins:
         read a response (Fetch standard, section 3.3).  Where any origin is
         allowed, a page acts without its user's password.
         """
-        exposed = (b"Access-Control-Expose-Headers", b"Msgbus-Id, Msgbus-Subscribers")
+        exposed = (
+            b"Access-Control-Expose-Headers",
+            b"Msgbus-Id, Msgbus-Prefix, Msgbus-Subscribers",
+        )
         if "*" in self.allowed:
             return [(b"Access-Control-Allow-Origin", b"*"), exposed]
         return [

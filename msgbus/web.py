@@ -26,12 +26,13 @@ from twisted.web.util import DeferredResource
 from .answers import Refusal, answer, check_host, header, shield
 from .auth import login, sender_of
 from .backlog import Overflow
-from .bus import Bus, Nobody, Receipt, TooLarge
+from .bus import Bus, Nobody, TooLarge
 from .documents import Document
 from .fanout import Fanout, Limits
 from .framing import Framing
+from .history import Id, format_id
 from .idempotency import Answers, Reused
-from .message import Invalid, Message
+from .message import Invalid, Message, Receipt
 from .multipart import Encoder
 from .origin import Origins
 from .outlet import BufferedOutlet, Outlet, outlet_for
@@ -156,9 +157,18 @@ class BusResource(Resource):
         request.setHeader(b"Content-Type", content_type.encode("ascii"))
         request.setHeader(b"Cache-Control", b"no-store")
         request.setHeader(b"X-Accel-Buffering", b"no")
+        # A proxy may have put the bus elsewhere, but parts tell their location here.
+        request.setHeader(b"Msgbus-Prefix", self._prefix.encode("ascii"))
         if request.method == b"HEAD":
             request.finish()
             return NOT_DONE_YET
+        cursor = None
+        begins: Id | None = self._bus.newest
+        if wanted.since is not None:
+            cursor = self._bus.replay(name, wanted.filter, wanted.since)
+            begins = self._bus.begins(cursor)
+        if begins is not None:
+            request.setHeader(b"Msgbus-Id", format_id(begins).encode("ascii"))
 
         # The head goes out with the first delimiter, in this turn; what is
         # published from now on, at the end of it or later.
@@ -188,7 +198,7 @@ class BusResource(Resource):
             finish,
             overflow=wanted.overflow,
             heartbeat=wanted.heartbeat,
-            since=wanted.since,
+            cursor=cursor,
         )
         request.registerProducer(member, True)
 

@@ -453,7 +453,7 @@ class HistoryMachine(RuleBasedStateMachine):
             listener.pipe,
             lambda: None,
             overflow=Overflow.DROP_NEWEST,
-            since=since,
+            cursor=since and self.bus.replay(listener.name, Filter(), since),
         )
         listener.pipe.grant(listener.member, room)
         self.look(listener)

@@ -9,6 +9,11 @@ from twisted.trial.unittest import SynchronousTestCase
 from msgbus.message import Invalid
 from msgbus.origin import Origins
 
+EXPOSED = (
+    b"Access-Control-Expose-Headers",
+    b"Msgbus-Id, Msgbus-Prefix, Msgbus-Subscribers",
+)
+
 
 class HostTests(SynchronousTestCase):
     """
@@ -174,7 +179,10 @@ class GrantTests(SynchronousTestCase):
             [
                 (b"Access-Control-Allow-Origin", b"https://app.example"),
                 (b"Access-Control-Allow-Credentials", b"true"),
-                (b"Access-Control-Expose-Headers", b"Msgbus-Id, Msgbus-Subscribers"),
+                (
+                    b"Access-Control-Expose-Headers",
+                    b"Msgbus-Id, Msgbus-Prefix, Msgbus-Subscribers",
+                ),
             ],
         )
 
@@ -186,7 +194,10 @@ class GrantTests(SynchronousTestCase):
             Origins(allowed=("*",)).grants("https://app.example"),
             [
                 (b"Access-Control-Allow-Origin", b"*"),
-                (b"Access-Control-Expose-Headers", b"Msgbus-Id, Msgbus-Subscribers"),
+                (
+                    b"Access-Control-Expose-Headers",
+                    b"Msgbus-Id, Msgbus-Prefix, Msgbus-Subscribers",
+                ),
             ],
         )
 

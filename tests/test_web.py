@@ -16,9 +16,10 @@ from twisted.web.resource import IResource
 from twisted.web.server import Site as ForeignSite
 from zope.interface.verify import verifyObject
 
-from msgbus.bus import Bus, Receipt
+from msgbus.bus import Bus
+from msgbus.history import format_id
 from msgbus.match import Filter
-from msgbus.message import Message
+from msgbus.message import Message, Receipt
 from msgbus.origin import Origins
 from msgbus.web import BusResource
 
@@ -454,6 +455,8 @@ class SubscribeTests(WebTestCase):
                 "Cache-Control": "no-store",
                 "Vary": "Accept",
                 "X-Accel-Buffering": "no",
+                "Msgbus-Prefix": "/msgbus/",
+                "Msgbus-Id": format_id(self.server.bus.newest),
                 "Transfer-Encoding": "chunked",
             },
         )
@@ -627,6 +630,26 @@ class SubscribeTests(WebTestCase):
             found = parts(got + peer.received(), self.server.bus.boundary)
             self.assertEqual(b"".join(part.body for part in found), expected)
             self.assertFalse(any("msgbus-gap" in part.headers for part in found))
+
+    def test_begins(self):
+        """
+        The answer to a subscription tells an id behind which all comes, so that one
+        who is cut off before the first message misses nothing either.
+        """
+        for query in ("", "since=now", "last=1", "since=1s", "since=all"):
+            with self.subTest(query):
+                path = f"/msgbus/{query.replace('=', '')}"
+                _, headers, _ = self.subscribe(f"{path}?{query}")
+                self.server.ask(post(path, body="1"))
+                _, again, got = self.subscribe(
+                    path, f"Last-Event-ID: {headers['Msgbus-Id']}\n", "1.0"
+                )
+                self.assertEqual(again["Msgbus-Id"], headers["Msgbus-Id"])
+                (part,) = parts(got, self.server.bus.boundary)
+                self.assertEqual(part.body, b"1")
+                self.assertNotIn("msgbus-gap", part.headers)
+        _, headers, _ = self.subscribe("/msgbus/foo", "Last-Event-ID: 1-2\n")
+        self.assertNotIn("Msgbus-Id", headers)
 
     def test_strange_id(self):
         """
