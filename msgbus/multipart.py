@@ -163,6 +163,14 @@ class Decoder:
         self._buffer += data
         return self._read()
 
+    @property
+    def ahead(self) -> dict[str, str]:
+        """
+        The headers of the part to come, as far as they are there; what is taken out of
+        them, the part will not have.
+        """
+        return self._headers if self._state == self._head else {}
+
     def end(self) -> None:
         """
         Take the end of the stream, which may come behind any delimiter.

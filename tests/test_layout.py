@@ -23,6 +23,11 @@ ORDER = [
     "idempotency",
     "target",
     "origin",
+    "address",
+    "exchange",
+    "blocking",
+    "connect",
+    "client",
     "bus",
     "store",
     "outlet",
@@ -38,7 +43,10 @@ ORDER = [
 ]
 
 # No I/O and no Twisted, but for its logger.
-PURE = ORDER[: ORDER.index("bus")]
+PURE = ORDER[: ORDER.index("blocking")]
+
+# What clients share with the server is pure.
+CLIENTS = ("blocking", "connect", "client")
 
 
 def imports(tree):
@@ -89,13 +97,31 @@ def test_pure_modules():
             assert imported.partition(".")[0] not in ("twisted", "socket", "time"), name
 
 
+def test_clients_and_server():
+    """
+    Clients and the server meet in the pure modules only, and the blocking client knows
+    no Twisted.
+    """
+    for name in ORDER:
+        ours = {i.removeprefix(".") for i in imports(tree(name)) if i.startswith(".")}
+        if name in CLIENTS:
+            assert ours <= {*PURE, *CLIENTS}, name
+        else:
+            assert not ours & set(CLIENTS), name
+    code = (
+        "import sys, msgbus.blocking;"
+        "sys.exit(any(m.partition('.')[0] in ('twisted', 'OpenSSL') for m in sys.modules))"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=PACKAGE.parent)
+
+
 def test_no_reactor_at_module_level():
     """
     Importing us installs no reactor, so programs can choose theirs; and the
     plugin imports nothing of ours until it is chosen.
     """
     for modules, absent in (
-        ("msgbus.web, msgbus.service", "twisted.internet.reactor"),
+        ("msgbus.web, msgbus.service, msgbus.client", "twisted.internet.reactor"),
         ("twisted.plugins.msgbus_plugin", "msgbus"),
     ):
         code = f"import sys, {modules}; sys.exit({absent!r} in sys.modules)"

@@ -190,8 +190,15 @@ class DecoderTests(SynchronousTestCase):
         """
         decoder = Decoder("B")
         self.assertEqual(list(decoder.feed(b"--B\r\nMsgbus-Gap: 2\r\n")), [])
-        parts = list(decoder.feed(b"Content-Length: 0\r\n\r\n\r\n--B\r\n"))
+        self.assertEqual(decoder.ahead, {"msgbus-gap": "2"})
+        parts = list(decoder.feed(b"Content-Length: 0\r\n\r\n"))
         self.assertEqual(parts, [Part({"msgbus-gap": "2", "content-length": "0"}, b"")])
+        # What is there behind the body is none of the part's.
+        self.assertEqual(decoder.ahead, {})
+        self.assertEqual(list(decoder.feed(b"\r\n--B\r\nMsgbus-Gap: 1\r\n")), [])
+        self.assertEqual(decoder.ahead.pop("msgbus-gap"), "1")
+        (part,) = decoder.feed(b"Content-Length: 0\r\n\r\n")
+        self.assertEqual(part.headers, {"content-length": "0"})
 
     def test_heartbeats(self):
         """
