@@ -10,7 +10,7 @@ from setuptools import setup
 HERE = Path(__file__).parent
 VERSION = re.search(r'__version__ = "(.+)"', (HERE / "msgbus/__init__.py").read_text())[1]
 
-TEST = ["pytest", "pytest-twisted", "hypothesis", "h2"]
+TEST = ["pytest", "pytest-twisted", "hypothesis", "h2", "pexpect"]
 
 setup(
     name="msgbus",
@@ -26,14 +26,23 @@ setup(
         "Programming Language :: Python :: 3",
         "Topic :: Internet :: WWW/HTTP :: HTTP Servers",
     ],
-    packages=["msgbus", "twisted.plugins"],
+    packages=["msgbus", "msgbus.scripts", "twisted.plugins"],
     package_data={"msgbus": ["py.typed"]},
     python_requires=">=3.11",
     # The extra brings pyopenssl and service-identity.
-    install_requires=["twisted[tls]>=26.10"],
+    install_requires=["twisted[tls]>=26.10", "prompt_toolkit>=3.0", "tqdm>=4.60"],
+    entry_points={
+        "console_scripts": [
+            "msgsend = msgbus.scripts.msgsend:run",
+            "msgdump = msgbus.scripts.msgdump:run",
+            "msgchat = msgbus.scripts.msgchat:run",
+            "msgbus-test-pub = msgbus.scripts.testpub:run",
+            "msgbus-test-sub = msgbus.scripts.testsub:run",
+        ]
+    },
     extras_require={
         "test": TEST,
-        "dev": [*TEST, "mypy", "mypy-zope", "ruff", "build"],
+        "dev": [*TEST, "mypy", "mypy-zope", "types-tqdm", "ruff", "build"],
     },
     zip_safe=False,
 )

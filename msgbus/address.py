@@ -100,6 +100,14 @@ class Address:
         path = self.path.removesuffix("/") + "/" + quote(name, safe="/!$&'()*+,;=:@")
         return replace(self, path=path)
 
+    def split(self) -> tuple[Address, str]:
+        """
+        The folder that this channel is in, as if it were a bus, and the channel's name
+        there; of a folder, itself and nothing.
+        """
+        folder, _, name = self.path.rpartition("/")
+        return replace(self, path=f"{folder}/"), unquote(name)
+
     def asked(self, parameters: Mapping[str, object]) -> Address:
         """
         The same, with these parameters behind those that there are.  Such that are

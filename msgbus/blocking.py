@@ -12,7 +12,7 @@ import random
 import socket
 import ssl
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
@@ -197,7 +197,7 @@ def subscribe(
     timeout: float = 30,
     max_message: int = 64 * 1024 * 1024,
     notify: Callable[[Notice], object] | None = None,
-) -> Iterator[Message]:
+) -> Generator[Message, None, None]:
     """
     The messages of a channel or folder, as they come, for ever.  When the stream is lost,
     it is asked for again, behind the last message that came.
@@ -248,7 +248,7 @@ def _messages(
     silence: float,
     max_message: int,
     notify: Callable[[Notice], object],
-) -> Iterator[Message]:
+) -> Generator[Message, None, None]:
     last_id = ""
     failures = 0
     begun = False

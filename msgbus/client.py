@@ -238,7 +238,7 @@ class Client:
     def __init__(
         self,
         reactor: IReactorTime,
-        url: str = DEFAULT_URL,
+        url: str | Address = DEFAULT_URL,
         *,
         user: str = "",
         password: str = "",
@@ -249,7 +249,7 @@ class Client:
         max_message: int = 64 * 1024 * 1024,
     ) -> None:
         self._reactor = reactor
-        address = Address.parse(url)
+        address = url if isinstance(url, Address) else Address.parse(url)
         self._address = address.by(address.user or user, address.password or password)
         self._timeout = timeout
         self._patience = patience

@@ -102,6 +102,11 @@ class Gap:
 
     count: int | None
 
+    def __str__(self) -> str:
+        if self.count is None:
+            return "messages are missing here, nobody knows how many"
+        return f"{self.count} messages are missing here"
+
 
 @dataclass(slots=True)
 class Changes:

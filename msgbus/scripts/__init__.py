@@ -1,0 +1,3 @@
+"""
+The tools of the command line, on the clients.
+"""

@@ -1,0 +1,138 @@
+"""
+What the tools have in common: options, where the bus is, and how they end.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from .. import __version__
+from ..address import Address, locate
+from ..exchange import BusError
+from ..message import Invalid
+from ..multipart import Malformed
+from .terminal import clean
+
+__all__ = [
+    "FAILED",
+    "OK",
+    "WRONG_USE",
+    "add_filters",
+    "address",
+    "complain",
+    "main",
+    "parser",
+]
+
+OK = 0
+FAILED = 1
+WRONG_USE = 2
+
+
+def parser(name: str, does: str, examples: str) -> argparse.ArgumentParser:
+    """
+    One that knows the options of all tools.
+    """
+    made = argparse.ArgumentParser(
+        prog=name,
+        description=does,
+        epilog=f"examples:\n{examples}\n"
+        "A bare CHANNEL stands for http://localhost:8888/msgbus/CHANNEL, or for a channel\n"
+        "of the bus at MSGBUS_URL in the environment.  A password is taken from the URL,\n"
+        "from --user, or from MSGBUS_PASSWORD.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    made.add_argument("--version", action="version", version=f"msgbus {__version__}")
+    who = made.add_argument_group("who and where")
+    who.add_argument(
+        "--user",
+        default="",
+        metavar="NAME[:PASSWORD]",
+        help="the name to send under, and the bus's password, if it has one",
+    )
+    who.add_argument(
+        "--ca", type=Path, metavar="FILE", help="trust these certificates (PEM) only"
+    )
+    who.add_argument(
+        "--certificate",
+        type=Path,
+        metavar="FILE",
+        help="a private key and a certificate (PEM), for a server that asks for one",
+    )
+    return made
+
+
+def add_filters(made: argparse.ArgumentParser) -> None:
+    """
+    The options of one that subscribes.
+    """
+    made.add_argument(
+        "-t",
+        "--type",
+        default="",
+        metavar="TYPES",
+        help="only these, such as 'text/*,!text/html'",
+    )
+    made.add_argument(
+        "-s",
+        "--sender",
+        default="",
+        metavar="SENDERS",
+        help="only from these, such as '?*'",
+    )
+    made.add_argument(
+        "-c", "--channel", default="", metavar="CHANNELS", help="only these of a folder"
+    )
+    made.add_argument(
+        "--heartbeat",
+        type=int,
+        default=25,
+        metavar="SECONDS",
+        help="a server that is silent for twice as long is gone (5 to 300; default 25)",
+    )
+
+
+def address(arguments: argparse.Namespace, text: str) -> Address:
+    """
+    Where a tool is to go, and under which name.
+
+    Raises:
+        Invalid: The text is neither a URL nor a name.
+    """
+    user, _, password = arguments.user.partition(":")
+    return locate(text, os.environ).by(user, password)
+
+
+def complain(name: str, problem: object) -> None:
+    """
+    One line on standard error.
+    """
+    print(f"{name}: {clean(str(problem))}", file=sys.stderr, flush=True)
+
+
+def main(name: str, run: Callable[[], int]) -> int:
+    """
+    Run a tool, and turn what goes wrong into one line and an exit code.
+    """
+    try:
+        return run()
+    except Invalid as error:
+        complain(name, error)
+        return WRONG_USE
+    except (BusError, Malformed) as error:
+        complain(name, error)
+        return FAILED
+    except BrokenPipeError:
+        # Who reads this has enough.  Nothing may be flushed into the pipe at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return OK
+    except OSError as error:
+        complain(name, f"{error.filename}: {error.strerror}" if error.filename else error)
+        return FAILED
+    except KeyboardInterrupt:
+        return 128 + signal.SIGINT

@@ -1,0 +1,232 @@
+"""
+msgchat: chat in a terminal, or in a pipe.
+"""
+
+from __future__ import annotations
+
+import argparse
+import getpass
+import sys
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from datetime import datetime
+
+from prompt_toolkit import PromptSession
+from prompt_toolkit.patch_stdout import patch_stdout
+
+from ..address import Address
+from ..blocking import Publisher, subscribe
+from ..exchange import BusError, Notice, Subscribed
+from ..history import parse_id
+from ..message import Invalid, Message
+from ..multipart import Malformed
+from .command import FAILED, OK, address, complain, main, parser
+from .terminal import clean
+
+__all__ = ["run"]
+
+NAME = "msgchat"
+TYPE = "text/plain; charset=utf-8"
+
+# For how long what was typed is sent again, while its writer waits for it.
+PATIENCE_SECONDS = 5.0
+# For how long a pipe's last words are waited for.
+LAST_SECONDS = 10.0
+
+EXAMPLES = """\
+  msgchat                       in the channel 'chat', under your login name
+  msgchat --user alice lobby
+  uptime | msgchat --user host lobby
+"""
+
+
+def run() -> int:
+    """
+    The console script.
+    """
+    return main(NAME, _run)
+
+
+def _run() -> int:
+    made = parser(
+        NAME,
+        "Chat: what you type is published, and what others publish is shown.",
+        EXAMPLES,
+    )
+    made.add_argument(
+        "target",
+        nargs="?",
+        default="chat",
+        metavar="URL|CHANNEL",
+        help="'chat', unless told",
+    )
+    made.add_argument(
+        "--last",
+        type=int,
+        default=20,
+        metavar="COUNT",
+        help="begin with the last so many messages (default 20)",
+    )
+    arguments = made.parse_args()
+    where = address(arguments, arguments.target)
+    room = _Room(where.by(where.user or _login_name()), arguments)
+    if sys.stdin.isatty() and sys.stdout.isatty():
+        return _talk(room)
+    return _pipe(room)
+
+
+class _Room:
+    """
+    One channel: publishes what is said, and prints what others say, in a thread.
+
+    Attributes:
+        name: That one speaks under.
+        ended: Why nothing more is heard, or None.
+    """
+
+    def __init__(self, where: Address, arguments: argparse.Namespace) -> None:
+        self.name = where.user
+        self.ended: Exception | None = None
+        self._publisher = Publisher(
+            where,
+            ca=arguments.ca,
+            certificate=arguments.certificate,
+            patience=PATIENCE_SECONDS,
+            notify=_notify,
+        )
+        self._messages = subscribe(
+            where,
+            last=arguments.last,
+            ca=arguments.ca,
+            certificate=arguments.certificate,
+            notify=self._notify,
+        )
+        self._changed = threading.Condition()
+        self._tried = False
+        self._heard = ""
+
+    def listen(self, on_end: Callable[[], object] = lambda: None) -> None:
+        """
+        Print what is said from now on; return once that has begun, or was tried.
+
+        Args:
+            on_end: Called when there is no more to hear.
+        """
+        threading.Thread(target=self._listen, args=[on_end], daemon=True).start()
+        with self._changed:
+            self._changed.wait_for(lambda: self._tried)
+
+    def say(self, text: str) -> str:
+        """
+        Publish one message; its id.
+
+        Raises:
+            BusError: It was not published.
+        """
+        return self._publisher.publish(text.encode("utf-8", "replace"), TYPE).id
+
+    def wait_for(self, id: str) -> None:
+        """
+        Wait a bit until the message with this id was heard.
+        """
+        with suppress(Invalid), self._changed:
+            wanted = parse_id(id)
+            self._changed.wait_for(
+                lambda: self.ended or (self._heard and parse_id(self._heard) >= wanted),
+                LAST_SECONDS,
+            )
+
+    def _listen(self, on_end: Callable[[], object]) -> None:
+        try:
+            for message in self._messages:
+                print(_line(message), flush=True)
+                with self._changed:
+                    self._heard = message.id
+                    self._changed.notify_all()
+        except (BusError, Malformed, OSError) as error:
+            complain(NAME, error)
+            self._try(error)
+            on_end()
+
+    def _notify(self, notice: Notice) -> None:
+        _notify(notice)
+        self._try()
+
+    def _try(self, ended: Exception | None = None) -> None:
+        with self._changed:
+            self._tried, self.ended = True, ended
+            self._changed.notify_all()
+
+
+def _talk(room: _Room) -> int:
+    """
+    On a terminal: what comes in is shown above what is being typed.
+    """
+    session: PromptSession[str] = PromptSession(erase_when_done=True)
+
+    def leave() -> None:
+        if room.ended is not None and session.app.is_running:
+            session.app.exit(exception=EOFError)
+
+    def leave_soon() -> None:
+        loop = session.app.loop
+        if loop is not None:
+            loop.call_soon_threadsafe(leave)
+
+    text = ""
+    # It also takes out what a terminal would obey.
+    with patch_stdout():
+        room.listen(leave_soon)
+        while room.ended is None:
+            try:
+                text = session.prompt(f"{room.name}> ", default=text, pre_run=leave)
+            except (EOFError, KeyboardInterrupt):
+                break
+            if not text.strip():
+                continue
+            try:
+                room.say(text)
+            except BusError as error:
+                # It is there to be sent again.
+                complain(NAME, error)
+            else:
+                text = ""
+    return OK if room.ended is None else FAILED
+
+
+def _pipe(room: _Room) -> int:
+    room.listen()
+    last = ""
+    for line in sys.stdin:
+        if room.ended is not None:
+            break
+        if line.strip():
+            last = room.say(line.removesuffix("\n"))
+    room.wait_for(last)
+    return OK if room.ended is None else FAILED
+
+
+def _line(message: Message) -> str:
+    """
+    A message as it is shown.
+    """
+    kind = message.content_type.partition(";")[0]
+    text = f"[{kind}, {len(message.body)} bytes]"
+    if kind.startswith("text/"):
+        # No stranger begins a line.
+        text = message.body.decode("utf-8", "replace").strip().replace("\n", "\n      ")
+    now = datetime.now().astimezone()
+    return clean(f"{now:%H:%M} <{message.sender or '?'}> {text}")
+
+
+def _notify(notice: Notice) -> None:
+    if not isinstance(notice, Subscribed) or notice.again:
+        complain(NAME, notice)
+
+
+def _login_name() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return "somebody"

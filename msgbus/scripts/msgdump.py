@@ -1,0 +1,272 @@
+"""
+msgdump: show, save, or hand on the messages of a channel or folder.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+from base64 import b64encode
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from datetime import datetime
+from itertools import islice
+from pathlib import Path
+
+from ..blocking import subscribe
+from ..exchange import Notice, Subscribed
+from ..message import Message
+from .command import FAILED, OK, add_filters, address, complain, main, parser
+from .terminal import clean
+
+__all__ = ["run"]
+
+NAME = "msgdump"
+
+EXAMPLES = """\
+  msgdump                                   everything
+  msgdump -q sensors/                       what comes below sensors/, without bodies
+  msgdump --last 1 -n 1 cam --save .        the newest picture
+  msgdump -t 'text/*' -s '?*' chat --since 10m
+  msgdump --json logs/ | jq -r .body
+  msgdump jobs --jobs 4 --exec sh -c 'wc -c; echo "$MSGBUS_SENDER"'
+
+With --exec, a command gets the body on its standard input, and the rest in MSGBUS_ID,
+MSGBUS_CHANNEL, MSGBUS_SENDER, MSGBUS_TYPE and MSGBUS_TIME.
+"""
+
+# Ids begin with milliseconds since 1970, and nothing else may name a file.
+_ID = re.compile(r"([0-9]{1,16})-[0-9]{1,24}")
+
+
+def run() -> int:
+    """
+    The console script.
+    """
+    return main(NAME, _run)
+
+
+def _run() -> int:
+    made = parser(
+        NAME,
+        "Subscribe to a channel or folder, and show each message as it comes.",
+        EXAMPLES,
+    )
+    made.add_argument(
+        "target",
+        nargs="?",
+        default="",
+        metavar="URL|CHANNEL",
+        help="everything, unless told",
+    )
+    add_filters(made)
+    made.add_argument("-q", "--quiet", action="store_true", help="do not show bodies")
+    made.add_argument("-n", "--count", type=int, metavar="COUNT", help="end after so many")
+    replay = made.add_mutually_exclusive_group()
+    replay.add_argument(
+        "--since", default="", metavar="WHEN", help="begin with history: an id, 10m, all"
+    )
+    replay.add_argument(
+        "--last", type=int, default=0, metavar="COUNT", help="begin with the last so many"
+    )
+    made.add_argument("--json", action="store_true", help="an object a line")
+    made.add_argument(
+        "--save", type=Path, metavar="DIR", help="each body to a file, named by its id"
+    )
+    made.add_argument(
+        "--jobs", type=int, default=1, metavar="COUNT", help="so many commands at once"
+    )
+    made.add_argument(
+        "--exec",
+        nargs=argparse.REMAINDER,
+        default=[],
+        dest="command",
+        metavar="COMMAND",
+        help="run this for each; all that follows is its own",
+    )
+    arguments = made.parse_args()
+    if (arguments.count is not None and arguments.count < 1) or arguments.jobs < 1:
+        made.error("give 1 or more")
+    if arguments.save is not None and not arguments.save.is_dir():
+        made.error(f"{str(arguments.save)!r} is no folder; make it first")
+    return _dump(arguments)
+
+
+def _dump(arguments: argparse.Namespace) -> int:
+    messages = subscribe(
+        address(arguments, arguments.target),
+        type=arguments.type,
+        sender=arguments.sender,
+        channel=arguments.channel,
+        since=arguments.since,
+        last=arguments.last,
+        heartbeat=arguments.heartbeat,
+        ca=arguments.ca,
+        certificate=arguments.certificate,
+        notify=_notify,
+    )
+    tally = _Tally()
+    commands = _Commands(arguments.command, arguments.jobs)
+    try:
+        for message in islice(messages, arguments.count):
+            tally.count(message)
+            if arguments.save is not None:
+                _save(message, arguments.save)
+            if arguments.command:
+                commands.start(message)
+            elif arguments.json:
+                _print_json(message, arguments.quiet)
+            else:
+                _print(message, arguments.quiet or arguments.save is not None)
+    except KeyboardInterrupt:
+        complain(NAME, tally)
+    finally:
+        messages.close()
+        commands.finish()
+    return FAILED if commands.failed else OK
+
+
+class _Tally:
+    """
+    How much came, and how fast.
+    """
+
+    def __init__(self) -> None:
+        self._begun = time.monotonic()
+        self._messages = 0
+        self._bytes = 0
+
+    def count(self, message: Message) -> None:
+        """
+        One more.
+        """
+        self._messages += 1
+        self._bytes += len(message.body)
+
+    def __str__(self) -> str:
+        seconds = max(time.monotonic() - self._begun, 0.001)
+        return (
+            f"{self._messages} messages, {self._bytes} bytes in {seconds:.1f} s:"
+            f" {self._messages / seconds:.1f} messages/s,"
+            f" {self._bytes / seconds:.0f} bytes/s"
+        )
+
+
+class _Commands:
+    """
+    Runs a command for each message, so many at once and no more.
+    """
+
+    def __init__(self, command: list[str], jobs: int) -> None:
+        self.failed = False
+        self._command = command
+        self._jobs = jobs
+        self._pool = ThreadPoolExecutor(jobs)
+        self._running: set[Future[None]] = set()
+
+    def start(self, message: Message) -> None:
+        """
+        Run it, once there is room.
+        """
+        if len(self._running) == self._jobs:
+            self._running = wait(self._running, return_when=FIRST_COMPLETED).not_done
+        self._running.add(self._pool.submit(self._run, message))
+
+    def finish(self) -> None:
+        """
+        Wait for those that run.
+        """
+        self._pool.shutdown()
+
+    def _run(self, message: Message) -> None:
+        environment = {
+            **os.environ,
+            "MSGBUS_ID": message.id,
+            "MSGBUS_CHANNEL": message.channel,
+            "MSGBUS_SENDER": message.sender,
+            "MSGBUS_TYPE": message.content_type,
+            "MSGBUS_TIME": _published(message).isoformat(),
+        }
+        try:
+            code = subprocess.run(  # noqa: S603  # the user's own command
+                self._command, input=message.body, env=environment, check=False
+            ).returncode
+            problem = f"ended with {code}" if code else None
+        except OSError as error:
+            problem = f"did not run: {error.strerror}"
+        if problem:
+            self.failed = True
+            complain(NAME, f"{self._command[0]} {problem}, for {message.id}")
+
+
+def _notify(notice: Notice) -> None:
+    if not isinstance(notice, Subscribed) or notice.again:
+        complain(NAME, notice)
+
+
+def _published(message: Message) -> datetime:
+    """
+    When it was published, or, where its id does not tell, now.
+    """
+    told = _ID.fullmatch(message.id)
+    seconds = int(told[1]) / 1000 if told else time.time()
+    return datetime.fromtimestamp(seconds).astimezone()
+
+
+def _print(message: Message, quiet: bool) -> None:
+    when = _published(message).isoformat(" ", "milliseconds")[:23]
+    head = (
+        f"{when} {message.channel or '/'} {message.sender or '-'} {message.content_type}"
+        f" {len(message.body)}\n"
+    )
+    body = b"" if quiet else message.body
+    if sys.stdout.isatty():
+        head, body = clean(head), _shown(body)
+    out = sys.stdout.buffer
+    out.write(head.encode())
+    out.write(body)
+    if body and not body.endswith(b"\n"):
+        out.write(b"\n")
+    out.flush()
+
+
+def _shown(body: bytes) -> bytes:
+    """
+    What of a body a terminal gets to see.
+    """
+    try:
+        return clean(body.decode("utf-8")).encode()
+    except UnicodeDecodeError:
+        return b"(not text)"
+
+
+def _print_json(message: Message, quiet: bool) -> None:
+    told: dict[str, object] = {
+        "id": message.id,
+        "time": _published(message).isoformat(timespec="milliseconds"),
+        "channel": message.channel,
+        "sender": message.sender,
+        "type": message.content_type,
+        "size": len(message.body),
+    }
+    if not quiet:
+        try:
+            told["body"] = message.body.decode("utf-8")
+        except UnicodeDecodeError:
+            told["base64"] = b64encode(message.body).decode()
+    # ASCII, so that no terminal gets a stranger's control character; DEL is one.
+    print(json.dumps(told).replace("\x7f", r"\u007f"), flush=True)
+
+
+def _save(message: Message, folder: Path) -> None:
+    """
+    Write the body to a file that is there whole, or not at all.
+    """
+    name = message.id if _ID.fullmatch(message.id) else f"{time.time_ns()}"
+    part = folder / f".{name}.part"
+    part.write_bytes(message.body)
+    part.replace(folder / name)

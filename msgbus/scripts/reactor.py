@@ -1,0 +1,58 @@
+"""
+Running a tool that is a Twisted program.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine
+from contextlib import suppress
+from typing import Any
+
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.task import react
+from twisted.logger import (
+    ILogObserver,
+    LogEvent,
+    LogLevel,
+    formatEvent,
+    globalLogBeginner,
+)
+from zope.interface import provider
+
+from .command import OK, complain, main
+
+__all__ = ["run_in_reactor"]
+
+
+def run_in_reactor(name: str, work: Callable[[Any], Coroutine[Any, Any, int]]) -> int:
+    """
+    Run a coroutine function, which gets the reactor, to its exit code.  Ctrl-C cancels
+    it, which is no failure.
+    """
+
+    @provider(ILogObserver)
+    def observe(event: LogEvent) -> None:
+        if event["log_level"] >= LogLevel.warn:
+            complain(name, formatEvent(event))
+
+    globalLogBeginner.beginLoggingTo(
+        [observe], discardBuffer=True, redirectStandardIO=False
+    )
+    code = OK
+
+    async def worked(reactor: Any) -> None:  # it has every interface
+        nonlocal code
+        done = Deferred.fromCoroutine(work(reactor))
+        reactor.addSystemEventTrigger("before", "shutdown", done.cancel)
+        try:
+            code = await done
+        except CancelledError:
+            code = OK
+
+    def run() -> int:
+        # It ends with its own, which is none for Ctrl-C.
+        with suppress(SystemExit):
+            react(lambda reactor: Deferred.fromCoroutine(worked(reactor)))
+        return code
+
+    return main(name, run)

@@ -1,0 +1,24 @@
+"""
+Strangers' words on a terminal: nothing that it would obey.
+"""
+
+from __future__ import annotations
+
+import re
+
+__all__ = ["clean"]
+
+# C0, C1 and DEL but for tab and line feed; and what turns the direction of text round, or
+# cannot be seen (Unicode's "Cf"), by which one text can look like another.
+_OBEYED = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u00ad\u061c\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f"
+    "\ufeff\ufff9-\ufffb\U000e0000-\U000e007f]"
+)
+
+
+def clean(text: str) -> str:
+    """
+    The same, with an escape such as `\\x1b` in place of each character that a terminal
+    would obey, or not show; tabs and line ends stay.
+    """
+    return _OBEYED.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
