@@ -61,6 +61,9 @@ class Publisher:
         notify: Called with `Lost` before a message is sent again.  If there is none, that
             is logged.
 
+    Attributes:
+        patience: As given.
+
     Raises:
         Invalid: The URL, or one of the files, is none.
         OSError: One of the files cannot be read.

@@ -228,6 +228,9 @@ class Client:
             reached.
         max_message: Bytes of the largest message that is taken from the bus.
 
+    Attributes:
+        patience: As given.
+
     Raises:
         Invalid: The URL, or one of the files, is none.
         OSError: One of the files cannot be read.
@@ -252,7 +255,7 @@ class Client:
         address = url if isinstance(url, Address) else Address.parse(url)
         self._address = address.by(address.user or user, address.password or password)
         self._timeout = timeout
-        self._patience = patience
+        self.patience = patience
         self._max_message = max_message
         self._route = Route(reactor, self._address, ca, certificate)
         # One connection, one request at a time on it.
@@ -380,7 +383,7 @@ class Client:
     async def _publish(
         self, address: Address, headers: dict[str, str], body: bytes
     ) -> Receipt:
-        give_up = self._reactor.seconds() + self._patience
+        give_up = self._reactor.seconds() + self.patience
         for failures in count(1):
             try:
                 response = await self._ask(

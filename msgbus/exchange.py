@@ -86,7 +86,7 @@ class Subscribed:
     again: bool
 
     def __str__(self) -> str:
-        return "subscribed again" if self.again else "subscribed"
+        return "Subscribed again." if self.again else "Subscribed."
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +103,8 @@ class Lost:
     seconds: float
 
     def __str__(self) -> str:
-        return f"{self.reason.rstrip('.')}; trying again in {self.seconds:.1f} s"
+        end = "" if self.reason.endswith((".", "?")) else "."
+        return f"{self.reason}{end} Trying again in {self.seconds:.1f} s."
 
 
 Notice = Subscribed | Lost | Gap

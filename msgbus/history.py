@@ -104,8 +104,8 @@ class Gap:
 
     def __str__(self) -> str:
         if self.count is None:
-            return "messages are missing here, nobody knows how many"
-        return f"{self.count} messages are missing here"
+            return "Messages are missing here; nobody knows how many."
+        return f"{self.count} messages are missing here."
 
 
 @dataclass(slots=True)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from .. import __version__
 from ..address import Address, locate
-from ..exchange import BusError
+from ..exchange import BusError, Notice, Subscribed
 from ..message import Invalid
 from ..multipart import Malformed
 from .terminal import clean
@@ -27,6 +27,7 @@ __all__ = [
     "complain",
     "main",
     "parser",
+    "tell",
 ]
 
 OK = 0
@@ -113,6 +114,14 @@ def complain(name: str, problem: object) -> None:
     One line on standard error.
     """
     print(f"{name}: {clean(str(problem))}", file=sys.stderr, flush=True)
+
+
+def tell(name: str, where: Address, notice: Notice) -> None:
+    """
+    One line for what becomes of a subscription, but that it has begun.
+    """
+    if not isinstance(notice, Subscribed) or notice.again:
+        complain(name, f"{where}: {notice}")
 
 
 def main(name: str, run: Callable[[], int]) -> int:

@@ -11,17 +11,18 @@ import threading
 from collections.abc import Callable
 from contextlib import suppress
 from datetime import datetime
+from functools import partial
 
 from prompt_toolkit import PromptSession
 from prompt_toolkit.patch_stdout import patch_stdout
 
 from ..address import Address
 from ..blocking import Publisher, subscribe
-from ..exchange import BusError, Notice, Subscribed
+from ..exchange import BusError, Notice
 from ..history import parse_id
 from ..message import Invalid, Message
 from ..multipart import Malformed
-from .command import FAILED, OK, address, complain, main, parser
+from .command import FAILED, OK, address, complain, main, parser, tell
 from .terminal import clean
 
 __all__ = ["run"]
@@ -87,13 +88,14 @@ class _Room:
 
     def __init__(self, where: Address, arguments: argparse.Namespace) -> None:
         self.name = where.user
+        self._where = where
         self.ended: Exception | None = None
         self._publisher = Publisher(
             where,
             ca=arguments.ca,
             certificate=arguments.certificate,
             patience=PATIENCE_SECONDS,
-            notify=_notify,
+            notify=partial(tell, NAME, where),
         )
         self._messages = subscribe(
             where,
@@ -145,12 +147,12 @@ class _Room:
                     self._heard = message.id
                     self._changed.notify_all()
         except (BusError, Malformed, OSError) as error:
-            complain(NAME, error)
+            complain(NAME, f"{self._where}: {error}")
             self._try(error)
             on_end()
 
     def _notify(self, notice: Notice) -> None:
-        _notify(notice)
+        tell(NAME, self._where, notice)
         self._try()
 
     def _try(self, ended: Exception | None = None) -> None:
@@ -218,11 +220,6 @@ def _line(message: Message) -> str:
         text = message.body.decode("utf-8", "replace").strip().replace("\n", "\n      ")
     now = datetime.now().astimezone()
     return clean(f"{now:%H:%M} <{message.sender or '?'}> {text}")
-
-
-def _notify(notice: Notice) -> None:
-    if not isinstance(notice, Subscribed) or notice.again:
-        complain(NAME, notice)
 
 
 def _login_name() -> str:

@@ -14,13 +14,15 @@ import time
 from base64 import b64encode
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from datetime import datetime
+from functools import partial
 from itertools import islice
 from pathlib import Path
 
 from ..blocking import subscribe
-from ..exchange import Notice, Subscribed
+from ..exchange import BusError
 from ..message import Message
-from .command import FAILED, OK, add_filters, address, complain, main, parser
+from ..multipart import Malformed
+from .command import FAILED, OK, add_filters, address, complain, main, parser, tell
 from .terminal import clean
 
 __all__ = ["run"]
@@ -97,8 +99,9 @@ def _run() -> int:
 
 
 def _dump(arguments: argparse.Namespace) -> int:
+    where = address(arguments, arguments.target)
     messages = subscribe(
-        address(arguments, arguments.target),
+        where,
         type=arguments.type,
         sender=arguments.sender,
         channel=arguments.channel,
@@ -107,7 +110,7 @@ def _dump(arguments: argparse.Namespace) -> int:
         heartbeat=arguments.heartbeat,
         ca=arguments.ca,
         certificate=arguments.certificate,
-        notify=_notify,
+        notify=partial(tell, NAME, where),
     )
     tally = _Tally()
     commands = _Commands(arguments.command, arguments.jobs)
@@ -122,6 +125,9 @@ def _dump(arguments: argparse.Namespace) -> int:
                 _print_json(message, arguments.quiet)
             else:
                 _print(message, arguments.quiet or arguments.save is not None)
+    except (BusError, Malformed) as error:
+        complain(NAME, f"{where}: {error}")
+        return FAILED
     except KeyboardInterrupt:
         complain(NAME, tally)
     finally:
@@ -201,11 +207,6 @@ class _Commands:
         if problem:
             self.failed = True
             complain(NAME, f"{self._command[0]} {problem}, for {message.id}")
-
-
-def _notify(notice: Notice) -> None:
-    if not isinstance(notice, Subscribed) or notice.again:
-        complain(NAME, notice)
 
 
 def _published(message: Message) -> datetime:

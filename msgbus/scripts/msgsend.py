@@ -87,14 +87,15 @@ def _run() -> int:
 
 
 def _send(arguments: argparse.Namespace) -> int:
+    where = address(arguments, arguments.target)
     publisher = Publisher(
-        address(arguments, arguments.target),
+        where,
         ca=arguments.ca,
         certificate=arguments.certificate,
         timeout=arguments.timeout,
         # Somebody who mistypes a port is told so at once.
         patience=0,
-        notify=lambda notice: complain(NAME, notice),
+        notify=lambda notice: complain(NAME, f"{where}: {notice}"),
     )
     sent = 0
     with publisher:
@@ -102,7 +103,7 @@ def _send(arguments: argparse.Namespace) -> int:
             try:
                 receipt = publisher.publish(body, content_type)
             except (BusError, Invalid) as error:
-                complain(NAME, f"{what} was not published: {error}")
+                complain(NAME, f"{what} was not published to {where}: {error}")
                 if sent:
                     complain(NAME, f"{sent} before it were")
                 return WRONG_USE if isinstance(error, Invalid) else FAILED

@@ -23,6 +23,7 @@ from .reactor import run_in_reactor
 __all__ = ["run"]
 
 NAME = "msgbus-test-pub"
+PATIENCE_SECONDS = 60.0
 
 EXAMPLES = f"""\
   msgbus-test-pub                           hello world, once a second: watch it at
@@ -76,7 +77,14 @@ async def _flood(reactor: Any, arguments: argparse.Namespace) -> int:
 
     async def publisher() -> None:
         bus, name = where.split()
-        client = Client(reactor, bus, ca=arguments.ca, certificate=arguments.certificate)
+        client = Client(
+            reactor,
+            bus,
+            ca=arguments.ca,
+            certificate=arguments.certificate,
+            # Somebody who mistypes a port is told so at once.
+            patience=0,
+        )
         run = "" if plain else secrets.token_hex(8)
         for own, overall in enumerate(tries, 1):
             if not arguments.flat:
@@ -87,6 +95,7 @@ async def _flood(reactor: Any, arguments: argparse.Namespace) -> int:
             await client.publish(
                 name, body(Mark(run, own, now), arguments.size), "text/html"
             )
+            client.patience = PATIENCE_SECONDS
             answered.add((time.time_ns() - now) / 1e6)
             bar.update()
 
@@ -97,7 +106,7 @@ async def _flood(reactor: Any, arguments: argparse.Namespace) -> int:
     except FirstError as error:
         # What is wrong for one is so for all.
         error.subFailure.trap(BusError)
-        complain(NAME, error.subFailure.value)
+        complain(NAME, f"{where}: {error.subFailure.value}")
         return FAILED
     finally:
         bar.close()

@@ -101,6 +101,8 @@ class _Crowd:
     def __init__(self, reactor: Any, arguments: argparse.Namespace) -> None:
         self._reactor = reactor
         self._arguments = arguments
+        self._where = address(arguments, arguments.target)
+        self._client: Client | None = None
         self._orders = [Order() for _ in range(arguments.connections)]
         self._latencies = Latencies()
         self._subscribed = self._complete = self._gaps = 0
@@ -118,14 +120,16 @@ class _Crowd:
             while self._refused is None and not self._done():
                 await deferLater(self._reactor, 0.1)
         self._bar.close()
+        if self._client is not None:
+            await self._client.close()
         if self._refused is not None:
-            complain(NAME, self._refused)
+            complain(NAME, f"{self._where}: {self._refused}")
             return FAILED
         return self._tell()
 
     async def _subscribe(self) -> None:
-        bus, name = address(self._arguments, self._arguments.target).split()
-        client = Client(
+        bus, name = self._where.split()
+        self._client = client = Client(
             self._reactor,
             bus,
             ca=self._arguments.ca,
@@ -168,7 +172,7 @@ class _Crowd:
             and notice != Subscribed(again=False)
         ):
             # What one sees, all see.
-            complain(NAME, notice)
+            complain(NAME, f"{self._where}: {notice}")
 
     def _refuse(self, failure: Failure) -> None:
         self._refused = failure.value

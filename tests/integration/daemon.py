@@ -8,10 +8,12 @@ import signal
 import subprocess
 import sys
 import time
+from itertools import count
 from pathlib import Path
 
 BIN = Path(sys.executable).parent
 START_SECONDS = 30
+_numbers = count()
 
 
 class Daemon:
@@ -20,7 +22,8 @@ class Daemon:
     """
 
     def __init__(self, folder, *arguments, command=("twistd", "-n", "--pidfile="), **popen):
-        self._log = folder / "twistd.log"
+        # A test may have several.
+        self._log = folder / f"twistd{next(_numbers)}.log"
         self._killed = False
         program, *flags = command
         listen = (

@@ -294,4 +294,4 @@ class TestFile:
         """
         bus = start()
         publish(bus, range(10))
-        assert [path.name for path in Path(tmp_path).iterdir()] == ["twistd.log"]
+        assert [path.suffix for path in Path(tmp_path).iterdir()] == [".log"]

@@ -1,0 +1,687 @@
+"""
+`msgbus.client` and `msgbus.blocking` against real buses, and against servers that are
+none.
+"""
+
+import contextlib
+import re
+import signal
+import socket
+import ssl
+import threading
+from pathlib import Path
+from urllib.parse import quote
+
+import pytest
+import pytest_twisted
+from twisted.internet import reactor
+from twisted.internet.defer import Deferred, ensureDeferred, gatherResults
+from twisted.internet.task import deferLater
+from twisted.internet.threads import deferToThread
+from twisted.logger import globalLogPublisher
+
+from msgbus import blocking
+from msgbus.client import Client, Closed
+from msgbus.exchange import Lost, Refused, Subscribed, Unreachable, Untrusted
+from msgbus.history import Gap
+from msgbus.message import Invalid, Message
+from msgbus.multipart import Malformed
+
+from .certificates import Authority
+from .scripted import Scripted
+
+NOBODY = "http://localhost:9/msgbus/"
+OK = b"HTTP/1.1 204 No Content\r\n\r\n"
+STREAM = b"HTTP/1.1 200 OK\r\nContent-Type: multipart/mixed;boundary=B\r\n\r\n--B\r\n"
+ONE = b"Content-Type: a/b\r\nContent-Length: 1\r\nMsgbus-Id: 1-1\r\n\r\nx\r\n--B\r\n"
+
+
+def free_port():
+    """
+    A port at which nobody listens, so that a bus can come back to it.
+    """
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return listener.getsockname()[1]
+
+
+@pytest.fixture
+def scripted():
+    """
+    Start a server that says these.
+    """
+    servers = []
+
+    def scripted(*answers, **options):
+        servers.append(Scripted(*answers, **options))
+        return servers[-1]
+
+    yield scripted
+    for server in servers:
+        server.close()
+
+
+class Twisted:
+    """
+    What `msgbus.client` sees of a bus.
+    """
+
+    def __init__(self, url, **options):
+        options = {"timeout": 10, "patience": 20, **options}
+        self.client = Client(reactor, url, **options)
+        self.messages = []
+        self.notices = []
+        self.subscription = None
+
+    def subscribe(self, name="foo", **options):
+        """
+        Keep what comes.
+        """
+        self.subscription = self.client.subscribe(
+            name, self.messages.append, notify=self.notices.append, **options
+        )
+        self.subscription.done.addErrback(self.notices.append)
+
+    def publish(self, body, channel="foo", content_type="text/plain"):
+        """
+        Publish one message.
+        """
+        return self.client.publish(channel, body, content_type)
+
+    async def until(self, count):
+        """
+        Wait for so many messages.
+        """
+        await until(lambda: len(self.messages) >= count)
+
+    async def told(self, kind, count=1):
+        """
+        Wait for so many notices of this kind.
+        """
+        await until(lambda: sum(isinstance(n, kind) for n in self.notices) >= count)
+
+    async def close(self):
+        """
+        End it.
+        """
+        await self.client.close()
+
+
+class Blocking:
+    """
+    The same of `msgbus.blocking`, in threads of its own.
+    """
+
+    def __init__(self, url, **options):
+        options = {"timeout": 10, **options}
+        self._url = url
+        self.messages = []
+        self.notices = []
+        self._stream = None
+        self._publishers = {}
+        self._patience = options.pop("patience", 20)
+        self._options = options
+        self._thread = None
+        self._closed = False
+
+    def subscribe(self, name="foo", **options):
+        """
+        Keep what comes.
+        """
+        self._stream = blocking.subscribe(
+            f"{self._url}{quote(name)}",
+            notify=self.notices.append,
+            **self._options,
+            **options,
+        )
+        # Nobody waits for it: a daemon may stay in a read.
+        self._thread = threading.Thread(target=self._read, daemon=True)
+        self._thread.start()
+
+    def _read(self):
+        try:
+            for message in self._stream:
+                if self._closed:
+                    return
+                self.messages.append(message)
+        except Exception as error:
+            self.notices.append(error)
+
+    async def publish(self, body, channel="foo", content_type="text/plain"):
+        """
+        Publish one message.
+        """
+        if channel not in self._publishers:
+            self._publishers[channel] = blocking.Publisher(
+                f"{self._url}{quote(channel)}", patience=self._patience, **self._options
+            )
+        return await deferToThread(self._publishers[channel].publish, body, content_type)
+
+    until = Twisted.until
+    told = Twisted.told
+
+    async def close(self):
+        """
+        End it.
+        """
+        self._closed = True
+        for publisher in self._publishers.values():
+            publisher.close()
+
+
+async def until(happens):
+    """
+    Wait until this is so.
+    """
+    for _ in range(1500):
+        if happens():
+            return
+        await deferLater(reactor, 0.02)
+    raise AssertionError("It did not happen in 30 s.")
+
+
+def ours(test):
+    """
+    For both clients.
+    """
+    both = pytest.mark.parametrize("connect", [Twisted, Blocking])
+    return both(pytest_twisted.ensureDeferred(test))
+
+
+@ours
+async def test_both_ways(connect, bus):
+    """
+    Messages of any type, any bytes and any sender arrive as they were published, in the
+    order of the calls, each with the id that its publisher was told.
+    """
+    peer = connect(bus.url, user="älice")
+    peer.subscribe()
+    await peer.told(Subscribed)
+    # The largest last: what comes behind it might exceed the backlog.
+    bodies = [b"", bytes(range(256)), *(b"%d" % n for n in range(50)), b"x" * (1 << 20)]
+    receipts = [await peer.publish(body, content_type="a/b;c=ä") for body in bodies]
+    await peer.until(len(bodies))
+    assert peer.messages == [Message("foo", body, "a/b;c=ä", "älice") for body in bodies]
+    assert [message.id for message in peer.messages] == [r.id for r in receipts]
+    assert {receipt.subscribers for receipt in receipts} == {1}
+    assert peer.notices == [Subscribed(again=False)]
+    await peer.close()
+
+
+@ours
+async def test_filters(connect, bus):
+    """
+    Folders, filters and history are asked for as they are given.
+    """
+    peer = connect(bus.url)
+    for channel, content_type in (
+        ("a/b c", "text/plain"),
+        ("a/d", "text/plain"),
+        ("a/b c", "image/svg+xml"),
+        ("a/b%", "text/plain"),
+    ):
+        await peer.publish(b"1", channel, content_type)
+    peer.subscribe("a/", type="text/*,image/svg+xml", channel="a/b*", since="all")
+    await peer.until(3)
+    assert [(m.channel, m.content_type) for m in peer.messages] == [
+        ("a/b c", "text/plain"),
+        ("a/b c", "image/svg+xml"),
+        ("a/b%", "text/plain"),
+    ]
+    await peer.close()
+
+
+@ours
+async def test_killed(connect, start, tmp_path):
+    """
+    A bus that is killed and started again, with a history file, costs neither a message
+    that is being published, nor one that a subscriber has not got, also before its
+    first; and nobody gets one twice.
+    """
+    # The publisher may be back before the subscriber.
+    kept = ("--history-file", "history", "--history", "1000")
+    bus = ("--listen", f"tcp:{free_port()}:interface=127.0.0.1", *kept)
+    daemon = start(*bus)
+    peer, early = connect(daemon.url), connect(daemon.url)
+    peer.subscribe()
+    early.subscribe("bar")
+    await peer.told(Subscribed)
+    await early.told(Subscribed)
+
+    def back(who, count):
+        return ensureDeferred(who.told(Subscribed, count))
+
+    for n in range(300):
+        if n == 200:
+            await gatherResults([back(peer, 2), back(early, 2)])
+        published = ensureDeferred(peer.publish(b"%d" % n))
+        if n in (100, 200):
+            daemon.kill()
+            await deferLater(reactor, 0.2)
+            # In a thread, because this one has to try again meanwhile.
+            daemon = await deferToThread(start, *bus)
+        await published
+    await gatherResults([back(peer, 3), back(early, 3)])
+    await peer.publish(b"1", "bar")
+    await peer.until(300)
+    await early.until(1)
+    assert [message.body for message in peer.messages] == [b"%d" % n for n in range(300)]
+    for notices in (peer.notices, early.notices):
+        kinds = [type(notice) for notice in notices]
+        assert kinds.count(Subscribed) == 3
+        assert kinds.count(Lost) >= 2
+        assert Gap not in kinds
+    await peer.close()
+    await early.close()
+
+
+@ours
+async def test_killed_without_file(connect, start):
+    """
+    Without a history file, it is told that messages may be missing.
+    """
+    bus = ("--listen", f"tcp:{free_port()}:interface=127.0.0.1")
+    daemon = start(*bus)
+    peer = connect(daemon.url)
+    peer.subscribe()
+    await peer.told(Subscribed)
+    daemon.kill()
+    start(*bus)
+    await peer.publish(b"1")
+    await peer.until(1)
+    assert Gap(None) in peer.notices
+    await peer.close()
+
+
+@ours
+async def test_stopped(connect, start):
+    """
+    A server that does not answer is given up by a publisher, and noticed by a subscriber
+    by its missing heartbeats; the subscriber comes back when the server does.
+    """
+    bus = start("-v")
+    peer = connect(bus.url, timeout=3, patience=1)
+    peer.subscribe(heartbeat=5)
+    await peer.told(Subscribed)
+    bus.process.send_signal(signal.SIGSTOP)
+    try:
+        with pytest.raises(Unreachable, match=r"no answer|silent for 3 seconds"):
+            await peer.publish(b"1")
+        await peer.told(Lost)
+        assert "silent for 10 seconds" in peer.notices[1].reason
+    finally:
+        bus.process.send_signal(signal.SIGCONT)
+    await peer.told(Subscribed, 2)
+    await peer.publish(b"2")
+    # The first was sent, only not answered.
+    await until(lambda: peer.messages and peer.messages[-1].body == b"2")
+    await peer.close()
+
+
+@ours
+async def test_refused(connect, start, tmp_path):
+    """
+    What would be refused again is refused once: a wrong password, what is too large or
+    forbidden, and a server that is no bus.
+    """
+    (tmp_path / "secret").write_text("geheim")
+    bus = start("--secret-file", "secret")
+    wrong = bus.url.replace("//", "//alice:falsch@")
+    right = connect(bus.url, user="alice", password="geheim")
+    await right.publish(b"1")
+    for peer, name, body, status in (
+        (connect(wrong), "foo", b"1", 401),
+        (
+            connect(bus.url.replace("msgbus/", "nothing/"), password="geheim"),
+            "foo",
+            b"1",
+            404,
+        ),
+        (right, "foo", b"x" * ((1 << 20) + 1), 413),
+    ):
+        with pytest.raises(Refused) as refusal:
+            await peer.publish(body, name)
+        assert refusal.value.status == status
+        assert "falsch" not in str(refusal.value)
+        if status == 413:
+            continue
+        peer.subscribe(name)
+        await until(lambda: peer.notices)  # noqa: B023  # at once
+        told = getattr(peer.notices[0], "value", peer.notices[0])
+        assert isinstance(told, Refused)
+        assert told.status == status
+    # What was refused costs its publisher nothing else.
+    await right.publish(b"2")
+    await right.close()
+
+
+@ours
+async def test_no_bus(connect, scripted):
+    """
+    What is no bus is told apart from one that cannot be reached.
+    """
+    for answer, error, sentence in (
+        (b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\n\r\n<p>", Refused, "no bus"),
+        (b"HTTP/1.1 301 x\r\nLocation: /\x1b[31m\r\n\r\n", Refused, r"It is at /.\[31m"),
+        (b"SSH-2.0-OpenSSH\r\n", Unreachable, "."),
+        (b"", Unreachable, "."),
+        (b"HTTP/1.1 500 Oops\r\n\r\n", Unreachable, "500"),
+    ):
+        peer = connect(scripted(answer).url, patience=0)
+        with pytest.raises(error, match=sentence):
+            await peer.publish(b"1")
+        peer.subscribe()
+        await until(lambda: peer.notices)  # noqa: B023  # at once
+        told = getattr(peer.notices[0], "value", peer.notices[0])
+        assert isinstance(told, Lost if error is Unreachable else error)
+        assert re.search(sentence, str(told))
+        assert "\x1b" not in str(told)
+        if peer.__class__ is Twisted:
+            peer.subscription.cancel()
+        await peer.close()
+
+
+@ours
+async def test_garbage(connect, scripted):
+    """
+    A stream that cannot be read ends the subscription, with the messages ahead of it.
+    """
+    peer = connect(scripted(STREAM + ONE + b"no header\r\n\r\n", hold=True).url)
+    peer.subscribe()
+    await until(lambda: len(peer.notices) > 1)
+    told = getattr(peer.notices[1], "value", peer.notices[1])
+    assert isinstance(told, Malformed)
+    assert [message.body for message in peer.messages] == [b"x"]
+    await peer.close()
+
+
+@ours
+async def test_repeated(connect, scripted):
+    """
+    A publication that another try may change is sent again with the same key; a stream
+    that is lost is asked for behind its last message.
+    """
+    server = scripted(
+        b"HTTP/1.1 503 x\r\nContent-Length: 0\r\n\r\n",
+        b"HTTP/1.1 429 x\r\nContent-Length: 0\r\n\r\n",
+        b"",
+        OK,
+    )
+    peer = connect(server.url)
+    receipt = await peer.publish(b"1")
+    assert receipt.subscribers == -1
+    keys = {re.search(rb"Idempotency-Key: (\w+)", r)[1] for r in server.requests}
+    assert len(server.requests) == 4
+    assert len(keys) == 1
+
+    server = scripted(STREAM + ONE, STREAM, hold=False)
+    await peer.close()
+    peer = connect(server.url)
+    peer.subscribe()
+    await peer.told(Lost, 2)
+    assert b"last-event-id" not in server.requests[0].lower()
+    assert b"last-event-id: 1-1\r\n" in server.requests[1].lower()
+    await peer.close()
+
+
+@ours
+async def test_tls(connect, start, tmp_path):
+    """
+    Certificates are verified, as the system's authorities have it or as told.
+    """
+    authority = Authority(tmp_path)
+    file = authority.issue("localhost", "127.0.0.1")
+    bus = start("--listen", f"ssl:0:privateKey={file}:interface=127.0.0.1")
+    url = f"https://localhost:{bus.port}/msgbus/"
+    for address in (url, url.replace("localhost", "127.0.0.1")):
+        peer = connect(address, ca=authority.file)
+        peer.subscribe()
+        await peer.told(Subscribed)
+        await peer.publish(b"1")
+        await peer.until(1)
+        await peer.close()
+    stranger = authority.issue("stranger.example")
+    other = start("--listen", f"ssl:0:privateKey={stranger}:interface=127.0.0.1")
+    for address, options in (
+        (url, {}),
+        (f"https://localhost:{other.port}/msgbus/", {"ca": authority.file}),
+    ):
+        peer = connect(address, **options)
+        with pytest.raises(Untrusted):
+            await peer.publish(b"1")
+        peer.subscribe()
+        await until(lambda: peer.notices)  # noqa: B023  # at once
+        assert isinstance(getattr(peer.notices[0], "value", peer.notices[0]), Untrusted)
+        await peer.close()
+    with pytest.raises(Invalid, match="certificate"):
+        connect(url, ca=Path(__file__)).subscribe()
+
+
+@ours
+async def test_client_certificate(connect, scripted, tmp_path):
+    """
+    A server that asks for a certificate gets the one that is given, and refuses who has
+    none.
+    """
+    authority = Authority(tmp_path)
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=authority.file)
+    context.load_cert_chain(authority.issue("localhost"))
+    context.verify_mode = ssl.CERT_REQUIRED
+    server = scripted(OK, context=context)
+    mine = authority.issue("alice")
+    peer = connect(server.url, ca=authority.file, certificate=mine)
+    await peer.publish(b"1")
+    await peer.close()
+    peer = connect(server.url, ca=authority.file, patience=0)
+    with pytest.raises((Untrusted, Unreachable)):
+        await peer.publish(b"1")
+    await peer.close()
+
+
+@ours
+async def test_unix(connect, start, tmp_path):
+    """
+    A bus at a Unix socket is reached by its path.
+    """
+    start("--listen", f"unix:{tmp_path}/bus.sock")
+    path = f"{tmp_path}/bus.sock".replace("/", "%2F")
+    peer = connect(f"http+unix://{path}/msgbus/")
+    peer.subscribe()
+    await peer.told(Subscribed)
+    await peer.publish(b"1")
+    await peer.until(1)
+    await peer.close()
+
+
+class TestTwisted:
+    """
+    What only `msgbus.client` does.
+    """
+
+    @pytest_twisted.ensureDeferred
+    async def test_order(self, bus):
+        """
+        Publications that nobody waits for arrive in the order of the calls, and one that
+        is refused or cancelled costs the others nothing.
+        """
+        peer = Twisted(bus.url)
+        peer.subscribe()
+        await peer.told(Subscribed)
+        published = [peer.publish(b"%d" % n) for n in range(500)]
+        refused = peer.publish(b"x" * ((1 << 20) + 1))
+        cancelled = peer.publish(b"cancelled")
+        published.append(peer.publish(b"500"))
+        cancelled.addErrback(lambda _: None)
+        cancelled.cancel()
+        with pytest.raises(Refused):
+            await refused
+        await gatherResults(published)
+        await peer.until(501)
+        assert [m.body for m in peer.messages] == [b"%d" % n for n in range(501)]
+        await peer.close()
+
+    @pytest_twisted.ensureDeferred
+    async def test_cancel_in_flight(self, scripted):
+        """
+        A publication that is cancelled while it waits for its answer is not sent again.
+        """
+        server = scripted(b"", hold=True)
+        peer = Twisted(server.url)
+        published = peer.publish(b"1")
+        await until(lambda: server.requests)
+        ended = []
+        published.addErrback(ended.append)
+        published.cancel()
+        assert ended
+        await deferLater(reactor, 1.5)
+        assert len(server.requests) == 1
+        await peer.close()
+
+    @pytest_twisted.ensureDeferred
+    async def test_push_back(self, bus):
+        """
+        Where the callback is a coroutine function, the next message comes once it has
+        ended; meanwhile the server is pushed back, and a heartbeat that waits is no
+        silence.
+        """
+        client = Client(reactor, bus.url)
+        going, got, gate = 0, [], Deferred()
+
+        async def slow(message):
+            nonlocal going
+            going += 1
+            assert going == 1
+            if not got:
+                await gate
+            got.append(len(message.body))
+            going -= 1
+
+        notices = []
+        subscription = client.subscribe(
+            "foo", slow, heartbeat=5, overflow="drop-oldest", notify=notices.append
+        )
+        await until(lambda: notices)
+        for _ in range(40):
+            await client.publish("foo", bytes(1 << 20), "a/b")
+        # More than two heartbeats' time.
+        await deferLater(reactor, 11)
+        assert notices == [Subscribed(again=False)]
+        gate.callback(None)
+        await until(lambda: any(isinstance(notice, Gap) for notice in notices))
+        await client.publish("foo", b"last", "a/b")
+        await until(lambda: got[-1] == 4)
+        missed = sum(notice.count for notice in notices if isinstance(notice, Gap))
+        # What was not pushed back was dropped, and told.
+        assert missed > 20
+        assert len(got) + missed == 41
+        subscription.cancel()
+        await subscription.done
+        await client.close()
+
+    @pytest_twisted.ensureDeferred
+    async def test_callback_fails(self, bus):
+        """
+        A callback that fails, at once or later, costs no other message, and is logged.
+        """
+        logged = []
+        globalLogPublisher.addObserver(logged.append)
+        try:
+            client = Client(reactor, bus.url)
+            got = []
+
+            def fails(message):
+                got.append(message.body)
+                raise ValueError(message.body)
+
+            async def fails_later(message):
+                await deferLater(reactor, 0)
+                fails(message)
+
+            begun = []
+            client.subscribe("foo", fails, notify=begun.append)
+            client.subscribe("foo", fails_later, notify=begun.append)
+            await until(lambda: len(begun) == 2)
+            for body in (b"1", b"2"):
+                await client.publish("foo", body, "a/b")
+            await until(lambda: sorted(got) == [b"1", b"1", b"2", b"2"])
+            await client.close()
+            failures = [event for event in logged if event.get("log_failure")]
+            assert len(failures) == 4
+        finally:
+            globalLogPublisher.removeObserver(logged.append)
+
+    @pytest_twisted.ensureDeferred
+    async def test_cancel_inside(self, bus):
+        """
+        A subscription may be cancelled from its own callback, and from what it is told;
+        nothing comes after that.
+        """
+        client = Client(reactor, bus.url)
+        got = []
+
+        def once(message):
+            got.append(message.body)
+            first.cancel()
+
+        begun = []
+        first = client.subscribe("foo", once, notify=begun.append)
+        second = client.subscribe(
+            "foo", got.append, notify=lambda notice: second.cancel(), heartbeat=5
+        )
+        lost = Client(reactor, NOBODY)
+        third = lost.subscribe("foo", got.append, notify=lambda notice: third.cancel())
+        await until(lambda: begun)
+        await gatherResults([second.done, third.done])
+        await gatherResults([client.publish("foo", b"%d" % n, "a/b") for n in range(3)])
+        await first.done
+        assert got == [b"0"]
+        bus.wait_for(r"leaves 'foo'", 2)
+        await gatherResults([client.close(), lost.close()])
+
+    @pytest_twisted.ensureDeferred
+    async def test_close(self, bus):
+        """
+        Closing ends subscriptions and waits for publications that were called for; later
+        calls fail.
+        """
+        client = Client(reactor, bus.url)
+        subscription = client.subscribe("foo", print)
+        published = [client.publish("foo", b"1", "a/b") for _ in range(10)]
+        closed = client.close()
+        await closed
+        assert all(one.called for one in published)
+        await gatherResults(published)
+        await subscription.done
+        with pytest.raises(Closed):
+            await client.publish("foo", b"1", "a/b")
+        with pytest.raises(Closed):
+            client.subscribe("foo", print)
+
+    @pytest_twisted.ensureDeferred
+    async def test_unheard(self, scripted):
+        """
+        What nobody wants to be told is logged.
+        """
+        logged = []
+        globalLogPublisher.addObserver(logged.append)
+        try:
+            client = Client(reactor, scripted(STREAM + b"Msgbus-Gap: 3\r\n").url)
+            client.subscribe("foo", print)
+            await until(lambda: sum("notice" in event for event in logged) >= 3)
+            notices = [event["notice"] for event in logged if "notice" in event]
+            assert notices[:2] == [Subscribed(again=False), Gap(3)]
+            assert isinstance(notices[2], Lost)
+            await client.close()
+        finally:
+            globalLogPublisher.removeObserver(logged.append)
+
+
+def test_blocking_stops(bus):
+    """
+    A loop over messages may be left, and that closes the connection.
+    """
+    blocking.publish(f"{bus.url}foo", b"1", "a/b")
+    with contextlib.closing(blocking.subscribe(f"{bus.url}foo", last=1)) as messages:
+        for message in messages:
+            assert message == Message("foo", b"1", "a/b")
+            break
+    bus.wait_for("leaves 'foo'")
