@@ -10,7 +10,7 @@ from setuptools import setup
 HERE = Path(__file__).parent
 VERSION = re.search(r'__version__ = "(.+)"', (HERE / "msgbus/__init__.py").read_text())[1]
 
-TEST = ["pytest", "pytest-twisted", "hypothesis", "h2", "pexpect"]
+TEST = ["pytest", "pytest-twisted", "hypothesis", "h2", "pexpect", "pyte"]
 
 setup(
     name="msgbus",

@@ -127,6 +127,14 @@ class Address:
         return replace(self, user=user or self.user, password=password or self.password)
 
     @property
+    def hosts(self) -> tuple[str, ...]:
+        """
+        Where to look, one after the other: `localhost` is this machine, over IPv4 or
+        IPv6, whatever a file says (RFC 6761, section 6.3).
+        """
+        return ("127.0.0.1", "::1") if self.host == "localhost" else (self.host,)
+
+    @property
     def target(self) -> str:
         """
         What stands in a request line (RFC 9112, section 3.2.1).

@@ -330,13 +330,29 @@ class _Connection(http.client.HTTPConnection):
             self.sock.settimeout(self.timeout)
             self.sock.connect(self._address.socket)
         else:
-            super().connect()
+            self._connect_to_any(self._address.hosts)
         if self._context is not None:
             self.sock = self._context.wrap_socket(
                 self.sock, server_hostname=self._address.host
             )
         # `sock` is gone where the response is to close it.
         self._socket = self.sock
+
+    def _connect_to_any(self, hosts: tuple[str, ...]) -> None:
+        first, *others = hosts
+        try:
+            self.sock = socket.create_connection((first, self.port), self.timeout)
+        except OSError:
+            if not others:
+                raise
+            try:
+                self._connect_to_any(tuple(others))
+            except OSError:
+                pass
+            else:
+                return
+            raise
+        self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
     def wait_for(self, seconds: float | None) -> None:
         """

@@ -97,15 +97,11 @@ class Route:
         """
         Go it.
         """
-        address = self._address
-        endpoint: IStreamClientEndpoint
-        if address.socket:
-            endpoint = UNIXClientEndpoint(self._reactor, address.socket)
-        else:
-            endpoint = HostnameEndpoint(self._reactor, address.host, address.port)
-        if self._options is not None:
-            endpoint = wrapClientTLS(self._options, endpoint)
-        return endpoint.connect(factory).addCallback(self._connected)
+        first, *others = (self._endpoint(host) for host in self._address.hosts)
+        connected = first.connect(factory)
+        for other in others:
+            connected.addErrback(self._try, other, factory)
+        return connected.addCallback(self._connected)
 
     def another(self) -> Route:
         """
@@ -120,6 +116,27 @@ class Route:
         """
         if self._connection is not None:
             self._connection.abort()
+
+    def _endpoint(self, host: str) -> IStreamClientEndpoint:
+        endpoint: IStreamClientEndpoint
+        if self._address.socket:
+            endpoint = UNIXClientEndpoint(self._reactor, self._address.socket)
+        else:
+            endpoint = HostnameEndpoint(self._reactor, host, self._address.port)
+        if self._options is not None:
+            endpoint = wrapClientTLS(self._options, endpoint)
+        return endpoint
+
+    def _try(
+        self, failure: Failure, other: IStreamClientEndpoint, factory: IProtocolFactory
+    ) -> Deferred[IProtocol]:
+        """
+        Go another way where the first is none; what is wrong with the first is told if
+        the other is none either.
+        """
+        if failure.check(CancelledError):
+            failure.raiseException()
+        return other.connect(factory).addErrback(lambda _: failure)
 
     def _connected(self, connection: IProtocol) -> IProtocol:
         self._connection = cast("_Connection", connection)

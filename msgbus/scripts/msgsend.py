@@ -75,7 +75,7 @@ def _run() -> int:
         help="how long to wait for the bus, and, once it has answered, to try again"
         " (default 30)",
     )
-    arguments = made.parse_args()
+    arguments = made.parse_intermixed_args()
     if arguments.target is None:
         # As with cp, the last is where they go.
         if len(arguments.files) < 2:

@@ -39,20 +39,25 @@ def run_in_reactor(name: str, work: Callable[[Any], Coroutine[Any, Any, int]]) -
         [observe], discardBuffer=True, redirectStandardIO=False
     )
     code = OK
+    problem: Exception | None = None
 
     async def worked(reactor: Any) -> None:  # it has every interface
-        nonlocal code
+        nonlocal code, problem
         done = Deferred.fromCoroutine(work(reactor))
         reactor.addSystemEventTrigger("before", "shutdown", done.cancel)
         try:
             code = await done
         except CancelledError:
             code = OK
+        except Exception as error:
+            problem = error
 
     def run() -> int:
         # It ends with its own, which is none for Ctrl-C.
         with suppress(SystemExit):
             react(lambda reactor: Deferred.fromCoroutine(worked(reactor)))
+        if problem is not None:
+            raise problem
         return code
 
     return main(name, run)

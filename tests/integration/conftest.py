@@ -5,6 +5,7 @@ Fixtures for the tests of real processes.
 import pytest
 
 from .daemon import Daemon
+from .scripted import Scripted
 
 
 @pytest.fixture
@@ -29,3 +30,19 @@ def bus(start):
     A bus that logs its subscriptions.
     """
     return start("-v")
+
+
+@pytest.fixture
+def scripted():
+    """
+    Start a server that says these.
+    """
+    servers = []
+
+    def scripted(*answers, **options):
+        servers.append(Scripted(*answers, **options))
+        return servers[-1]
+
+    yield scripted
+    for server in servers:
+        server.close()

@@ -28,7 +28,6 @@ from msgbus.message import Invalid, Message
 from msgbus.multipart import Malformed
 
 from .certificates import Authority
-from .scripted import Scripted
 
 NOBODY = "http://localhost:9/msgbus/"
 OK = b"HTTP/1.1 204 No Content\r\n\r\n"
@@ -42,22 +41,6 @@ def free_port():
     """
     with socket.create_server(("127.0.0.1", 0)) as listener:
         return listener.getsockname()[1]
-
-
-@pytest.fixture
-def scripted():
-    """
-    Start a server that says these.
-    """
-    servers = []
-
-    def scripted(*answers, **options):
-        servers.append(Scripted(*answers, **options))
-        return servers[-1]
-
-    yield scripted
-    for server in servers:
-        server.close()
 
 
 class Twisted:

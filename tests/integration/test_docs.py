@@ -8,11 +8,15 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
+from msgbus.blocking import subscribe
+
 from .certificates import Authority
+from .daemon import BIN
 from .test_twistd import twistd
 
 CHECKOUT = Path(__file__).parents[2]
@@ -146,3 +150,107 @@ def test_embedding(tmp_path):
     finally:
         process.terminate()
         process.wait(30)
+
+
+class TestTools:
+    """
+    The commands of the README that run a tool.
+    """
+
+    @pytest.fixture
+    def shell(self, bus, tmp_path):
+        """
+        Start one, as a reader would.
+        """
+        for name in ("a.jpg", "b.jpg"):
+            (tmp_path / name).write_bytes(b"\xff\xd8")
+        (tmp_path / "access.log").write_text("GET /\n")
+        paths = f"{BIN}:{os.environ['PATH']}"
+        environment = {**os.environ, "MSGBUS_URL": bus.url, "PATH": paths}
+        processes = []
+
+        def shell(command):
+            processes.append(
+                subprocess.Popen(
+                    ["/bin/sh", "-c", command],
+                    env=environment,
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.PIPE,
+                    cwd=tmp_path,
+                    text=True,
+                    # What stands before a pipe has to end too.
+                    start_new_session=True,
+                )
+            )
+            return processes[-1]
+
+        yield shell
+        for process in processes:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.communicate(timeout=30)
+
+    def test_all(self, bus, shell):
+        """
+        Each does what it says, in their order: those that end, end well, and the others
+        begin.
+        """
+        page = CHECKOUT / "README.md"
+        block = next(b for b in blocks(page, "sh") if b.startswith("msgsend "))
+        endless = {
+            "tail": lambda: next(subscribe(f"{bus.url}logs/web", last=1)),
+            "msgdump": lambda: bus.wait_for("subscribes to ''"),
+            "msgdump -q": lambda: bus.wait_for("subscribes to 'sensors/'"),
+            "msgdump --jobs": lambda: bus.wait_for("subscribes to 'pictures'", 2),
+            "msgbus-test-pub": lambda: next(subscribe(f"{bus.url}flood", last=1)),
+        }
+        for line in block.splitlines():
+            process = shell(line)
+            command = line.partition("#")[0].split()
+            begun = endless.get(" ".join(command[:2])) or endless.get(
+                command[0] if command[0] == "tail" or len(command) == 1 else ""
+            )
+            if begun:
+                begun()
+                assert process.poll() is None, line
+            else:
+                _, err = process.communicate(timeout=60)
+                assert (process.returncode, err) == (0, ""), line
+
+    def test_flood(self, shell):
+        """
+        The two that measure find nothing missing.
+        """
+        page = CHECKOUT / "README.md"
+        block = next(b for b in blocks(page, "sh") if b.startswith("msgbus-test-sub "))
+        first, second = block.splitlines()
+        subscribers = shell(first)
+        assert subscribers.stdout.readline() == "500 subscribed\n"
+        assert shell(second).wait(60) == 0
+        assert subscribers.wait(60) == 0
+        assert "; 0 lost, 0 out of order, 0 gaps told" in subscribers.stdout.read()
+
+
+@pytest.mark.parametrize(
+    ("page", "number", "shown"),
+    [
+        ("README.md", 0, "sensors/attic attic text/plain b'21.5'\n"),
+        ("README.md", 1, "b'42' True\n"),
+        ("docs/clients.md", 0, "Subscribed.\nsensors/attic 4\n"),
+    ],
+)
+def test_programs(page, number, shown, bus, tmp_path):
+    """
+    Every program that uses a client runs, and prints what it should.
+    """
+    program = blocks(CHECKOUT / page, "python")[number].replace(":8888/", f":{bus.port}/")
+    result = subprocess.run(
+        [sys.executable, "-c", program],
+        capture_output=True,
+        cwd=tmp_path,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (result.stdout, result.stderr) == (shown, "")
