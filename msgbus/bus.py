@@ -10,16 +10,18 @@ from __future__ import annotations
 import secrets
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 
 from twisted.internet.defer import Deferred, succeed
 from twisted.logger import Logger
 
 from .history import Cursor, History, Id, Since, format_id
+from .idempotency import Answers, Fingerprint
 from .match import EVERYTHING, Filter
 from .message import Invalid, Message, Receipt, check_name, names_of
 
-__all__ = ["Bus", "Nobody", "Subscription", "TooLarge"]
+__all__ = ["Answered", "Bus", "Nobody", "Subscription", "TooLarge"]
 
 # The lower digits of an id's number count the messages of a bus; those above tell
 # the lives of buses apart.
@@ -37,6 +39,25 @@ class Nobody(Exception):
     """
     A message was published for somebody, and there is nobody.
     """
+
+
+Answered = tuple[Fingerprint, Id, int]
+"""
+A publication that had a key, its id, and for how many subscribers it was put in order.
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class _Publication:
+    """
+    A message on its way to its subscribers.
+    """
+
+    id: Id
+    message: Message
+    keep: bool
+    fingerprint: Fingerprint | None
+    done: Deferred[Receipt]
 
 
 class Subscription:
@@ -101,6 +122,8 @@ class Bus:
         history: As given.
         saved: Where history is copied to a disk: a Deferred that fires when the
             message with this id, and all before, are there.
+        unwritten: Where answers are copied to a disk: those that are not there yet, and
+            whose publications had a key; the oldest go, if they are too many.
         life: Random, and part of every id, so that an id of another bus, or of this
             one before it was started anew, is known to be one.
         boundary: Random, and held by no message that was published here, so
@@ -123,11 +146,14 @@ class Bus:
         self.saved: Callable[[Id], Deferred[None]] | None = None
         # The last id that was given.
         self._last: Id = self._first_id()
+        self.unwritten: deque[Answered] | None = None
         self.boundary = "msgbus" + secrets.token_hex(16)
         # By name, in the order in which they subscribed.
         self._subscriptions: dict[str, dict[Subscription, None]] = {}
         # Published, but not yet delivered to everybody.
-        self._pending: deque[tuple[Id, Message, bool, Deferred[Receipt]]] = deque()
+        self._pending: deque[_Publication] = deque()
+        # Publications with a key.
+        self._answers: Answers[Deferred[Receipt]] = Answers()
 
     def subscribe(
         self,
@@ -155,7 +181,11 @@ class Bus:
         return subscription
 
     def publish(
-        self, message: Message, keep: bool = True, require: bool = False
+        self,
+        message: Message,
+        keep: bool = True,
+        require: bool = False,
+        key: str | None = None,
     ) -> Deferred[Receipt]:
         """
         Publish one message.
@@ -163,6 +193,8 @@ class Bus:
         Args:
             keep: Whether history may keep it.
             require: Whether there must be a subscriber for it.
+            key: What its publisher repeats it with, if he has to: it is published once,
+                within ten minutes.
 
         Returns:
             A Deferred that fires once the message is in order for every
@@ -176,7 +208,13 @@ class Bus:
             Invalid: The message holds the bus's boundary.
             Nobody: There is no subscriber, though one is required; nothing was
                 published.
+            Reused: The key came with another body before.
         """
+        fingerprint = None if key is None else Fingerprint.of(key, message)
+        if fingerprint is not None:
+            known = self._answers.find(fingerprint, self._seconds())
+            if known is not None:
+                return _another(known)
         if len(message.body) > self.max_message:
             raise TooLarge(
                 f"A message has at most {self.max_message} bytes here;"
@@ -194,12 +232,14 @@ class Bus:
         self._last = (milliseconds, number + 1)
         done: Deferred[Receipt] = Deferred()
         published = message.published(format_id(self._last))
-        self._pending.append((self._last, published, keep, done))
+        self._pending.append(_Publication(self._last, published, keep, fingerprint, done))
+        if fingerprint is not None:
+            self._answers.remember(fingerprint, self._seconds(), done)
         # Whoever publishes in the midst of a delivery waits for its end, or
         # others would get the two messages in another order.
         if len(self._pending) == 1:
             self._deliver_pending()
-        return done
+        return done if fingerprint is None else _another(done)
 
     def replay(self, name: str, filter: Filter, since: Since) -> Cursor:
         """
@@ -222,11 +262,16 @@ class Bus:
         )
         return self.history.replay(name, filter, since, self.milliseconds(), strange)
 
-    def restore(self, life: int, boundary: str, last: Id) -> None:
+    def restore(
+        self, life: int, boundary: str, last: Id, answered: Iterable[Answered] = ()
+    ) -> None:
         """
-        Go on as the bus that had this life and boundary, and may have given ids up to
-        this one.
+        Go on as the bus that had this life and boundary, may have given ids up to this
+        one, and had answered these publications.
         """
+        for fingerprint, id, subscribers in answered:
+            receipt = succeed(Receipt(format_id(id), subscribers))
+            self._answers.remember(fingerprint, id[0] / 1000, receipt)
         self.life, self.boundary, self._last = life, boundary, last
         self.history.newest = last
         self.history.counted_from = last[1]
@@ -271,8 +316,9 @@ class Bus:
 
     def _deliver_pending(self) -> None:
         while self._pending:
-            id, message, keep, done = self._pending[0]
-            self.history.add(id, message, keep)
+            publication = self._pending[0]
+            message = publication.message
+            self.history.add(publication.id, message, publication.keep)
             subscribers = 0
             for subscription in self._interested(message):
                 # An earlier subscriber may have cancelled a later one.
@@ -286,17 +332,18 @@ class Bus:
                         "A subscriber of {name!r} failed", name=subscription.name
                     )
             self._pending.popleft()
-            self._acknowledge(id, keep, Receipt(message.id, subscribers), done)
+            self._acknowledge(publication, Receipt(message.id, subscribers))
 
-    def _acknowledge(
-        self, id: Id, keep: bool, receipt: Receipt, done: Deferred[Receipt]
-    ) -> None:
+    def _acknowledge(self, publication: _Publication, receipt: Receipt) -> None:
+        if self.unwritten is not None and publication.fingerprint is not None:
+            answer = (publication.fingerprint, publication.id, receipt.subscribers)
+            self.unwritten.append(answer)
         # What is not kept has an id too, which is not to be given again.
-        saved = succeed(None) if self.saved is None else self.saved(id)
-        if not keep:
-            done.callback(receipt)
+        saved = succeed(None) if self.saved is None else self.saved(publication.id)
+        if publication.keep:
+            saved.addCallback(lambda _: publication.done.callback(receipt))
         else:
-            saved.addCallback(lambda _: done.callback(receipt))
+            publication.done.callback(receipt)
 
     def _interested(self, message: Message) -> list[Subscription]:
         return [
@@ -311,3 +358,17 @@ class Bus:
         del namesakes[subscription]
         if not namesakes:
             del self._subscriptions[subscription.name]
+
+
+def _another(done: Deferred[Receipt]) -> Deferred[Receipt]:
+    """
+    One that fires with the same, for somebody else.
+    """
+    another: Deferred[Receipt] = Deferred()
+
+    def fire(receipt: Receipt) -> Receipt:
+        another.callback(receipt)
+        return receipt
+
+    done.addCallback(fire)
+    return another

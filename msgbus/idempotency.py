@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import hashlib
 from collections import OrderedDict
+from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from .message import Invalid, Message
 
-__all__ = ["Answers", "Reused"]
+__all__ = ["Answers", "Fingerprint", "Reused"]
 
 SECONDS = 600
 MAX_ANSWERS = 100_000
@@ -28,6 +29,35 @@ class Reused(Invalid):
     """
 
 
+@dataclass(frozen=True, slots=True)
+class Fingerprint:
+    """
+    Digests of what makes a publication the same as another, so that strangers' keys take
+    no more room than others.
+
+    Attributes:
+        name: Of its channel, sender and key.
+        body: Of its body.
+    """
+
+    name: bytes
+    body: bytes
+
+    @classmethod
+    def of(cls, key: str, message: Message) -> Fingerprint:
+        """
+        That of a message that is published with a key.
+
+        Raises:
+            Invalid: The key is empty, or has more than 1,000 characters.
+        """
+        if not 0 < len(key) <= MAX_KEY_CHARACTERS:
+            raise Invalid(f"An Idempotency-Key has 1 to {MAX_KEY_CHARACTERS} characters.")
+        # No name holds a control character, so nothing else makes the same text.
+        name = "\0".join((message.channel, message.sender, key))
+        return cls(_digest(name.encode("utf-8")), _digest(message.body))
+
+
 class Answers(Generic[T]):
     """
     Remembers what was answered, by channel, sender and key: for ten minutes, and 100,000
@@ -35,11 +65,10 @@ class Answers(Generic[T]):
     """
 
     def __init__(self) -> None:
-        # By a digest, so that strangers' keys take no more room than others: that of the
-        # body, the time, and the answer.
+        # By name: of the body, the time, and the answer.
         self._answers: OrderedDict[bytes, tuple[bytes, float, T]] = OrderedDict()
 
-    def find(self, key: str, message: Message, seconds: float) -> T | None:
+    def find(self, fingerprint: Fingerprint, seconds: float) -> T | None:
         """
         What was answered to the same publication before, or None.
 
@@ -47,27 +76,24 @@ class Answers(Generic[T]):
             seconds: The time.
 
         Raises:
-            Invalid: The key is empty, or has more than 1,000 characters.
             Reused: It came with another body.
         """
-        if not 0 < len(key) <= MAX_KEY_CHARACTERS:
-            raise Invalid(f"An Idempotency-Key has 1 to {MAX_KEY_CHARACTERS} characters.")
         self._forget(seconds)
-        known = self._answers.get(_name(key, message))
+        known = self._answers.get(fingerprint.name)
         if known is None:
             return None
-        if known[0] != _digest(message.body):
+        if known[0] != fingerprint.body:
             raise Reused(
-                f"The Idempotency-Key {key[:100]!r} was given with another body less than"
-                " ten minutes ago; give each message one of its own."
+                "The Idempotency-Key was given with another body less than ten minutes"
+                " ago; give each message one of its own."
             )
         return known[2]
 
-    def remember(self, key: str, message: Message, seconds: float, answer: T) -> None:
+    def remember(self, fingerprint: Fingerprint, seconds: float, answer: T) -> None:
         """
         Remember what was answered to a publication, at this time.
         """
-        self._answers[_name(key, message)] = (_digest(message.body), seconds, answer)
+        self._answers[fingerprint.name] = (fingerprint.body, seconds, answer)
         if len(self._answers) > MAX_ANSWERS:
             self._answers.popitem(last=False)
 
@@ -77,11 +103,6 @@ class Answers(Generic[T]):
             if seconds - then < SECONDS:
                 return
             del self._answers[name]
-
-
-def _name(key: str, message: Message) -> bytes:
-    # No name holds a control character, so nothing else makes the same text.
-    return _digest("\0".join((message.channel, message.sender, key)).encode("utf-8"))
 
 
 def _digest(data: bytes) -> bytes:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import secrets
 import sqlite3
+from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import islice
@@ -23,8 +24,9 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.python.threadpool import ThreadPool
 
-from .bus import COUNT_DIGITS, MAX_LIFE, Bus
+from .bus import COUNT_DIGITS, MAX_LIFE, Answered, Bus
 from .history import ZERO, Changes, Id, format_id, parse_id
+from .idempotency import MAX_ANSWERS, SECONDS, Fingerprint
 from .message import Invalid, Message
 
 __all__ = ["CannotLoad", "Store"]
@@ -60,6 +62,18 @@ CREATE TABLE lost (
     name TEXT PRIMARY KEY, milliseconds INTEGER NOT NULL, number INTEGER NOT NULL
 ) WITHOUT ROWID;
 COMMIT;
+"""
+
+# Files that were made before there were answers have none.
+_ANSWERS = """
+CREATE TABLE IF NOT EXISTS answer (
+    name BLOB PRIMARY KEY,
+    body BLOB NOT NULL,
+    milliseconds INTEGER NOT NULL,
+    number INTEGER NOT NULL,
+    subscribers INTEGER NOT NULL
+) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS answer_age ON answer (milliseconds);
 """
 
 
@@ -100,6 +114,9 @@ class _Batch:
     dropped: list[Id]
     lost: list[tuple[str, Id | None]]
     meta: dict[str, str] = field(default_factory=dict)
+    answered: list[Answered] = field(default_factory=list)
+    # Those before this are not needed any more, in milliseconds since 1970.
+    answers_from: int = 0
 
 
 class Store:
@@ -202,13 +219,13 @@ class Store:
 
     def _write_batch(self) -> None:
         batch = self._batch()
-        newest = batch.messages[-1][0] if batch.messages else self._history.newest
+        newest = self._newest(batch)
         done = deferToThreadPool(self._reactor, self._pool, self._write, batch)
 
         def finish(result: Any) -> None:
             self._writing = False
             if isinstance(result, Failure):
-                self._fail(result)
+                self._fail(result, batch)
             else:
                 self._succeed(newest)
 
@@ -218,7 +235,7 @@ class Store:
         history = self._history
         changes, history.unwritten = history.unwritten or Changes(), Changes()
         lost = {**history.lost_ids, **changes.lost} if self._anew else changes.lost
-        return _Batch(
+        batch = _Batch(
             self._anew,
             list(self._first(history.after(ZERO if self._anew else self._saved))),
             changes.dropped,
@@ -227,7 +244,19 @@ class Store:
                 "last": format_id(history.newest),
                 "forgotten": format_id(history.forgotten),
             },
+            answers_from=self._bus.milliseconds() - SECONDS * 1000,
         )
+        # An answer is not known before its message.
+        newest = self._newest(batch)
+        while self._bus.unwritten and self._bus.unwritten[0][1] <= newest:
+            batch.answered.append(self._bus.unwritten.popleft())
+        return batch
+
+    def _newest(self, batch: _Batch) -> Id:
+        """
+        The id up to which all is on disk, once this batch is.
+        """
+        return batch.messages[-1][0] if batch.messages else self._history.newest
 
     def _first(self, kept: Iterable[tuple[Id, Message]]) -> Iterator[tuple[Id, Message]]:
         if self._anew:
@@ -254,9 +283,11 @@ class Store:
         if self._owing():
             self._write_on()
 
-    def _fail(self, failure: Failure) -> None:
+    def _fail(self, failure: Failure, batch: _Batch) -> None:
         # What the batch was to drop is not known any more.
         self._anew = True
+        if self._bus.unwritten is not None:
+            self._bus.unwritten.extendleft(reversed(batch.answered))
         self._failed_until = self._reactor.seconds() + PAUSE_SECONDS
         self._retrying = self._reactor.callLater(PAUSE_SECONDS, self._write_on)
         if not self._failing:
@@ -301,6 +332,16 @@ class Store:
                 ((name,) for name, id in batch.lost if id is None),
             )
             connection.executemany(_SET_META, batch.meta.items())
+            connection.executemany(
+                "INSERT OR REPLACE INTO answer VALUES (?, ?, ?, ?, ?)",
+                (
+                    (f.name, f.body, *id, subscribers)
+                    for f, id, subscribers in batch.answered
+                ),
+            )
+            connection.execute(
+                "DELETE FROM answer WHERE milliseconds < ?", (batch.answers_from,)
+            )
         if batch.dropped or batch.anew:
             connection.execute("PRAGMA incremental_vacuum").fetchall()
 
@@ -338,6 +379,7 @@ class Store:
             "last": "0-0",
             "forgotten": "0-0",
         }
+        connection.executescript(_ANSWERS)
         life = int(meta["life"])
         last = parse_id(meta["last"])
         lost = connection.execute("SELECT name, milliseconds, number FROM lost")
@@ -355,7 +397,17 @@ class Store:
             history.add(id, message.published(format_id(id)))
             last = max(last, id)
         number = max(last[1], life * 10**COUNT_DIGITS) + LEAP
-        bus.restore(life, meta["boundary"], (last[0], number))
+        answered = connection.execute(
+            "SELECT name, body, milliseconds, number, subscribers FROM answer"
+            " ORDER BY number"
+        )
+        bus.restore(
+            life,
+            meta["boundary"],
+            (last[0], number),
+            ((Fingerprint(n, b), (ms, id), count) for n, b, ms, id, count in answered),
+        )
+        bus.unwritten = deque(maxlen=MAX_ANSWERS)
         # At once: who is killed before he writes leaps from here the next time.
         meta["last"] = format_id((last[0], number))
         with connection:

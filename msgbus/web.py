@@ -14,7 +14,6 @@ from typing import BinaryIO, cast
 from twisted.cred.error import UnauthorizedLogin
 from twisted.cred.portal import Portal
 from twisted.internet.address import IPv4Address, IPv6Address
-from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -31,7 +30,7 @@ from .documents import Document
 from .fanout import Fanout, Limits
 from .framing import Framing
 from .history import Id, format_id
-from .idempotency import Answers, Reused
+from .idempotency import Reused
 from .message import Invalid, Message, Receipt
 from .multipart import Encoder
 from .origin import Origins
@@ -91,7 +90,6 @@ class BusResource(Resource):
         self._verbosity = verbosity
         self._fanout = Fanout(bus, reactor, limits)
         self._reactor = reactor
-        self._answers: Answers[Deferred[Receipt]] = Answers()
         self._closed = False
 
     @cached_property
@@ -232,18 +230,12 @@ class BusResource(Resource):
             content_type=content_type,
             sender=sender_of(header(request, b"Authorization")),
         )
-        key = header(request, b"Idempotency-Key")
-        published = None
-        if key is not None:
-            published = self._answers.find(key, message, self._reactor.seconds())
-        if published is None:
-            published = self._bus.publish(
-                message,
-                keep=not _no_store(header(request, b"Cache-Control", many=True)),
-                require=required(request.uri.partition(b"?")[2]),
-            )
-            if key is not None:
-                self._answers.remember(key, message, self._reactor.seconds(), published)
+        published = self._bus.publish(
+            message,
+            keep=not _no_store(header(request, b"Cache-Control", many=True)),
+            require=required(request.uri.partition(b"?")[2]),
+            key=header(request, b"Idempotency-Key"),
+        )
         if self._verbosity >= 2:
             self._log.info(
                 "{peer} publishes {size} bytes of {type} to {name!r} as {sender!r}",
@@ -254,12 +246,10 @@ class BusResource(Resource):
                 sender=message.sender,
             )
 
-        def acknowledge(receipt: Receipt) -> Receipt:
+        def acknowledge(receipt: Receipt) -> None:
             request.setHeader(b"Msgbus-Id", receipt.id.encode("ascii"))
             request.setHeader(b"Msgbus-Subscribers", b"%d" % receipt.subscribers)
             answer(request, 204)
-            # For who repeats the publication.
-            return receipt
 
         published.addCallback(acknowledge)
         return NOT_DONE_YET

@@ -13,6 +13,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from msgbus.bus import Bus
 from msgbus.history import Gap, History, Keep, Since, parse_id
+from msgbus.idempotency import SECONDS, Reused
 from msgbus.match import Filter
 from msgbus.message import Message
 from msgbus.store import PAUSE_SECONDS, WAIT_SECONDS, CannotLoad, Store
@@ -78,6 +79,66 @@ class StoreTests(SynchronousTestCase):
         ids.append(self.successResultOf(third).id)
         keys = [tuple(map(int, id.split("-"))) for id in ids]
         self.assertEqual(keys, sorted(set(keys)))
+
+    def test_answers(self):
+        """
+        A publication that is repeated with its key, after a restart too, is published
+        once, and answered as the first time; with another body it is a mistake.
+        """
+        first = self.publish(b"1", key="k")
+        self.publish(b"passing", key="p", keep=False)
+        self.clock.advance(0)
+        receipt = self.successResultOf(first)
+        self.start()
+        self.assertEqual(self.successResultOf(self.publish(b"1", key="k")), receipt)
+        self.assertTrue(self.publish(b"passing", key="p", keep=False).called)
+        with self.assertRaises(Reused):
+            self.publish(b"2", key="k")
+        self.assertEqual(self.kept(), [b"1"])
+
+    def test_answers_are_forgotten(self):
+        """
+        After ten minutes, and on the disk too.
+        """
+        self.publish(b"1", key="k")
+        self.clock.advance(0)
+        later = self.bus._seconds() + SECONDS + 1
+        self.start()
+        self.bus._seconds = lambda: later
+        self.publish(b"1", key="k")
+        self.clock.advance(0)
+        self.assertEqual(self.kept(), [b"1", b"1"])
+        rows = self.store._connection.execute("SELECT number FROM answer").fetchall()
+        self.assertEqual(len(rows), 1)
+
+    def test_answers_while_failing(self):
+        """
+        What was answered while the disk had failed is written with its messages.
+        """
+        with patch.object(
+            self.store, "_write", side_effect=sqlite3.OperationalError("full")
+        ):
+            first = self.publish(b"1", key="k")
+            self.clock.advance(0)
+        self.clock.advance(PAUSE_SECONDS)
+        self.start()
+        again = self.publish(b"1", key="k")
+        self.assertEqual(self.successResultOf(again), self.successResultOf(first))
+        self.assertEqual(self.kept(), [b"1"])
+
+    def test_older_file(self):
+        """
+        A file that was made before there were answers is read, and gets them.
+        """
+        self.publish(b"1")
+        self.clock.advance(0)
+        self.store._connection.execute("DROP TABLE answer")
+        self.start()
+        self.publish(b"2", key="k")
+        self.clock.advance(0)
+        self.start()
+        self.publish(b"2", key="k")
+        self.assertEqual(self.kept(), [b"1", b"2"])
 
     def test_not_kept(self):
         """
