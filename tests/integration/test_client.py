@@ -218,7 +218,7 @@ async def test_killed(connect, start, tmp_path):
     """
     A bus that is killed and started again, with a history file, costs neither a message
     that is being published, nor one that a subscriber has not got, also before its
-    first; and nobody gets one twice.
+    first; and but for one that was on its way, nobody gets one twice.
     """
     # The publisher may be back before the subscriber.
     kept = ("--history-file", "history", "--history", "1000")
@@ -247,7 +247,12 @@ async def test_killed(connect, start, tmp_path):
     await peer.publish(b"1", "bar")
     await peer.until(300)
     await early.until(1)
-    assert [message.body for message in peer.messages] == [b"%d" % n for n in range(300)]
+    bodies = [int(message.body) for message in peer.messages]
+    # What was on its way when the bus was killed may have been delivered, but not written.
+    for n in (100, 200):
+        if bodies.count(n) == 2:
+            bodies.remove(n)
+    assert bodies == list(range(300))
     for notices in (peer.notices, early.notices):
         kinds = [type(notice) for notice in notices]
         assert kinds.count(Subscribed) == 3
