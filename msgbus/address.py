@@ -24,7 +24,8 @@ _PATH_SAFE = "/!$&'()*+,;=:@%"
 _QUERY_SAFE = _PATH_SAFE + "?"
 
 _PORTS = {"http": 80, "https": 443, "http+unix": 0}
-_LOOKS_LIKE_A_HOST = re.compile(r"[\w.-]+:[0-9]+/|\[[0-9a-fA-F:]+\]")
+# A host and a port; an IPv6 address; a scheme; a name and a password.
+_LOOKS_LIKE_A_HOST = re.compile(r"[\w.-]+:[0-9]+/|\[[0-9a-fA-F:]+\]|[a-z+]+:/|[^@]*:[^@]*@")
 _CONTROL = re.compile(r"[\x00-\x20\x7f-\x9f]")
 
 
@@ -66,28 +67,42 @@ class Address:
             Invalid: It is none.  What it says, holds no password.
         """
         try:
+            url.encode("utf-8")
             parts = urlsplit(url)
+            unix = parts.scheme == "http+unix"
             port = parts.port
-        except ValueError as error:
-            raise Invalid(f"{_public(url)!r} is no URL: {error}.") from None
+            host = parts.hostname or ""
+            if not unix and not _CONTROL.search(host):
+                host = host.encode("idna").decode("ascii")
+            socket, user, password = (
+                unquote(text or "", errors="strict")
+                for text in (_host(parts) if unix else "", parts.username, parts.password)
+            )
+        except ValueError:
+            # What Python says may quote a password.
+            raise Invalid(f"{_public(url)!r} is no URL, by its host or port.") from None
         if parts.scheme not in _PORTS:
             raise Invalid(
                 f"{_public(url)!r} is no URL of a bus: it begins with http://, https:// or"
                 " http+unix://."
             )
-        if not parts.hostname or _CONTROL.search(parts.netloc):
+        nowhere = port is not None if unix else port == 0
+        if not host or nowhere or _CONTROL.search(parts.netloc) or "\0" in socket:
             raise Invalid(f"{_public(url)!r} names no host.")
-        unix = parts.scheme == "http+unix"
         return cls(
             scheme="https" if parts.scheme == "https" else "http",
-            host="localhost" if unix else parts.hostname,
-            port=_PORTS[parts.scheme] if port is None else port,
-            socket=unquote(_host(parts)) if unix else "",
+            host="localhost" if unix else host,
+            port=port or _PORTS[parts.scheme],
+            socket=socket,
             path=DEFAULT_PATH if parts.path in ("", "/") else quote(parts.path, _PATH_SAFE),
             query=quote(parts.query, _QUERY_SAFE),
-            user=unquote(parts.username or ""),
-            password=unquote(parts.password or ""),
+            user=user,
+            password=password,
         )
+
+    def __post_init__(self) -> None:
+        if ":" in self.user:
+            raise Invalid(f"The name {self.user!r} holds a colon (RFC 7617, section 2).")
 
     def channel(self, name: str) -> Address:
         """
@@ -168,7 +183,9 @@ def locate(text: str, environment: Mapping[str, str]) -> Address:
     if "://" in text:
         address = Address.parse(text)
     elif _LOOKS_LIKE_A_HOST.match(text):
-        raise Invalid(f"{text!r} is no name of a channel; write http:// before a host.")
+        raise Invalid(
+            f"{_public(text)!r} is no name of a channel; write http:// before a host."
+        )
     else:
         address = Address.parse(environment.get("MSGBUS_URL") or DEFAULT_URL).channel(text)
     return address.by(password=address.password or environment.get("MSGBUS_PASSWORD", ""))
@@ -185,5 +202,7 @@ def _public(url: str) -> str:
     """
     Without what may be a password.
     """
-    scheme, separator, rest = url.partition("://")
-    return scheme + separator + rest.rpartition("@")[2]
+    credentials, at, rest = url.rpartition("@")
+    scheme, separator, _ = credentials.partition("://")
+    known = separator and scheme in _PORTS
+    return f"{scheme}://{rest}" if at and known else rest

@@ -10,7 +10,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterator
 from inspect import iscoroutine
-from itertools import chain, count
+from itertools import count
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -528,7 +528,7 @@ class _Reading(Protocol):
 
     def dataReceived(self, data: bytes) -> None:
         self._listen()
-        self._items = chain(self._items, self._stream.feed(data))
+        self._items = self._stream.feed(data)
         self._go_on()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:

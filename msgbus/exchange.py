@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import secrets
 from base64 import b64encode
+from collections import deque
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from urllib.parse import quote
@@ -169,7 +170,7 @@ def receipt(status: int, head: Mapping[str, str], text: bytes) -> Receipt:
     count = head.get("msgbus-subscribers", "")
     return Receipt(
         head.get("msgbus-id", ""),
-        int(count) if count.isascii() and count.isdigit() else -1,
+        -1 if (known := _number(count)) is None else known,
     )
 
 
@@ -185,8 +186,9 @@ def refusal(status: int, head: Mapping[str, str], text: bytes) -> BusError:
             status,
         )
     sentence = ""
-    if head.get("content-type", "").startswith("text/plain"):
-        sentence = printable(text.decode("utf-8", "replace").partition("\n")[0])
+    if head.get("content-type", "").lower().startswith("text/plain"):
+        first = text.partition(b"\n")[0].removesuffix(b"\r")
+        sentence = printable(first.decode("utf-8", "replace"))
     elif location := head.get("location"):
         sentence = f"It is at {printable(location)}."
     answered = f"The answer is {status}" + (f": {sentence}" if sentence else ".")
@@ -232,6 +234,7 @@ class Stream:
 
     Raises:
         Refused: The answer is none of a bus's.
+        Unreachable: It may be one at another time.
     """
 
     def __init__(
@@ -244,6 +247,9 @@ class Stream:
             self._decoder = Decoder(boundary_of(content_type), max_message)
         except Malformed:
             raise refusal(status, head, b"") from None
+        self._parts: Iterator[Part] = iter(())
+        # What of a part that was taken is not asked for yet.
+        self._left: deque[Gap | Part] = deque()
         self._name = name
         self._prefix = head.get("msgbus-prefix", "/msgbus/")
         self.last_id = head.get("msgbus-id", "")
@@ -261,7 +267,8 @@ class Stream:
             Malformed: On asking: it is no stream of a bus, and cannot be read further.
         """
         # At once, whenever the parts are asked for.
-        return self._read(self._decoder.feed(data))
+        self._parts = self._decoder.feed(data)
+        return self._read()
 
     def end(self) -> str:
         """
@@ -273,19 +280,30 @@ class Stream:
             return str(error)
         return "The server ended the stream."
 
-    def _read(self, parts: Iterator[Part]) -> Iterator[Message | Gap]:
-        for part in parts:
-            yield from _gaps(part.headers)
-            try:
-                message = self._message(part)
-            except (Invalid, UnicodeDecodeError) as error:
-                raise Malformed(f"A part is no message: {error}") from None
-            self.last_id = message.id or self.last_id
-            yield message
-        # It may be long until the part that a gap is told ahead of.
-        yield from _gaps(self._decoder.ahead)
+    def _read(self) -> Iterator[Message | Gap]:
+        while True:
+            while self._left:
+                item = self._left.popleft()
+                yield item if isinstance(item, Gap) else self._message(item)
+            part = next(self._parts, None)
+            if part is not None:
+                self._left += (*_gaps(part.headers), part)
+                continue
+            # It may be long until the part that a gap is told ahead of.
+            self._left += _gaps(self._decoder.ahead)
+            if not self._left:
+                return
 
     def _message(self, part: Part) -> Message:
+        try:
+            message = self._made(part)
+        except (Invalid, UnicodeDecodeError) as error:
+            sentence = printable(str(error))
+            raise Malformed(f"A part is no message: {sentence}") from None
+        self.last_id = message.id or self.last_id
+        return message
+
+    def _made(self, part: Part) -> Message:
         if "content-location" in part.headers:
             return part.message(self._prefix)
         # The original msgbus tells it to subscribers of the root only.
@@ -296,5 +314,11 @@ class Stream:
 def _gaps(headers: dict[str, str]) -> Iterator[Gap]:
     for count in headers.pop("msgbus-gap", "").split(","):
         if count := count.strip():
-            known = count.isascii() and count.isdigit() and len(count) < 20
-            yield Gap(int(count) if known else None)
+            yield Gap(_number(count))
+
+
+def _number(text: str) -> int | None:
+    """
+    A count, if it is one that can be.
+    """
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 20 else None

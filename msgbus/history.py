@@ -105,7 +105,8 @@ class Gap:
     def __str__(self) -> str:
         if self.count is None:
             return "Messages are missing here; nobody knows how many."
-        return f"{self.count} messages are missing here."
+        messages = "message is" if self.count == 1 else "messages are"
+        return f"{self.count} {messages} missing here."
 
 
 @dataclass(slots=True)

@@ -25,6 +25,9 @@ _MAX_HEADER_BYTES = 16 * 1024
 _MAX_BOUNDARY = 70
 _MAX_PADDING = 128
 
+# A constant, where that of any other server is random.
+_ORIGINAL_BOUNDARY = "00MsgBus00"
+
 
 class Malformed(ValueError):
     """
@@ -134,9 +137,11 @@ class Decoder:
         # RFC 2046: the line end before a delimiter belongs to it, spaces
         # behind it are padding, and two hyphens end the stream.
         line = rb"%s(--|[ \t]{0,%d}\r?\n)" % (delimiter, _MAX_PADDING)
-        self._delimiter = re.compile(rb"(?:\A|\r?\n)" + line)
-        # Some servers, the original msgbus among them, send none before it
-        # when they have sent a length.
+        # The original msgbus sends none, and no length either to HTTP/1.1, so that a line
+        # end there is the body's.
+        before = rb"" if boundary == _ORIGINAL_BOUNDARY else rb"(?:\A|\r?\n)"
+        self._delimiter = re.compile(before + line)
+        # Some servers send none before it when they have sent a length.
         self._delimiter_here = re.compile(rb"(?:\r?\n)?" + line)
         # The last bytes may be the beginning of a delimiter.
         self._overlap = len(boundary) + _MAX_PADDING + 8

@@ -5,6 +5,7 @@ Tests for `msgbus.multipart`.
 from email import message_from_bytes
 from email.policy import HTTP
 from itertools import pairwise
+from pathlib import Path
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -13,9 +14,31 @@ from twisted.trial.unittest import SynchronousTestCase
 from msgbus.message import Invalid, Message
 from msgbus.multipart import Decoder, Encoder, Malformed, Part, boundary_of
 
+from .memory import unchunked
 from .strategies import messages, splits
 
 JPEG = Message("foo", b"\xff\xd8...", "image/jpeg", "alice")
+
+# What the original server was heard to send; to HTTP/1.0 with lengths, too.
+ORIGINAL = [
+    ({"content-type": "text/plain"}, b"message 0\n"),
+    ({"from": "alice", "content-type": "text/html"}, b"message 1\n"),
+    ({"content-type": "application/octet-stream"}, b"message 2\x00\xff"),
+]
+
+
+def recorded(version):
+    """
+    The boundary and the body of an answer that the original server gave.
+    """
+    answer = (Path(__file__).parent / "data" / f"original-{version}.bin").read_bytes()
+    head, _, body = answer.partition(b"\r\n\r\n")
+    (content_type,) = (
+        line.removeprefix("Content-Type: ")
+        for line in head.decode().split("\r\n")
+        if line.startswith("Content-Type: ")
+    )
+    return boundary_of(content_type), body
 
 
 def decode(data, cuts=(), boundary="B", **limits):
@@ -165,6 +188,52 @@ class DecoderTests(SynchronousTestCase):
         self.assertEqual([part.body for part in parts], [b"one", b"two"])
         self.assertEqual(parts[1].headers["from"], "alice")
         decoder.end()
+
+    @given(st.data())
+    def test_original_1_0(self, data):
+        """
+        To HTTP/1.0 the original server sends lengths, and its stream is read wherever it
+        is cut.
+        """
+        boundary, stream = recorded("1.0")
+        expected = [
+            Part({**headers, "content-length": str(len(body))}, body)
+            for headers, body in ORIGINAL
+        ]
+        for cuts in (range(len(stream)), data.draw(splits(stream))):
+            parts, decoder = decode(stream, cuts, boundary)
+            self.assertEqual(parts, expected)
+            decoder.end()
+
+    def test_original_1_1(self):
+        """
+        To HTTP/1.1 it sends no lengths, and no line end before the delimiter; a part that
+        is a chunk of its own is there with that.
+        """
+        boundary, stream = recorded("1.1")
+        opening, *chunks = unchunked(stream)
+        decoder = Decoder(boundary)
+        self.assertEqual(list(decoder.feed(opening)), [])
+        for chunk, (headers, body) in zip(chunks, ORIGINAL, strict=True):
+            self.assertEqual(list(decoder.feed(chunk)), [Part(headers, body)])
+            decoder.end()
+
+    def test_original_1_1_bounded(self):
+        """
+        Such a stream never makes it keep more than a body of the largest size, and a chunk.
+        """
+        boundary, stream = recorded("1.1")
+        opening, *_, chunk = unchunked(stream)
+        decoder = Decoder(boundary, max_body=1000)
+        list(decoder.feed(opening))
+        for _ in range(1000):
+            try:
+                list(decoder.feed(chunk))
+            except Malformed:
+                break
+            self.assertLessEqual(len(decoder._buffer), 1000 + len(chunk) + 256)
+        else:
+            self.assertEqual(len(decoder._buffer), 0)
 
     def test_any_multipart(self):
         """
