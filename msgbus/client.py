@@ -31,6 +31,7 @@ from .address import DEFAULT_URL, Address
 from .connect import Route, explained
 from .exchange import (
     SENTENCE_BYTES,
+    BusError,
     Lost,
     Notice,
     Stream,
@@ -155,8 +156,8 @@ class Subscription:
         head = _head(response)
         try:
             stream = Stream(self.name, response.code, head, self._client._max_message)
-        except Exception:
-            # Its sentence says more.
+        except BusError:
+            # Its text says more.
             self._waiting = self._client._text(response, self._route)
             raise refusal(response.code, head, await self._waiting) from None
         self.last_id = stream.last_id or self.last_id

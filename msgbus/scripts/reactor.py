@@ -43,9 +43,9 @@ def run_in_reactor(name: str, work: Callable[[Any], Coroutine[Any, Any, int]]) -
 
     async def worked(reactor: Any) -> None:  # it has every interface
         nonlocal code, problem
-        done = Deferred.fromCoroutine(work(reactor))
-        reactor.addSystemEventTrigger("before", "shutdown", done.cancel)
         try:
+            done = Deferred.fromCoroutine(work(reactor))
+            reactor.addSystemEventTrigger("before", "shutdown", done.cancel)
             code = await done
         except CancelledError:
             code = OK
