@@ -22,7 +22,7 @@ __all__ = [
     "FAILED",
     "OK",
     "WRONG_USE",
-    "add_filters",
+    "add_heartbeat",
     "address",
     "complain",
     "main",
@@ -35,9 +35,15 @@ FAILED = 1
 WRONG_USE = 2
 
 
-def parser(name: str, does: str, examples: str) -> argparse.ArgumentParser:
+def parser(
+    name: str, does: str, examples: str, target: str | None = None
+) -> argparse.ArgumentParser:
     """
     One that knows the options of all tools.
+
+    Args:
+        target: Where the tool goes unless told, the empty name being the root; None for
+            one that has to be told.
     """
     made = argparse.ArgumentParser(
         prog=name,
@@ -65,30 +71,21 @@ def parser(name: str, does: str, examples: str) -> argparse.ArgumentParser:
         metavar="FILE",
         help="a private key and a certificate (PEM), for a server that asks for one",
     )
+    if target is not None:
+        made.add_argument(
+            "target",
+            nargs="?",
+            default=target,
+            metavar="URL|CHANNEL",
+            help=f"{target or 'everything'}, unless told",
+        )
     return made
 
 
-def add_filters(made: argparse.ArgumentParser) -> None:
+def add_heartbeat(made: argparse.ArgumentParser) -> None:
     """
-    The options of one that subscribes.
+    An option of one that subscribes.
     """
-    made.add_argument(
-        "-t",
-        "--type",
-        default="",
-        metavar="TYPES",
-        help="only these, such as 'text/*,!text/html'",
-    )
-    made.add_argument(
-        "-s",
-        "--sender",
-        default="",
-        metavar="SENDERS",
-        help="only from these, such as '?*'",
-    )
-    made.add_argument(
-        "-c", "--channel", default="", metavar="CHANNELS", help="only these of a folder"
-    )
     made.add_argument(
         "--heartbeat",
         type=int,

@@ -54,13 +54,7 @@ def _run() -> int:
         NAME,
         "Chat: what you type is published, and what others publish is shown.",
         EXAMPLES,
-    )
-    made.add_argument(
-        "target",
-        nargs="?",
-        default="chat",
-        metavar="URL|CHANNEL",
-        help="'chat', unless told",
+        "chat",
     )
     made.add_argument(
         "--last",

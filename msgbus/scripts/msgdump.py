@@ -22,7 +22,7 @@ from ..blocking import subscribe
 from ..exchange import BusError
 from ..message import Message
 from ..multipart import Malformed
-from .command import FAILED, OK, add_filters, address, complain, main, parser, tell
+from .command import FAILED, OK, add_heartbeat, address, complain, main, parser, tell
 from .terminal import clean
 
 __all__ = ["run"]
@@ -57,15 +57,26 @@ def _run() -> int:
         NAME,
         "Subscribe to a channel or folder, and show each message as it comes.",
         EXAMPLES,
+        "",
     )
     made.add_argument(
-        "target",
-        nargs="?",
+        "-t",
+        "--type",
         default="",
-        metavar="URL|CHANNEL",
-        help="everything, unless told",
+        metavar="TYPES",
+        help="only these, such as 'text/*,!text/html'",
     )
-    add_filters(made)
+    made.add_argument(
+        "-s",
+        "--sender",
+        default="",
+        metavar="SENDERS",
+        help="only from these, such as '?*'",
+    )
+    made.add_argument(
+        "-c", "--channel", default="", metavar="CHANNELS", help="only these of a folder"
+    )
+    add_heartbeat(made)
     made.add_argument("-q", "--quiet", action="store_true", help="do not show bodies")
     made.add_argument("-n", "--count", type=int, metavar="COUNT", help="end after so many")
     replay = made.add_mutually_exclusive_group()

@@ -39,13 +39,8 @@ def run() -> int:
     """
     The console script.
     """
-    made = parser(NAME, "Publish numbered messages, to see what a bus does.", EXAMPLES)
-    made.add_argument(
-        "target",
-        nargs="?",
-        default=CHANNEL,
-        metavar="URL|CHANNEL",
-        help="'flood', unless told",
+    made = parser(
+        NAME, "Publish numbered messages, to see what a bus does.", EXAMPLES, CHANNEL
     )
     pace = made.add_mutually_exclusive_group()
     pace.add_argument(

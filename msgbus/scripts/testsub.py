@@ -20,7 +20,7 @@ from ..client import Client
 from ..exchange import Notice, Subscribed
 from ..history import Gap
 from ..message import Message
-from .command import FAILED, OK, address, complain, parser
+from .command import FAILED, OK, add_heartbeat, address, complain, parser
 from .flood import CHANNEL, Latencies, Order, mark
 from .reactor import run_in_reactor
 
@@ -47,14 +47,10 @@ def run() -> int:
     The console script.
     """
     made = parser(
-        NAME, "Hold many subscriptions, and tell what each of them misses.", EXAMPLES
-    )
-    made.add_argument(
-        "target",
-        nargs="?",
-        default=CHANNEL,
-        metavar="URL|CHANNEL",
-        help="'flood', unless told",
+        NAME,
+        "Subscribe often, and tell what is missing.",
+        EXAMPLES,
+        CHANNEL,
     )
     made.add_argument(
         "-c", "--connections", type=int, default=1, metavar="N", help="so many (default 1)"
@@ -69,13 +65,7 @@ def run() -> int:
         metavar="SECONDS",
         help="with -n: when nothing more has come for so long, it is lost (default 10)",
     )
-    made.add_argument(
-        "--heartbeat",
-        type=int,
-        default=25,
-        metavar="SECONDS",
-        help="a server that is silent for twice as long is gone (5 to 300; default 25)",
-    )
+    add_heartbeat(made)
     arguments = made.parse_args()
     allow_files(arguments.connections, made)
     return run_in_reactor(NAME, lambda reactor: _Crowd(reactor, arguments).work())
