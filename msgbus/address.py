@@ -67,7 +67,8 @@ class Address:
             Invalid: It is none.  What it says, holds no password.
         """
         try:
-            url.encode("utf-8")
+            if _no_utf8(url):
+                raise ValueError
             parts = urlsplit(url)
             unix = parts.scheme == "http+unix"
             port = parts.port
@@ -101,6 +102,9 @@ class Address:
         )
 
     def __post_init__(self) -> None:
+        # As arguments of a program may be.
+        if _no_utf8(self.user) or _no_utf8(self.password):
+            raise Invalid("The name or the password is no UTF-8.")
         if ":" in self.user:
             raise Invalid(f"The name {self.user!r} holds a colon (RFC 7617, section 2).")
 
@@ -123,11 +127,17 @@ class Address:
         folder, _, name = self.path.rpartition("/")
         return replace(self, path=f"{folder}/"), unquote(name)
 
-    def asked(self, parameters: Mapping[str, object]) -> Address:
+    def asked(self, parameters: Mapping[str, str | int]) -> Address:
         """
         The same, with these parameters behind those that there are.  Such that are
-        empty, None or zero are left out.
+        empty or zero are left out.
+
+        Raises:
+            Invalid: One is neither text nor a number, or no UTF-8.
         """
+        for name, value in parameters.items():
+            if not isinstance(value, str | int) or _no_utf8(str(value)):
+                raise Invalid(f"The {name} {value!r} is no text, or no UTF-8.")
         items = [
             f"{name}={quote(str(value), safe='/*!,?')}"
             for name, value in parameters.items()
@@ -186,6 +196,10 @@ def locate(text: str, environment: Mapping[str, str]) -> Address:
         raise Invalid(
             f"{_public(text)!r} is no name of a channel; write http:// before a host."
         )
+    elif text.startswith("/"):
+        raise Invalid(f"{text!r} is no name of a channel, for it begins with a slash.")
+    elif "?" in text:
+        raise Invalid(f"{text!r} has a query, which needs a URL; tools have options.")
     else:
         address = Address.parse(environment.get("MSGBUS_URL") or DEFAULT_URL).channel(text)
     return address.by(password=address.password or environment.get("MSGBUS_PASSWORD", ""))
@@ -196,6 +210,14 @@ def _host(parts: SplitResult) -> str:
     As it was written: `hostname` is in lower case.
     """
     return parts.netloc.rpartition("@")[2]
+
+
+def _no_utf8(text: str) -> bool:
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return True
+    return False
 
 
 def _public(url: str) -> str:

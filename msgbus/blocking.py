@@ -7,16 +7,19 @@ What is said to it, and what the answers mean, is `exchange`'s business.
 from __future__ import annotations
 
 import http.client
+import io
 import logging
 import random
 import socket
 import ssl
 import time
 from collections.abc import Callable, Generator, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from functools import partial
 from itertools import count
 from pathlib import Path
 from types import TracebackType
+from typing import Any, TypeVar
 from urllib.parse import unquote
 
 from .address import DEFAULT_PATH, Address
@@ -33,6 +36,7 @@ from .exchange import (
     publication,
     receipt,
     refusal,
+    silence_of,
     subscription,
 )
 from .history import Gap
@@ -41,6 +45,8 @@ from .message import Invalid, Message, Receipt
 __all__ = ["Publisher", "publish", "subscribe"]
 
 _log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 READ_BYTES = 64 * 1024
 
@@ -55,7 +61,7 @@ class Publisher:
         ca: A file of certificates (PEM) to trust, in place of the system's.
         certificate: A file with a private key and a certificate (PEM), for a server that
             asks for one.
-        timeout: Seconds for which the server may keep silent.
+        timeout: Seconds that connecting may take, and the answer.
         patience: Seconds for which a message is sent again, while the bus cannot be
             reached.
         notify: Called with `Lost` before a message is sent again.  If there is none, that
@@ -66,7 +72,6 @@ class Publisher:
 
     Raises:
         Invalid: The URL, or one of the files, is none.
-        OSError: One of the files cannot be read.
     """
 
     def __init__(
@@ -147,7 +152,7 @@ class Publisher:
         if self._connection is None:
             self._connection = _Connection(self._address, self._context, self._timeout)
         response = _ask(self._connection, "POST", self._address, headers, body)
-        text = _text(response)
+        text = _text(response, self._timeout)
         if not response.isclosed():
             # There is more, which nobody wants to read.
             self.close()
@@ -203,7 +208,8 @@ def subscribe(
 ) -> Generator[Message, None, None]:
     """
     The messages of a channel or folder, as they come, for ever.  When the stream is lost,
-    it is asked for again, behind the last message that came.
+    it is asked for again, behind the last message that came.  To stop, leave the loop and
+    close the generator; another thread cannot, while this one waits for a message.
 
     Args:
         url: Of the channel or folder; see `Publisher`, also for the rest.
@@ -215,20 +221,19 @@ def subscribe(
         overflow: What becomes of it when it is slow: `drop-newest`, `drop-oldest`,
             `latest` or `close`.
         heartbeat: Seconds, 5 to 300.  A server that was silent for twice as long is taken
-            for lost.
+            for lost; with 0, none is.
         timeout: Seconds that the answer may take.
         max_message: Bytes of the largest message that is taken.
         notify: Called with `Subscribed`, `Lost` and `Gap`, when the next message is asked
             for.  If there is none, they are logged.
 
     Raises:
-        Invalid: The URL, or one of the files, is none.
-        OSError: One of the files cannot be read.
+        Invalid: The URL, the heartbeat, or one of the files, is none.
         Refused: While messages are asked for: the server says no.
         Untrusted: So too: one end did not prove who it is.
         Malformed: So too: what comes is no stream of messages.
     """
-    parameters = {
+    parameters: dict[str, str | int] = {
         "type": type,
         "sender": sender,
         "channel": channel,
@@ -240,7 +245,7 @@ def subscribe(
     address = _address(url, user, password).asked(parameters)
     context = _context(address, ca, certificate)
     return _messages(
-        address, context, timeout, heartbeat * 2, max_message, notify or _logged
+        address, context, timeout, silence_of(heartbeat), max_message, notify or _logged
     )
 
 
@@ -262,7 +267,7 @@ def _messages(
             response = _ask(connection, "GET", address, subscription(address, last_id))
             head = _head(response)
             if response.status != 200:
-                raise refusal(response.status, head, _text(response))
+                raise refusal(response.status, head, _text(response, timeout))
             stream = Stream(_name(address), response.status, head, max_message)
             last_id = stream.last_id or last_id
             failures = 0
@@ -299,7 +304,7 @@ def _items(
     Raises:
         Unreachable: It is cut.
     """
-    connection.wait_for(silence if stream.beats else None)
+    connection.wait_for((stream.beats and silence) or None)
     while True:
         with _explained(silence):
             data = response.read1(READ_BYTES)
@@ -308,15 +313,78 @@ def _items(
         yield from stream.feed(data)
 
 
+class _Head:
+    """
+    Reads the head of a response, which may be cut anywhere, or come a byte at a time.
+    The standard library takes a head that is cut for a whole one, and waits for each byte.
+
+    Args:
+        deadline: When it has to be there, by the monotonic clock.
+    """
+
+    def __init__(self, file: io.BufferedReader, deadline: float) -> None:
+        self._file = file
+        self._deadline = deadline
+        self._begun = False
+
+    def readline(self, limit: int) -> bytes:
+        """
+        One line, or the first bytes of one that is longer.
+        """
+        line = b""
+        while len(line) < limit and not line.endswith(b"\n"):
+            if time.monotonic() > self._deadline:
+                raise TimeoutError
+            ready = self._file.peek()[: limit - len(line)]
+            if not ready:
+                break
+            line += self._file.read(ready.find(b"\n") + 1 or len(ready))
+        if self._begun and not line.endswith(b"\n") and len(line) < limit:
+            raise http.client.IncompleteRead(line)
+        self._begun = True
+        return line
+
+    def close(self) -> None:
+        """
+        Read no more.
+        """
+        self._file.close()
+
+
+class _Response(http.client.HTTPResponse):
+    """
+    One whose head is whole, and in time.
+    """
+
+    def __init__(self, sock: socket.socket, *arguments: Any, **options: Any) -> None:
+        super().__init__(sock, *arguments, **options)  # as the standard library has them
+        self._deadline = time.monotonic() + (sock.gettimeout() or 0)
+
+    def begin(self) -> None:
+        """
+        Read the head.
+        """
+        file = self.fp
+        self.fp = _Head(file, self._deadline)  # type: ignore[assignment]  # reads lines only
+        try:
+            super().begin()
+        finally:
+            if self.fp is not None:
+                self.fp = file
+
+
 class _Connection(http.client.HTTPConnection):
     """
     To any address.
     """
 
+    response_class = _Response
+
     def __init__(
         self, address: Address, context: ssl.SSLContext | None, timeout: float
     ) -> None:
         super().__init__(address.host, address.port or None, timeout)
+        self.seconds = timeout
         self._address = address
         self._context = context
         self._socket: socket.socket | None = None
@@ -332,27 +400,35 @@ class _Connection(http.client.HTTPConnection):
         else:
             self._connect_to_any(self._address.hosts)
         if self._context is not None:
-            self.sock = self._context.wrap_socket(
-                self.sock, server_hostname=self._address.host
-            )
+            try:
+                self.sock = self._context.wrap_socket(
+                    self.sock, server_hostname=self._address.host
+                )
+            except TimeoutError:
+                raise Unreachable("The server is silent; does it speak TLS?") from None
         # `sock` is gone where the response is to close it.
         self._socket = self.sock
 
+    @property
+    def connected(self) -> bool:
+        """
+        Was it, at any time?
+        """
+        return self._socket is not None
+
     def _connect_to_any(self, hosts: tuple[str, ...]) -> None:
-        first, *others = hosts
-        try:
-            self.sock = socket.create_connection((first, self.port), self.timeout)
-        except OSError:
-            if not others:
-                raise
+        problem: OSError | None = None
+        for host in hosts:
             try:
-                self._connect_to_any(tuple(others))
-            except OSError:
-                pass
+                self.sock = socket.create_connection((host, self.port), self.timeout)
+            except OSError as error:
+                # That of the first says most.
+                problem = problem or error
             else:
+                self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 return
-            raise
-        self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if problem is not None:
+            raise problem
 
     def wait_for(self, seconds: float | None) -> None:
         """
@@ -370,19 +446,29 @@ def _ask(
     body: bytes | None = None,
 ) -> http.client.HTTPResponse:
     encoded = {name: value.encode() for name, value in headers.items()}
-    with _explained(connection.timeout):
+    with _explained(connection.seconds):
         try:
             connection.request(method, address.target, body, encoded)
         except (BrokenPipeError, ConnectionResetError):
             # It may have answered before it had read all.
-            if connection.sock is None:
+            if not connection.connected:
                 raise
         return connection.getresponse()
 
 
-def _text(response: http.client.HTTPResponse) -> bytes:
-    with _explained():
-        return response.read(SENTENCE_BYTES)
+def _text(response: http.client.HTTPResponse, timeout: float) -> bytes:
+    """
+    As much of a response as is looked at, and comes in time.
+    """
+    text = b""
+    deadline = time.monotonic() + timeout
+    with suppress(OSError, http.client.HTTPException):
+        while len(text) < SENTENCE_BYTES and time.monotonic() < deadline:
+            piece = response.read1(SENTENCE_BYTES - len(text))
+            if not piece:
+                break
+            text += piece
+    return text
 
 
 def _head(response: http.client.HTTPResponse) -> dict[str, str]:
@@ -390,7 +476,7 @@ def _head(response: http.client.HTTPResponse) -> dict[str, str]:
 
 
 @contextmanager
-def _explained(seconds: float | None = None) -> Iterator[None]:
+def _explained(seconds: float) -> Iterator[None]:
     """
     Say what the standard library has against what is done here, in one sentence, and
     whether another try may change it.
@@ -409,6 +495,10 @@ def _explained(seconds: float | None = None) -> Iterator[None]:
         raise Unreachable("Connection refused; does a bus run there?") from None
     except socket.gaierror as error:
         raise Unreachable(f"The host is not known: {error.strerror}.") from None
+    except http.client.RemoteDisconnected:
+        raise Unreachable(
+            "The server closed the connection without an answer; does it ask for TLS?"
+        ) from None
     except OSError as error:
         raise Unreachable(f"{error.strerror or error}.") from None
     except http.client.IncompleteRead:
@@ -427,15 +517,23 @@ def _context(
 ) -> ssl.SSLContext | None:
     if address.scheme != "https":
         return None
-    try:
-        context = ssl.create_default_context(cafile=ca)
-        if certificate is not None:
-            context.load_cert_chain(certificate)
-    except ssl.SSLError:
-        raise Invalid(
-            f"{str(certificate or ca)!r} does not hold what it should: certificates (PEM)."
-        ) from None
+    context = _loaded(ca, lambda: ssl.create_default_context(cafile=ca), "certificate")
+    if certificate is not None:
+        load = partial(context.load_cert_chain, certificate)
+        _loaded(certificate, load, "private key with its certificate")
     return context
+
+
+def _loaded(file: Path | str | None, load: Callable[[], T], what: str) -> T:
+    """
+    What this makes of a file.
+    """
+    try:
+        return load()
+    except ssl.SSLError:
+        raise Invalid(f"{str(file)!r} holds no {what} (PEM).") from None
+    except OSError as error:
+        raise Invalid(f"{str(file)!r} cannot be read: {error.strerror}.") from None
 
 
 def _name(address: Address) -> str:

@@ -40,6 +40,7 @@ from .exchange import (
     publication,
     receipt,
     refusal,
+    silence_of,
     subscription,
 )
 from .history import Gap
@@ -47,9 +48,6 @@ from .message import Message, Receipt
 from .multipart import Malformed
 
 __all__ = ["Client", "Closed", "Subscription"]
-
-# Of a heartbeat; who has been silent for longer is gone.
-SILENT_HEARTBEATS = 2
 
 T = TypeVar("T")
 
@@ -83,7 +81,7 @@ class Subscription:
         address: Address,
         callback: Callback,
         notify: Callable[[Notice], object] | None,
-        heartbeat: int,
+        silence: float,
     ) -> None:
         self.name = name
         self.last_id = ""
@@ -93,7 +91,7 @@ class Subscription:
         self._address = address
         self._callback = callback
         self._notify = notify
-        self._heartbeat = heartbeat
+        self._silence = silence
         self._begun = False
         self._active = True
         self._failures = 0
@@ -146,6 +144,13 @@ class Subscription:
         """
         Subscribe, and deliver what comes until the stream ends; why it did.
         """
+        try:
+            return await self._read()
+        finally:
+            # A server that has ended its answer may keep the connection.
+            self._route.abort()
+
+    async def _read(self) -> str:
         self._waiting = self._client._ask(
             self._agent,
             b"GET",
@@ -161,7 +166,7 @@ class Subscription:
             self._waiting = self._client._text(response, self._route)
             raise refusal(response.code, head, await self._waiting) from None
         self.last_id = stream.last_id or self.last_id
-        silence = self._heartbeat * SILENT_HEARTBEATS if stream.beats else 0
+        silence = self._silence if stream.beats else 0
         reading = _Reading(
             stream, self._deliver, self._client._reactor, silence, self._route.abort
         )
@@ -234,7 +239,6 @@ class Client:
 
     Raises:
         Invalid: The URL, or one of the files, is none.
-        OSError: One of the files cannot be read.
     """
 
     _log = Logger()
@@ -246,8 +250,8 @@ class Client:
         *,
         user: str = "",
         password: str = "",
-        ca: Path | None = None,
-        certificate: Path | None = None,
+        ca: Path | str | None = None,
+        certificate: Path | str | None = None,
         timeout: float = 30,
         patience: float = 60,
         max_message: int = 64 * 1024 * 1024,
@@ -307,8 +311,9 @@ class Client:
         headers = publication(address, message, keep=keep)
         if self._closed:
             return fail(Closed("The client was closed."))
+        give_up = self._reactor.seconds() + self.patience
         return self._turn.run(
-            lambda: Deferred.fromCoroutine(self._publish(address, headers, body))
+            lambda: Deferred.fromCoroutine(self._publish(address, headers, body, give_up))
         )
 
     def subscribe(
@@ -343,17 +348,17 @@ class Client:
             overflow: What becomes of it when it is slow: `drop-newest`, `drop-oldest`,
                 `latest` or `close`.
             heartbeat: Seconds, 5 to 300.  A server that was silent for twice as long is
-                taken for lost.
+                taken for lost; with 0, none is.
             notify: Called with `Subscribed`, `Lost` and `Gap`.  If there is none, they are
                 logged.
 
         Raises:
-            Invalid: The name is none.
+            Invalid: The name or the heartbeat is none.
             Closed: The client was closed.
         """
         if self._closed:
             raise Closed("The client was closed.")
-        parameters = {
+        parameters: dict[str, str | int] = {
             "type": type,
             "sender": sender,
             "channel": channel,
@@ -363,7 +368,8 @@ class Client:
             "heartbeat": heartbeat,
         }
         address = self._address.channel(name).asked(parameters)
-        subscribed = Subscription(self, name, address, callback, notify, heartbeat)
+        silence = silence_of(heartbeat)
+        subscribed = Subscription(self, name, address, callback, notify, silence)
         self._subscriptions.add(subscribed)
         subscribed.start()
         return subscribed
@@ -382,9 +388,8 @@ class Client:
         return self._turn.run(self._kept.closeCachedConnections)
 
     async def _publish(
-        self, address: Address, headers: dict[str, str], body: bytes
+        self, address: Address, headers: dict[str, str], body: bytes, give_up: float
     ) -> Receipt:
-        give_up = self._reactor.seconds() + self.patience
         for failures in count(1):
             try:
                 response = await self._ask(
@@ -431,14 +436,31 @@ class Client:
         return self._in_time(text.read)
 
     def _in_time(self, answer: Deferred[T]) -> Deferred[T]:
+        """
+        The answer, if it comes in time; what is wrong is explained.  Cancelling it says
+        just that, whatever it makes of what it waits for.
+        """
+        cancelled = False
+
         def late(_: object, seconds: float) -> T:
             raise Unreachable(f"There was no answer for {seconds:g} seconds.")
+
+        def cancel(_: object) -> None:
+            nonlocal cancelled
+            cancelled = True
+            answer.cancel()
+
+        def fire(result: T | Failure) -> None:
+            if not cancelled:
+                outer.callback(result)
 
         def failed(failure: Failure) -> Failure:
             return Failure(explained(failure))
 
+        outer: Deferred[T] = Deferred(cancel)
         answer.addTimeout(self._timeout, self._reactor, late)
-        return answer.addErrback(failed)
+        answer.addErrback(failed).addBoth(fire)
+        return outer
 
 
 @implementer(IBodyProducer)
@@ -602,6 +624,8 @@ class _Reading(Protocol):
 
     def _cancelled(self, _: Deferred[str]) -> None:
         self._items = iter(())
+        self._silence = 0
+        self._listen()
         self._abort()
 
 

@@ -6,13 +6,11 @@ is at the other end (RFC 9110, section 4.3.4).
 from __future__ import annotations
 
 import re
-import typing
 from copy import copy
 from pathlib import Path
-from typing import cast
+from typing import Any
 
-from OpenSSL import SSL
-from OpenSSL.crypto import FILETYPE_PEM
+from OpenSSL import SSL, crypto
 from service_identity import VerificationError
 from twisted.internet import error as network
 from twisted.internet.defer import CancelledError, Deferred
@@ -46,17 +44,6 @@ _CERTIFICATE = re.compile(
 )
 
 
-class _Connection(typing.Protocol):
-    """
-    What an `Agent` makes of a connection.
-    """
-
-    def abort(self) -> object:
-        """
-        Close it at once.
-        """
-
-
 @implementer(IAgentEndpointFactory, IStreamClientEndpoint)
 class Route:
     """
@@ -69,20 +56,19 @@ class Route:
             prove who this end is, followed by those between it and a root.
 
     Raises:
-        Invalid: One of the files is none such.
-        OSError: It cannot be read.
+        Invalid: One of the files is none such, or cannot be read.
     """
 
     def __init__(
         self,
         reactor: object,
         address: Address,
-        ca: Path | None = None,
-        certificate: Path | None = None,
+        ca: Path | str | None = None,
+        certificate: Path | str | None = None,
     ) -> None:
         self._reactor = reactor
         self._address = address
-        self._connection: _Connection | None = None
+        self._connection: Any = None  # an `Agent`'s own protocol
         self._options = None
         if address.scheme == "https":
             self._options = _tls(address.host, ca, certificate)
@@ -114,8 +100,9 @@ class Route:
         Close the connection that was made last, whether the other end listens or not: an
         `Agent` only asks it to, and by TLS waits for the answer.
         """
-        if self._connection is not None:
-            self._connection.abort()
+        # Its own `abort` is as polite.
+        if self._connection is not None and self._connection.transport is not None:
+            self._connection.transport.abortConnection()
 
     def _endpoint(self, host: str) -> IStreamClientEndpoint:
         endpoint: IStreamClientEndpoint
@@ -134,12 +121,12 @@ class Route:
         Go another way where the first is none; what is wrong with the first is told if
         the other is none either.
         """
-        if failure.check(CancelledError):
+        if failure.check(CancelledError, network.ConnectingCancelledError):
             failure.raiseException()
         return other.connect(factory).addErrback(lambda _: failure)
 
     def _connected(self, connection: IProtocol) -> IProtocol:
-        self._connection = cast("_Connection", connection)
+        self._connection = connection
         return connection
 
 
@@ -165,23 +152,26 @@ def explained(failure: Failure) -> BusError | CancelledError:
         return kind(f"TLS failed: {told or 'no reason given'}.")
     if isinstance(error, network.ConnectionRefusedError):
         return Unreachable("Connection refused; does a bus run there?")
+    if isinstance(error, network.ConnectionDone):
+        return Unreachable("The server closed the connection; does it ask for TLS?")
     if isinstance(error, network.DNSLookupError):
         return Unreachable("The host is not known.")
     return Unreachable(printable(str(error)) or type(error).__name__)
 
 
 def _tls(
-    host: str, ca: Path | None, certificate: Path | None
+    host: str, ca: Path | str | None, certificate: Path | str | None
 ) -> IOpenSSLClientConnectionCreator:
     roots = platformTrust()
     if ca is not None:
-        roots = trustRootFromCertificates(_certificates(ca))
+        roots = trustRootFromCertificates(_certificates(ca, _read(ca)))
     own: dict[str, object] = {}
     if certificate is not None:
-        first, *chain = (c.original for c in _certificates(certificate))
+        pem = _read(certificate)
+        first, *chain = (c.original for c in _certificates(certificate, pem))
         try:
-            key = KeyPair.load(certificate.read_bytes(), FILETYPE_PEM)
-        except Exception:
+            key = KeyPair.load(pem, crypto.FILETYPE_PEM)
+        except (SSL.Error, crypto.Error):
             raise Invalid(f"{str(certificate)!r} holds no private key (PEM).") from None
         own = {
             "privateKey": key.original,
@@ -197,12 +187,17 @@ def _tls(
     )
 
 
-def _certificates(file: Path) -> list[Certificate]:
+def _read(file: Path | str) -> bytes:
     try:
-        found = [
-            Certificate.loadPEM(pem) for pem in _CERTIFICATE.findall(file.read_bytes())
-        ]
-    except SSL.Error:
+        return Path(file).read_bytes()
+    except OSError as error:
+        raise Invalid(f"{str(file)!r} cannot be read: {error.strerror}.") from None
+
+
+def _certificates(file: Path | str, pem: bytes) -> list[Certificate]:
+    try:
+        found = [Certificate.loadPEM(block) for block in _CERTIFICATE.findall(pem)]
+    except (SSL.Error, crypto.Error):
         found = []
     if not found:
         raise Invalid(f"{str(file)!r} holds no certificate (PEM).")

@@ -32,6 +32,7 @@ __all__ = [
     "publication",
     "receipt",
     "refusal",
+    "silence_of",
     "subscription",
 ]
 
@@ -203,6 +204,19 @@ def printable(text: str) -> str:
     """
     clean = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
     return clean[:_SENTENCE_CHARACTERS].strip()
+
+
+def silence_of(heartbeat: int) -> int:
+    """
+    For how many seconds a server may be silent that was asked for a heartbeat every so
+    many; zero for ever.
+
+    Raises:
+        Invalid: It is neither 0 nor from 5 to 300.
+    """
+    if heartbeat and not 5 <= heartbeat <= 300:
+        raise Invalid(f"A heartbeat comes every 5 to 300 seconds, not {heartbeat!r}.")
+    return 2 * heartbeat
 
 
 def delay(failures: int, random: float) -> float:

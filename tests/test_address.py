@@ -421,7 +421,6 @@ class DerivedTests(SynchronousTestCase):
             "type": "image/*,!image/svg+xml",
             "sender": "ä &=b",
             "channel": "",
-            "since": None,
             "last": 0,
             "heartbeat": 25,
         }
@@ -467,7 +466,7 @@ class LocateTests(SynchronousTestCase):
         A bare name is a channel of the bus in the environment, or else of the usual one.
         """
         usual = Address.parse(DEFAULT_URL)
-        for text in ("foo", "", "sensors/", "a b/ä", "foo?last=1", "x:y", "localhost:8888"):
+        for text in ("foo", "", "sensors/", "a b/ä", "x:y", "localhost:8888"):
             self.assertEqual(locate(text, {}), usual.channel(text))
             self.assertEqual(locate(text, {"MSGBUS_URL": ""}), usual.channel(text))
             environment = {"MSGBUS_URL": "https://alice:secret@h/bus/"}
@@ -516,6 +515,13 @@ class LocateTests(SynchronousTestCase):
                 str(caught.exception),
                 f"{text!r} is no name of a channel; write http:// before a host.",
             )
+
+    def test_query(self):
+        """
+        A query is none of a name's, though a URL may have one.
+        """
+        with self.assertRaisesRegex(Invalid, "'foo.last=1' has a query"):
+            locate("foo?last=1", {})
 
     def test_refused(self):
         """

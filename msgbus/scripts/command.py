@@ -10,6 +10,7 @@ import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 from .. import __version__
 from ..address import Address, locate
@@ -27,8 +28,12 @@ __all__ = [
     "complain",
     "main",
     "parser",
+    "seconds",
     "tell",
+    "whole",
 ]
+
+N = TypeVar("N", int, float)
 
 OK = 0
 FAILED = 1
@@ -50,8 +55,9 @@ def parser(
         description=does,
         epilog=f"examples:\n{examples}\n"
         "A bare CHANNEL stands for http://localhost:8888/msgbus/CHANNEL, or for a channel\n"
-        "of the bus at MSGBUS_URL in the environment.  A password is taken from the URL,\n"
-        "from --user, or from MSGBUS_PASSWORD.",
+        "of the bus at MSGBUS_URL in the environment.  A URL begins with http://, https://,\n"
+        "or http+unix://, such as http+unix://%2Frun%2Fmsgbus.sock/msgbus/CHANNEL.\n"
+        "A password is taken from the URL, from --user, or from MSGBUS_PASSWORD.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     made.add_argument("--version", action="version", version=f"msgbus {__version__}")
@@ -63,7 +69,10 @@ def parser(
         help="the name to send under, and the bus's password, if it has one",
     )
     who.add_argument(
-        "--ca", type=Path, metavar="FILE", help="trust these certificates (PEM) only"
+        "--ca",
+        type=Path,
+        metavar="FILE",
+        help="trust these certificates (PEM) only",
     )
     who.add_argument(
         "--certificate",
@@ -82,13 +91,38 @@ def parser(
     return made
 
 
+def whole(low: int, high: int) -> Callable[[str], int]:
+    """
+    The type of an option that is a whole number from one to another.
+    """
+    return lambda text: _within(low, high, text, int)
+
+
+def seconds(low: float, high: float) -> Callable[[str], float]:
+    """
+    The same for a time, or a rate.
+    """
+    return lambda text: _within(low, high, text, float)
+
+
+def _within(low: float, high: float, text: str, kind: Callable[[str], N]) -> N:
+    try:
+        number = kind(text)
+    except ValueError:
+        number = None
+    # One that is not a number is not within.
+    if number is None or not low <= number <= high:
+        raise argparse.ArgumentTypeError(f"give {low:,} to {high:,}, not {text!r}")
+    return number
+
+
 def add_heartbeat(made: argparse.ArgumentParser) -> None:
     """
     An option of one that subscribes.
     """
     made.add_argument(
         "--heartbeat",
-        type=int,
+        type=whole(5, 300),
         default=25,
         metavar="SECONDS",
         help="a server that is silent for twice as long is gone (5 to 300; default 25)",
@@ -125,6 +159,7 @@ def main(name: str, run: Callable[[], int]) -> int:
     """
     Run a tool, and turn what goes wrong into one line and an exit code.
     """
+    _open_standard_streams()
     try:
         return run()
     except Invalid as error:
@@ -142,3 +177,17 @@ def main(name: str, run: Callable[[], int]) -> int:
         return FAILED
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
+
+
+def _open_standard_streams() -> None:
+    """
+    See that there are all three, and that no text is too strange for them.
+    """
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        if getattr(sys, name) is None:
+            # One that is closed; what is opened next would get its number.
+            opened = os.open(os.devnull, os.O_RDWR)
+            os.dup2(opened, number)
+            setattr(sys, name, os.fdopen(number, "w" if number else "r"))
+        errors = "backslashreplace" if number else "replace"
+        getattr(sys, name).reconfigure(errors=errors)

@@ -21,8 +21,7 @@ from ..blocking import Publisher, subscribe
 from ..exchange import BusError, Notice
 from ..history import parse_id
 from ..message import Invalid, Message
-from ..multipart import Malformed
-from .command import FAILED, OK, address, complain, main, parser, tell
+from .command import FAILED, OK, address, complain, main, parser, tell, whole
 from .terminal import clean
 
 __all__ = ["run"]
@@ -32,8 +31,11 @@ TYPE = "text/plain; charset=utf-8"
 
 # For how long what was typed is sent again, while its writer waits for it.
 PATIENCE_SECONDS = 5.0
+MAX_LINE = 256 * 1024
 # For how long a pipe's last words are waited for.
 LAST_SECONDS = 10.0
+
+_BRACKETS = {ord("<"): "(", ord(">"): ")"}
 
 EXAMPLES = """\
   msgchat                       in the channel 'chat', under your login name
@@ -58,7 +60,7 @@ def _run() -> int:
     )
     made.add_argument(
         "--last",
-        type=int,
+        type=whole(0, 999_999),
         default=20,
         metavar="COUNT",
         help="begin with the last so many messages (default 20)",
@@ -77,12 +79,13 @@ class _Room:
 
     Attributes:
         name: That one speaks under.
+        where: It is.
         ended: Why nothing more is heard, or None.
     """
 
     def __init__(self, where: Address, arguments: argparse.Namespace) -> None:
         self.name = where.user
-        self._where = where
+        self.where = where
         self.ended: Exception | None = None
         self._publisher = Publisher(
             where,
@@ -140,13 +143,14 @@ class _Room:
                 with self._changed:
                     self._heard = message.id
                     self._changed.notify_all()
-        except (BusError, Malformed, OSError) as error:
-            complain(NAME, f"{self._where}: {error}")
+        except Exception as error:
+            # Of any kind: else one would talk on, and hear nothing.
+            complain(NAME, f"{self.where}: {error}")
             self._try(error)
             on_end()
 
     def _notify(self, notice: Notice) -> None:
-        tell(NAME, self._where, notice)
+        tell(NAME, self.where, notice)
         self._try()
 
     def _try(self, ended: Exception | None = None) -> None:
@@ -173,6 +177,7 @@ def _talk(room: _Room) -> int:
     text = ""
     # It also takes out what a terminal would obey.
     with patch_stdout():
+        print(f"{room.name} in {room.where}; Ctrl-D leaves", flush=True)
         room.listen(leave_soon)
         while room.ended is None:
             try:
@@ -194,7 +199,7 @@ def _talk(room: _Room) -> int:
 def _pipe(room: _Room) -> int:
     room.listen()
     last = ""
-    for line in sys.stdin:
+    for line in iter(lambda: sys.stdin.readline(MAX_LINE), ""):
         if room.ended is not None:
             break
         if line.strip():
@@ -212,8 +217,10 @@ def _line(message: Message) -> str:
     if kind.startswith("text/"):
         # No stranger begins a line.
         text = message.body.decode("utf-8", "replace").strip().replace("\n", "\n      ")
+    # Nor does his name end before it does.
+    sender = message.sender.translate(_BRACKETS) or "?"
     now = datetime.now().astimezone()
-    return clean(f"{now:%H:%M} <{message.sender or '?'}> {text}")
+    return clean(f"{now:%H:%M} <{sender}> {text}")
 
 
 def _login_name() -> str:

@@ -13,16 +13,18 @@ import sys
 import time
 from base64 import b64encode
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import suppress
 from datetime import datetime
 from functools import partial
 from itertools import islice
 from pathlib import Path
+from textwrap import indent
 
 from ..blocking import subscribe
 from ..exchange import BusError
 from ..message import Message
 from ..multipart import Malformed
-from .command import FAILED, OK, add_heartbeat, address, complain, main, parser, tell
+from .command import FAILED, OK, add_heartbeat, address, complain, main, parser, tell, whole
 from .terminal import clean
 
 __all__ = ["run"]
@@ -74,36 +76,59 @@ def _run() -> int:
         help="only from these, such as '?*'",
     )
     made.add_argument(
-        "-c", "--channel", default="", metavar="CHANNELS", help="only these of a folder"
+        "-c",
+        "--channel",
+        default="",
+        metavar="CHANNELS",
+        help="only these of a folder",
     )
     add_heartbeat(made)
     made.add_argument("-q", "--quiet", action="store_true", help="do not show bodies")
-    made.add_argument("-n", "--count", type=int, metavar="COUNT", help="end after so many")
+    made.add_argument(
+        "-n",
+        "--count",
+        type=whole(1, 10**12),
+        metavar="COUNT",
+        help="end after so many",
+    )
     replay = made.add_mutually_exclusive_group()
     replay.add_argument(
-        "--since", default="", metavar="WHEN", help="begin with history: an id, 10m, all"
+        "--since",
+        default="",
+        metavar="WHEN",
+        help="begin with history: an id, 10m, all",
     )
     replay.add_argument(
-        "--last", type=int, default=0, metavar="COUNT", help="begin with the last so many"
+        "--last",
+        type=whole(0, 999_999),
+        default=0,
+        metavar="COUNT",
+        help="begin with the last so many",
     )
     made.add_argument("--json", action="store_true", help="an object a line")
     made.add_argument(
-        "--save", type=Path, metavar="DIR", help="each body to a file, named by its id"
+        "--save",
+        type=Path,
+        metavar="DIR",
+        help="each body to a file, named by its id",
     )
     made.add_argument(
-        "--jobs", type=int, default=1, metavar="COUNT", help="so many commands at once"
+        "--jobs",
+        type=whole(1, 1000),
+        default=1,
+        metavar="COUNT",
+        help="so many commands at once",
     )
     made.add_argument(
         "--exec",
         nargs=argparse.REMAINDER,
-        default=[],
         dest="command",
         metavar="COMMAND",
         help="run this for each; all that follows is its own",
     )
     arguments = made.parse_args()
-    if (arguments.count is not None and arguments.count < 1) or arguments.jobs < 1:
-        made.error("give 1 or more")
+    if arguments.command == []:
+        made.error("--exec needs a command")
     if arguments.save is not None and not arguments.save.is_dir():
         made.error(f"{str(arguments.save)!r} is no folder; make it first")
     return _dump(arguments)
@@ -124,7 +149,7 @@ def _dump(arguments: argparse.Namespace) -> int:
         notify=partial(tell, NAME, where),
     )
     tally = _Tally()
-    commands = _Commands(arguments.command, arguments.jobs)
+    commands = _Commands(arguments.command or [], arguments.jobs)
     try:
         for message in islice(messages, arguments.count):
             tally.count(message)
@@ -200,14 +225,15 @@ class _Commands:
         self._pool.shutdown()
 
     def _run(self, message: Message) -> None:
-        environment = {
-            **os.environ,
-            "MSGBUS_ID": message.id,
-            "MSGBUS_CHANNEL": message.channel,
-            "MSGBUS_SENDER": message.sender,
-            "MSGBUS_TYPE": message.content_type,
-            "MSGBUS_TIME": _published(message).isoformat(),
+        # In bytes, because a locale may not have all that UTF-8 has.
+        told = {
+            b"MSGBUS_ID": message.id,
+            b"MSGBUS_CHANNEL": message.channel,
+            b"MSGBUS_SENDER": message.sender,
+            b"MSGBUS_TYPE": message.content_type,
+            b"MSGBUS_TIME": _published(message).isoformat(),
         }
+        environment = {**os.environb, **{name: s.encode() for name, s in told.items()}}
         try:
             code = subprocess.run(  # noqa: S603  # the user's own command
                 self._command, input=message.body, env=environment, check=False
@@ -225,8 +251,11 @@ def _published(message: Message) -> datetime:
     When it was published, or, where its id does not tell, now.
     """
     told = _ID.fullmatch(message.id)
-    seconds = int(told[1]) / 1000 if told else time.time()
-    return datetime.fromtimestamp(seconds).astimezone()
+    # Any digits may come from a server, but not any year.
+    with suppress(ValueError, OverflowError, OSError):
+        if told:
+            return datetime.fromtimestamp(int(told[1]) / 1000).astimezone()
+    return datetime.now().astimezone()
 
 
 def _print(message: Message, quiet: bool) -> None:
@@ -251,9 +280,11 @@ def _shown(body: bytes) -> bytes:
     What of a body a terminal gets to see.
     """
     try:
-        return clean(body.decode("utf-8")).encode()
+        text = clean(body.decode("utf-8"))
     except UnicodeDecodeError:
-        return b"(not text)"
+        text = "(not text)"
+    # No stranger's line looks like one of ours.
+    return indent(text, "  ", lambda _: True).encode()
 
 
 def _print_json(message: Message, quiet: bool) -> None:

@@ -7,7 +7,9 @@ from __future__ import annotations
 import argparse
 import mimetypes
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
+from itertools import count
 from pathlib import Path
 
 from tqdm import tqdm
@@ -15,12 +17,15 @@ from tqdm import tqdm
 from ..blocking import Publisher
 from ..exchange import BusError
 from ..message import Invalid
-from .command import FAILED, OK, WRONG_USE, address, complain, main, parser
+from .command import FAILED, OK, WRONG_USE, address, complain, main, parser, seconds
 
 __all__ = ["run"]
 
 NAME = "msgsend"
 DEFAULT_TYPE = "text/html"
+
+# Of one message; few buses take so much.
+MAX_INPUT = 256 * 1024 * 1024
 
 EXAMPLES = """\
   msgsend foo '<h1>hello world</h1>'
@@ -59,7 +64,10 @@ def _run() -> int:
         help="publish these files",
     )
     made.add_argument(
-        "-l", "--lines", action="store_true", help="each line of the input is a message"
+        "-l",
+        "--lines",
+        action="store_true",
+        help="each line of the input is a message, an empty one too",
     )
     made.add_argument(
         "-v",
@@ -69,8 +77,8 @@ def _run() -> int:
     )
     made.add_argument(
         "--timeout",
-        type=float,
-        default=30,
+        type=seconds(0.01, 86400),
+        default=30.0,
         metavar="SECONDS",
         help="how long to wait for the bus, and, once it has answered, to try again"
         " (default 30)",
@@ -99,11 +107,12 @@ def _send(arguments: argparse.Namespace) -> int:
     )
     sent = 0
     with publisher:
-        for what, body, content_type in _messages(arguments):
+        for what, read, content_type in _messages(arguments):
             try:
-                receipt = publisher.publish(body, content_type)
-            except (BusError, Invalid) as error:
-                complain(NAME, f"{what} was not published to {where}: {error}")
+                receipt = publisher.publish(read(), content_type)
+            except (BusError, Invalid, OSError) as error:
+                reason = error.strerror if isinstance(error, OSError) else error
+                complain(NAME, f"{what} was not published to {where}: {reason}")
                 if sent:
                     complain(NAME, f"{sent} before it were")
                 return WRONG_USE if isinstance(error, Invalid) else FAILED
@@ -114,25 +123,49 @@ def _send(arguments: argparse.Namespace) -> int:
     return OK
 
 
-def _messages(arguments: argparse.Namespace) -> Iterator[tuple[str, bytes, str]]:
+def _messages(
+    arguments: argparse.Namespace,
+) -> Iterator[tuple[str, Callable[[], bytes], str]]:
     """
-    What to call it, a body, and its type.
+    What to call it, what reads its body, and its type.
     """
     content_type = arguments.type or DEFAULT_TYPE
+    source = sys.stdin.buffer
     if arguments.files:
         for file in _with_progress(arguments.files):
-            guessed = mimetypes.guess_type(file)[0]
-            yield file, Path(file).read_bytes(), arguments.type or guessed or DEFAULT_TYPE
+            yield repr(file), Path(file).read_bytes, arguments.type or _type_of(file)
     elif arguments.texts:
         for text in arguments.texts:
             # As it was typed, also what is no UTF-8.
             body = text.encode("utf-8", "surrogateescape")
-            yield f"the text {text!r}", body, content_type
+            yield f"the text {text!r}", partial(bytes, body), content_type
     elif arguments.lines:
-        for number, line in enumerate(sys.stdin.buffer, 1):
-            yield f"line {number}", line.removesuffix(b"\n"), content_type
+        for number in count(1):
+            line = source.readline(MAX_INPUT + 1)
+            if not line:
+                return
+            yield (
+                f"line {number}",
+                partial(_bounded, line.removesuffix(b"\n")),
+                content_type,
+            )
     else:
-        yield "standard input", sys.stdin.buffer.read(), content_type
+        yield "the input", lambda: _bounded(source.read(MAX_INPUT + 1)), content_type
+
+
+def _type_of(file: str) -> str:
+    """
+    What the file's name says.
+    """
+    guessed, encoding = mimetypes.guess_type(file)
+    # A type says what is in it, not how it is packed.
+    return "application/octet-stream" if encoding else guessed or DEFAULT_TYPE
+
+
+def _bounded(body: bytes) -> bytes:
+    if len(body) > MAX_INPUT:
+        raise Invalid(f"It is larger than {MAX_INPUT} bytes.")
+    return body
 
 
 def _with_progress(files: list[str]) -> Iterable[str]:

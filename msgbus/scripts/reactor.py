@@ -19,7 +19,7 @@ from twisted.logger import (
 )
 from zope.interface import provider
 
-from .command import OK, complain, main
+from .command import FAILED, OK, complain, main
 
 __all__ = ["run_in_reactor"]
 
@@ -38,7 +38,8 @@ def run_in_reactor(name: str, work: Callable[[Any], Coroutine[Any, Any, int]]) -
     globalLogBeginner.beginLoggingTo(
         [observe], discardBuffer=True, redirectStandardIO=False
     )
-    code = OK
+    # Whatever escapes is no success.
+    code = FAILED
     problem: Exception | None = None
 
     async def worked(reactor: Any) -> None:  # it has every interface

@@ -11,8 +11,8 @@ __all__ = ["clean"]
 # C0, C1 and DEL but for tab and line feed; and what turns the direction of text round, or
 # cannot be seen (Unicode's "Cf"), by which one text can look like another.
 _OBEYED = re.compile(
-    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u00ad\u061c\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f"
-    "\ufeff\ufff9-\ufffb\U000e0000-\U000e007f]"
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f"
+    "\u2800\u3164\uffa0\ufeff\ufff9-\ufffb\U000e0000-\U000e007f]"
 )
 
 

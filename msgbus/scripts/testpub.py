@@ -16,7 +16,7 @@ from twisted.internet.task import deferLater
 
 from ..client import Client
 from ..exchange import BusError
-from .command import FAILED, OK, address, complain, parser
+from .command import FAILED, OK, address, complain, parser, seconds, whole
 from .flood import CHANNEL, Latencies, Mark, body
 from .reactor import run_in_reactor
 
@@ -44,19 +44,37 @@ def run() -> int:
     )
     pace = made.add_mutually_exclusive_group()
     pace.add_argument(
-        "-r", "--rate", type=float, default=1.0, metavar="N", help="a second (default 1)"
+        "-r",
+        "--rate",
+        type=seconds(0.001, 1_000_000),
+        default=1.0,
+        metavar="N",
+        help="a second (default 1)",
     )
     pace.add_argument("--flat", action="store_true", help="as fast as it goes")
-    made.add_argument("-n", "--count", type=int, metavar="COUNT", help="end after so many")
     made.add_argument(
-        "--size", type=int, default=0, metavar="BYTES", help="of a message, at least"
+        "-n",
+        "--count",
+        type=whole(1, 10**12),
+        metavar="COUNT",
+        help="end after so many",
     )
     made.add_argument(
-        "-c", "--connections", type=int, default=1, metavar="N", help="publishers at once"
+        "--size",
+        type=whole(0, 64 * 1024 * 1024),
+        default=0,
+        metavar="BYTES",
+        help="of a message, at least",
+    )
+    made.add_argument(
+        "-c",
+        "--connections",
+        type=whole(1, 100_000),
+        default=1,
+        metavar="N",
+        help="publishers at once",
     )
     arguments = made.parse_args()
-    if arguments.rate <= 0 or arguments.connections < 1:
-        made.error("give more than 0")
     return run_in_reactor(NAME, lambda reactor: _flood(reactor, arguments))
 
 
@@ -105,9 +123,10 @@ async def _flood(reactor: Any, arguments: argparse.Namespace) -> int:
         return FAILED
     finally:
         bar.close()
-        seconds = time.monotonic() - begun
-        print(
-            f"{answered.count} messages in {seconds:.1f} s:"
-            f" {answered.count / seconds:.1f} messages/s; answered in {answered}"
-        )
+        took = time.monotonic() - begun
+        if answered.count:
+            print(
+                f"{answered.count} messages in {took:.1f} s:"
+                f" {answered.count / took:.1f} messages/s; answered in {answered}"
+            )
     return OK

@@ -20,7 +20,7 @@ from ..client import Client
 from ..exchange import Notice, Subscribed
 from ..history import Gap
 from ..message import Message
-from .command import FAILED, OK, add_heartbeat, address, complain, parser
+from .command import FAILED, OK, add_heartbeat, address, complain, parser, seconds, whole
 from .flood import CHANNEL, Latencies, Order, mark
 from .reactor import run_in_reactor
 
@@ -53,14 +53,23 @@ def run() -> int:
         CHANNEL,
     )
     made.add_argument(
-        "-c", "--connections", type=int, default=1, metavar="N", help="so many (default 1)"
+        "-c",
+        "--connections",
+        type=whole(1, 10**9),
+        default=1,
+        metavar="N",
+        help="so many (default 1)",
     )
     made.add_argument(
-        "-n", "--count", type=int, metavar="COUNT", help="end when each has so many"
+        "-n",
+        "--count",
+        type=whole(1, 10**12),
+        metavar="COUNT",
+        help="end when each has so many",
     )
     made.add_argument(
         "--idle",
-        type=float,
+        type=seconds(0.1, 86400),
         default=10.0,
         metavar="SECONDS",
         help="with -n: when nothing more has come for so long, it is lost (default 10)",
@@ -182,9 +191,9 @@ class _Crowd:
         received = sum(order.received for order in self._orders)
         lost = sum(max(order.lost, wanted - order.received) for order in self._orders)
         disordered = sum(order.disordered for order in self._orders)
-        seconds = max(self._last - self._first, 0.001)
+        took = max(self._last - self._first, 0.001)
         print(
-            f"{received} messages in {seconds:.1f} s: {received / seconds:.1f} messages/s;"
+            f"{received} messages in {took:.1f} s: {received / took:.1f} messages/s;"
             f" {lost} lost, {disordered} out of order, {self._gaps} gaps told"
             + (f"; {self._latencies}" if self._latencies.count else "")
         )

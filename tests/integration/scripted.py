@@ -15,6 +15,7 @@ class Scripted:
 
     Attributes:
         requests: As they came.
+        held: Connections that it answered and did not close.
     """
 
     def __init__(self, *answers, hold=False, context=None):
@@ -22,7 +23,7 @@ class Scripted:
         self._hold = hold
         self._context = context
         self.requests = []
-        self._held = []
+        self.held = []
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port = self._listener.getsockname()[1]
         threading.Thread(target=self._serve, daemon=True).start()
@@ -42,7 +43,7 @@ class Scripted:
         # The thread waits in `accept` until then.
         self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
-        for connection in self._held:
+        for connection in self.held:
             connection.close()
 
     def _serve(self):
@@ -67,6 +68,6 @@ class Scripted:
             self._answers.pop(0) if len(self._answers) > 1 else self._answers[0]
         )
         if self._hold:
-            self._held.append(connection)
+            self.held.append(connection)
         else:
             connection.close()

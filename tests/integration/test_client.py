@@ -15,7 +15,7 @@ from urllib.parse import quote
 import pytest
 import pytest_twisted
 from twisted.internet import reactor
-from twisted.internet.defer import Deferred, ensureDeferred, gatherResults
+from twisted.internet.defer import CancelledError, Deferred, ensureDeferred, gatherResults
 from twisted.internet.task import deferLater
 from twisted.internet.threads import deferToThread
 from twisted.logger import globalLogPublisher
@@ -412,6 +412,75 @@ async def test_repeated(connect, scripted):
 
 
 @ours
+async def test_cut_head(connect, scripted):
+    """
+    An answer that is cut anywhere in its head is none.
+    """
+    head = b"HTTP/1.1 204 No Content\r\nMsgbus-Id: 1-1\r\nMsgbus-Subscribers: 3\r\n\r\n"
+    server = scripted(*(head[:size] for size in range(len(head) + 1)))
+    peer = connect(server.url, patience=0)
+    for _ in range(len(head)):
+        with pytest.raises(Unreachable):
+            await peer.publish(b"1")
+    assert (await peer.publish(b"1")).subscribers == 3
+    await peer.close()
+
+
+@ours
+async def test_slow_answers(connect, scripted):
+    """
+    An answer whose body never comes whole is read as far as it comes.
+    """
+    for status, error in ((403, Refused), (503, Unreachable)):
+        head = b"HTTP/1.1 %d x\r\nContent-Type: text/plain\r\n" % status
+        server = scripted(head + b"Content-Length: 99\r\n\r\nNo.", hold=True)
+        peer = connect(server.url, timeout=1, patience=0)
+        with pytest.raises((error, Unreachable)):
+            await peer.publish(b"1")
+        await peer.close()
+
+
+@ours
+@pytest.mark.parametrize(
+    ("tls", "length"), [(False, b""), (True, b"Content-Length: 9999\r\n")]
+)
+async def test_silent(connect, scripted, tls, length, tmp_path):
+    """
+    A server that falls silent without closing is left, by TLS too, and however its
+    answer would have ended; its connection is closed.
+    """
+    context, options = None, {}
+    if tls:
+        authority = Authority(tmp_path)
+        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        context.load_cert_chain(authority.issue("localhost"))
+        options = {"ca": str(authority.file)}
+    head = STREAM.replace(b"\r\n\r\n", b"\r\nMsgbus-Prefix: /\r\n" + length + b"\r\n", 1)
+    server = scripted(head, hold=True, context=context)
+    peer = connect(server.url, **options)
+    peer.subscribe(heartbeat=5)
+    await peer.told(Lost)
+    assert "silent for 10 seconds" in peer.notices[1].reason
+    with contextlib.suppress(OSError):
+        server.held[0].settimeout(10)
+        assert server.held[0].recv(1) == b""
+    await peer.close()
+
+
+@ours
+async def test_wrong_use(connect):
+    """
+    What cannot be asked for is refused before it is.
+    """
+    for options in ({"heartbeat": -1}, {"heartbeat": 301}, {"type": ["a/b"]}):
+        with pytest.raises(Invalid):
+            connect(NOBODY).subscribe(**options)
+    for options in ({"ca": "/nothing"}, {"certificate": "/nothing"}):
+        with pytest.raises(Invalid, match="'/nothing' cannot be read"):
+            await connect(NOBODY.replace("http", "https"), **options).publish(b"1")
+
+
+@ours
 async def test_tls(connect, start, tmp_path):
     """
     Certificates are verified, as the system's authorities have it or as told.
@@ -519,7 +588,12 @@ class TestTwisted:
         ended = []
         published.addErrback(ended.append)
         published.cancel()
-        assert ended
+        assert ended[0].check(CancelledError)
+        # Nor is one that is cancelled while it connects.
+        connecting = peer.publish(b"2")
+        connecting.cancel()
+        with pytest.raises(CancelledError):
+            await connecting
         await deferLater(reactor, 1.5)
         assert len(server.requests) == 1
         await peer.close()
