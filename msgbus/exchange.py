@@ -28,6 +28,7 @@ __all__ = [
     "Subscribed",
     "Unreachable",
     "Untrusted",
+    "delay",
     "printable",
     "publication",
     "receipt",
