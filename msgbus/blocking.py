@@ -257,10 +257,10 @@ def _messages(
     max_message: int,
     notify: Callable[[Notice], object],
 ) -> Generator[Message, None, None]:
-    last_id = ""
+    stream = None
     failures = 0
-    begun = False
     while True:
+        last_id = "" if stream is None else stream.last_id
         connection = _Connection(address, context, timeout)
         response = None
         try:
@@ -268,16 +268,14 @@ def _messages(
             head = _head(response)
             if response.status != 200:
                 raise refusal(response.status, head, _text(response, timeout))
-            stream = Stream(_name(address), response.status, head, max_message)
-            last_id = stream.last_id or last_id
+            again = stream is not None
+            stream = Stream(_name(address), response.status, head, max_message, last_id)
             failures = 0
-            notify(Subscribed(again=begun))
-            begun = True
+            notify(Subscribed(again=again))
             for item in _items(connection, response, stream, silence):
                 if isinstance(item, Gap):
                     notify(item)
                 else:
-                    last_id = item.id or last_id
                     yield item
             reason = stream.end()
         except Unreachable as error:

@@ -31,7 +31,6 @@ from .address import DEFAULT_URL, Address
 from .connect import Route, explained
 from .exchange import (
     SENTENCE_BYTES,
-    BusError,
     Lost,
     Notice,
     Stream,
@@ -67,8 +66,6 @@ class Subscription:
 
     Attributes:
         name: Of the channel or folder.
-        last_id: Of the last message that came, behind which it begins again when it is
-            lost; before the first, one that the server gave, or the empty string.
         done: A Deferred that fires with None when it is cancelled.  It fails with
             `Refused`, `Untrusted` or `Malformed` when it has ended by itself, because
             to ask again would be of no use.
@@ -84,7 +81,6 @@ class Subscription:
         silence: float,
     ) -> None:
         self.name = name
-        self.last_id = ""
         self._client = client
         self._route = client._route.another()
         self._agent = Agent.usingEndpointFactory(client._reactor, self._route)
@@ -92,12 +88,20 @@ class Subscription:
         self._callback = callback
         self._notify = notify
         self._silence = silence
-        self._begun = False
+        self._stream: Stream | None = None
         self._active = True
         self._failures = 0
         # What it waits for: an answer, the end of a stream, the next try.
         self._waiting: Deferred[Any] = succeed(None)
         self.done: Deferred[None] = Deferred(lambda _: self.cancel())
+
+    @property
+    def last_id(self) -> str:
+        """
+        Of the last message that came, behind which it begins again when it is lost;
+        before the first, one that the server gave, or the empty string.
+        """
+        return "" if self._stream is None else self._stream.last_id
 
     def cancel(self) -> None:
         """
@@ -128,7 +132,7 @@ class Subscription:
         # lost before the request on it is answered.
         while self._active:
             try:
-                reason = await self._stream()
+                reason = await self._subscribe()
             except Unreachable as error:
                 reason = str(error)
             if not self._active:
@@ -140,7 +144,7 @@ class Subscription:
                 self._waiting = deferLater(self._client._reactor, seconds)
                 await self._waiting
 
-    async def _stream(self) -> str:
+    async def _subscribe(self) -> str:
         """
         Subscribe, and deliver what comes until the stream ends; why it did.
         """
@@ -159,21 +163,20 @@ class Subscription:
         )
         response: IResponse = await self._waiting
         head = _head(response)
-        try:
-            stream = Stream(self.name, response.code, head, self._client._max_message)
-        except BusError:
-            # Its text says more.
+        if response.code != 200:
             self._waiting = self._client._text(response, self._route)
-            raise refusal(response.code, head, await self._waiting) from None
-        self.last_id = stream.last_id or self.last_id
+            raise refusal(response.code, head, await self._waiting)
+        again = self._stream is not None
+        stream = self._stream = Stream(
+            self.name, response.code, head, self._client._max_message, self.last_id
+        )
         silence = self._silence if stream.beats else 0
         reading = _Reading(
             stream, self._deliver, self._client._reactor, silence, self._route.abort
         )
         self._waiting = reading.ended
         self._failures = 0
-        self._tell(Subscribed(again=self._begun))
-        self._begun = True
+        self._tell(Subscribed(again=again))
         if self._active:
             response.deliverBody(reading)
         return await reading.ended
@@ -187,7 +190,6 @@ class Subscription:
         if isinstance(item, Gap):
             self._tell(item)
             return None
-        self.last_id = item.id or self.last_id
         try:
             result = self._callback(item)
         except Exception:

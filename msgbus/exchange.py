@@ -241,6 +241,7 @@ class Stream:
         status: Of the answer.
         head: Its headers, with names in lower case.
         max_message: Bytes of the largest body; a larger one is `Malformed`.
+        last_id: With which it was asked for.
 
     Attributes:
         last_id: Of the message behind which a next stream is to begin, or the empty
@@ -253,7 +254,12 @@ class Stream:
     """
 
     def __init__(
-        self, name: str, status: int, head: Mapping[str, str], max_message: int
+        self,
+        name: str,
+        status: int,
+        head: Mapping[str, str],
+        max_message: int,
+        last_id: str = "",
     ) -> None:
         content_type = head.get("content-type", "")
         try:
@@ -267,7 +273,7 @@ class Stream:
         self._left: deque[Gap | Part] = deque()
         self._name = name
         self._prefix = head.get("msgbus-prefix", "/msgbus/")
-        self.last_id = head.get("msgbus-id", "")
+        self.last_id = head.get("msgbus-id") or last_id
         self.beats = "msgbus-prefix" in head
 
     def feed(self, data: bytes) -> Iterator[Message | Gap]:
