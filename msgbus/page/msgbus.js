@@ -1,0 +1,840 @@
+/**
+ * Publish to a msgbus, and subscribe to it, from a web page or from Node.
+ *
+ * Uses `fetch()` and nothing else, and shows nothing: that is left to its callers.
+ *
+ * @module
+ */
+
+/** What a stream is asked for: WebKit's `fetch()` fails on the other multipart type. */
+const ACCEPT = "multipart/mixed";
+
+/** Every how many seconds the bus is to show that it lives, unless told otherwise. */
+const HEARTBEAT_SECONDS = 25;
+
+/** For how long an answer to a publication is waited for. */
+const ANSWER_SECONDS = 30;
+
+const FIRST_DELAY_SECONDS = 0.5;
+const LAST_DELAY_SECONDS = 30;
+
+/** A stream that lasted for so long was a good one. */
+const GOOD_SECONDS = 5;
+
+/** Answers that another try may change (RFC 9110, section 15; RFC 6585, section 4). */
+const PASSING = [408, 429];
+
+/** Of what a server says of its refusal, so many characters are told. */
+const SENTENCE_CHARACTERS = 300;
+
+/**
+ * A message, as it was published.
+ *
+ * @typedef {object} Message
+ * @property {string} id - Opaque; grows with every message of a bus; empty where the
+ *   server gives none.
+ * @property {string} channel
+ * @property {string} type - Its media type, verbatim, with parameters.
+ * @property {string} sender - The name that the publisher gave, or the empty string.  It
+ *   is a claim, and any text: show it as text.
+ * @property {Uint8Array<ArrayBuffer>} body
+ */
+
+/**
+ * What has become of a subscription.
+ *
+ * @typedef {object} State
+ * @property {"connecting" | "open" | "lost" | "closed"} name - `lost` will be tried again;
+ *   `closed` is the last one.
+ * @property {string} reason - One sentence for `lost`, and for `closed` unless it was
+ *   asked for; else the empty string.
+ * @property {number} seconds - Until the next try, for `lost`.
+ */
+
+/**
+ * What a bus, or the way to it, has against what was asked.  The message is one sentence,
+ * fit to be shown as text.
+ */
+export class BusError extends Error {
+  /**
+   * @param {string} sentence
+   * @param {number} status - Of the answer; 0 for none.
+   * @param {boolean} passing - May another try change it?
+   */
+  constructor(sentence, status, passing) {
+    super(sentence);
+    this.name = "BusError";
+    this.status = status;
+    this.passing = passing;
+  }
+}
+
+/**
+ * Subscribe to a channel, or to a folder, whose name ends in a slash.
+ *
+ * A stream that is lost is asked for again, behind the last message that came.
+ *
+ * @param {string | URL} url - Of the channel; what its query says, goes before what the
+ *   options say.
+ * @param {object} [options]
+ * @param {string} [options.type] - A list of globs that the media type must match.
+ * @param {string} [options.sender] - The same for the sender.
+ * @param {string} [options.channel] - The same for the channel, on a folder.
+ * @param {string} [options.since] - Where to begin: the id of a message, a time such as
+ *   `10m`, or `all`; with what comes from now on, unless given.
+ * @param {number} [options.last] - Begin with so many of the last messages, instead.
+ * @param {string} [options.overflow] - What becomes of messages for which the page is too
+ *   slow: `drop-newest`, unless given, `drop-oldest`, `latest` or `close`.
+ * @param {number} [options.heartbeat] - Every how many seconds the bus is to show that it
+ *   lives, from 5 to 300, and 25 unless given.  Twice as long a silence is its end.
+ * @param {string} [options.user] - Under which name, and with which password; unless
+ *   given, with what the browser was told.
+ * @param {string} [options.password]
+ * @param {AbortSignal} [options.signal] - Ends the subscription.
+ * @param {(message: Message) => unknown} [options.onmessage] - Called with one after the
+ *   other, in order.  If it returns a promise, the next comes once that is fulfilled;
+ *   what waits meanwhile is the bus's.
+ * @param {(state: State) => unknown} [options.onstate]
+ * @param {(count: number | null) => unknown} [options.ongap] - So many messages are
+ *   missing here; null if nobody knows how many.
+ * @returns {Promise<void>} Fulfilled once `signal` ended it; rejected with a `BusError` if
+ *   it was refused, or what came was no stream of messages, and with what a callback throws.
+ */
+export async function subscribe(url, options = {}) {
+  const { signal, onstate } = options;
+  const asked = withQuery(url, {
+    type: options.type,
+    sender: options.sender,
+    channel: options.channel,
+    since: options.since,
+    last: options.last,
+    overflow: options.overflow,
+    heartbeat: options.heartbeat ?? HEARTBEAT_SECONDS,
+  });
+  /** @type {(name: State["name"], reason?: string, seconds?: number) => void} */
+  const tell = (name, reason = "", seconds = 0) => {
+    onstate?.({ name, reason, seconds });
+  };
+  const position = { id: "" };
+  let failures = 0;
+  try {
+    while (!signal?.aborted) {
+      tell("connecting");
+      const begun = Date.now();
+      let reason = "The server ended the stream.";
+      try {
+        await listen(asked, options, position, () => tell("open"));
+      } catch (error) {
+        if (!(error instanceof BusError && error.passing)) throw error;
+        reason = error.message;
+      }
+      if (signal?.aborted) break;
+      failures = Date.now() - begun >= GOOD_SECONDS * 1000 ? 0 : failures;
+      const seconds = delay(failures++);
+      tell("lost", reason, seconds);
+      await pause(seconds, signal);
+    }
+  } catch (error) {
+    tell("closed", error instanceof Error ? error.message : String(error));
+    throw error;
+  }
+  tell("closed");
+}
+
+/**
+ * Publish one message.
+ *
+ * @param {string | URL} url - Of the channel.
+ * @param {string | Blob | BufferSource} body
+ * @param {string} [type] - Its media type: that of a Blob, `text/plain` in UTF-8 for a
+ *   string, and `application/octet-stream` for the rest, unless given.
+ * @param {object} [options]
+ * @param {string} [options.user] - The sender, and the password if there is one; unless
+ *   given, what the browser was told.  A name has no colon.
+ * @param {string} [options.password]
+ * @param {boolean} [options.keep] - Unless false, history keeps it.
+ * @param {string} [options.key] - A publication with the key of an earlier one is
+ *   delivered once (the `Idempotency-Key` of the protocol); a random one, unless given.
+ * @param {number} [options.patience] - For so many seconds it is tried again, if there is
+ *   no answer or one that may change; 0, unless given, tries once.
+ * @param {AbortSignal} [options.signal] - Gives up.  It may have been published all the
+ *   same.
+ * @returns {Promise<{id: string, subscribers: number}>} Its id, and for how many
+ *   subscribers it was put in order; the empty string and -1 where the server does not
+ *   tell.  Rejected with a `BusError`, or with the reason of `signal`.
+ */
+export async function publish(url, body, type, options = {}) {
+  const { user, password, keep = true, key = randomKey(), patience = 0, signal } = options;
+  const headers = {
+    ...authorization(user, password),
+    "Content-Type": type || typeOf(body),
+    "Idempotency-Key": key,
+    ...(keep ? {} : { "Cache-Control": "no-store" }),
+  };
+  const deadline = Date.now() + patience * 1000;
+  for (let failures = 0; ; failures++) {
+    try {
+      return await publishOnce(url, body, headers, signal);
+    } catch (error) {
+      signal?.throwIfAborted();
+      const seconds = delay(failures);
+      const late = Date.now() + seconds * 1000 > deadline;
+      if (late || !(error instanceof BusError && error.passing)) throw error;
+      await pause(seconds, signal);
+      signal?.throwIfAborted();
+    }
+  }
+}
+
+/**
+ * A key for `publish`, that nobody guesses.
+ */
+export function randomKey() {
+  // `randomUUID` is only there where TLS is.
+  const bytes = crypto.getRandomValues(new Uint8Array(16));
+  return Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("");
+}
+
+/**
+ * When a message was published, as far as its id tells.
+ *
+ * @param {Message} message
+ * @returns {Date | null}
+ */
+export function timeOf(message) {
+  const milliseconds = /^([0-9]{1,15})-/.exec(message.id);
+  return milliseconds && new Date(Number(milliseconds[1]));
+}
+
+/**
+ * A stream is no multipart stream, or exceeds the decoder's limits.
+ */
+export class Malformed extends Error {}
+
+const MAX_PREAMBLE = 64 * 1024;
+const MAX_HEADER_BYTES = 16 * 1024;
+const MAX_BOUNDARY = 70;
+const MAX_PADDING = 128;
+const MIN_BUFFER = 64 * 1024;
+
+const TAB = 9;
+const LF = 10;
+const CR = 13;
+const SPACE = 32;
+const HYPHEN = 45;
+
+/** The original msgbus's constant one: it sends no line end before it. */
+const ORIGINAL_BOUNDARY = "00MsgBus00";
+
+/** Part headers are UTF-8, and may be anything. */
+const UTF8 = new TextDecoder("utf-8", { ignoreBOM: true });
+
+/**
+ * One part as it came: its headers, with names in lower case and lines of one name joined
+ * by ", ", and its body.
+ *
+ * @typedef {{headers: Map<string, string>, body: Uint8Array<ArrayBuffer>}} Part
+ */
+
+/**
+ * Reads any multipart stream, split anywhere (RFC 2046, section 5.1): with or without
+ * `Content-Length`, with CRLF or bare LF, with preamble and epilogue.
+ *
+ * A part with a `Content-Length` is complete with the last byte of its body, which may
+ * hold anything; one without, with the delimiter behind it.
+ */
+export class Decoder {
+  #buffer = new Uint8Array(MIN_BUFFER);
+  #start = 0;
+  #end = 0;
+  #searched = 0;
+  /** @type {Map<string, string>} */
+  #headers = new Map();
+  #headBytes = 0;
+  #lastName = "";
+  #length = -1;
+  /** @type {() => Part | boolean} */
+  #state = this.#preamble;
+  /** @type {Uint8Array} */
+  #delimiter;
+  #bare;
+  #overlap;
+  #maxBody;
+
+  /**
+   * @param {string} boundary - As `boundaryOf` gives it.
+   * @param {number} [maxBody] - Bytes of one body; a stream that exceeds it is malformed.
+   */
+  constructor(boundary, maxBody = 64 * 1024 * 1024) {
+    this.#delimiter = new TextEncoder().encode(`--${boundary}`);
+    this.#bare = boundary === ORIGINAL_BOUNDARY;
+    // The last bytes may be the beginning of a delimiter.
+    this.#overlap = boundary.length + MAX_PADDING + 8;
+    this.#maxBody = maxBody;
+  }
+
+  /**
+   * Take the next bytes of the stream.
+   *
+   * @param {Uint8Array} data
+   * @returns {Generator<Part, void>} The parts that they complete, made as they are asked
+   *   for.  Asking throws `Malformed` where the stream cannot be read further.
+   */
+  feed(data) {
+    this.#append(data);
+    return this.#read();
+  }
+
+  /**
+   * The headers of the part to come, as far as they are there; what is taken out of them,
+   * the part will not have.
+   *
+   * @returns {Map<string, string>}
+   */
+  get ahead() {
+    return this.#state === this.#head ? this.#headers : new Map();
+  }
+
+  /**
+   * Take the end of the stream, which may come behind any delimiter.
+   *
+   * @throws {Malformed} It ended inside a part, or before the first.
+   */
+  end() {
+    if (this.#state === this.#preamble) {
+      throw new Malformed("The stream ended before the first delimiter.");
+    }
+    // What the server itself says, it may say ahead of a part.
+    const begun = [...this.#headers.keys()].some((name) => !name.startsWith("msgbus-"));
+    const inHead = this.#state === this.#head && (begun || this.#end > this.#start);
+    if (this.#state === this.#body || inHead) {
+      throw new Malformed("The stream ended inside a part.");
+    }
+  }
+
+  *#read() {
+    for (let result; (result = this.#state()); ) {
+      if (result !== true) yield result;
+    }
+  }
+
+  /** @param {Uint8Array} data */
+  #append(data) {
+    const kept = this.#end - this.#start;
+    if (this.#end + data.length > this.#buffer.length) {
+      // Twice what is there, so that a large body is not copied for each piece of it.
+      const room = new Uint8Array(Math.max(2 * (kept + data.length), MIN_BUFFER));
+      room.set(this.#buffer.subarray(this.#start, this.#end));
+      this.#buffer = room;
+      this.#searched -= this.#start;
+      this.#start = 0;
+      this.#end = kept;
+    }
+    this.#buffer.set(data, this.#end);
+    this.#end += data.length;
+  }
+
+  // The states.  Each looks at the beginning of the buffer, and answers a part, or
+  // whether it got on; else it waits for more.
+
+  /** @returns {boolean} */
+  #preamble() {
+    const found = this.#search(MAX_PREAMBLE, "There is no delimiter in sight.");
+    return found !== null && this.#pass(found.end, found.last);
+  }
+
+  /** @returns {boolean} */
+  #head() {
+    // A delimiter straight behind another closes no part.
+    const again = this.#lineAt(this.#start);
+    if (again) return this.#pass(again.end, again.last);
+    const end = this.#indexOf(LF);
+    this.#headBytes += end < 0 ? 0 : end + 1 - this.#start;
+    const waiting = end < 0 ? this.#end - this.#start : 0;
+    if (this.#headBytes + waiting > MAX_HEADER_BYTES) {
+      throw new Malformed("The headers of a part are longer than 16 KiB.");
+    }
+    if (end < 0) return false;
+    const cut = this.#buffer[end - 1] === CR && end > this.#start ? end - 1 : end;
+    const line = UTF8.decode(this.#buffer.subarray(this.#start, cut));
+    this.#start = end + 1;
+    if (line) {
+      this.#header(line);
+      return true;
+    }
+    this.#length = lengthOf(this.#headers);
+    if (this.#length > this.#maxBody) {
+      throw new Malformed(`A part of ${this.#length} bytes is too large.`);
+    }
+    this.#state = this.#body;
+    this.#searched = this.#start;
+    return true;
+  }
+
+  /** @param {string} line */
+  #header(line) {
+    const known = this.#headers.get(this.#lastName);
+    if (/^[ \t]/.test(line) && known !== undefined) {
+      // RFC 5322: it continues the one before.
+      this.#headers.set(this.#lastName, `${known} ${line.trim()}`);
+      return;
+    }
+    const colon = line.indexOf(":");
+    const name = line.slice(0, Math.max(colon, 0)).trim().toLowerCase();
+    if (!name) throw new Malformed(`${quoted(line)} is no header line.`);
+    if (name === "msgbus-heartbeat") {
+      // It belongs to no part, and there may be any number of them.
+      this.#headBytes = 0;
+      return;
+    }
+    const value = line.slice(colon + 1).trim();
+    const before = this.#headers.get(name);
+    this.#headers.set(name, before === undefined ? value : `${before}, ${value}`);
+    this.#lastName = name;
+  }
+
+  /** @returns {Part | boolean} */
+  #body() {
+    const headers = this.#headers;
+    if (this.#length < 0) {
+      const found = this.#search(this.#maxBody, "A part without a length is too large.");
+      if (!found) return false;
+      const body = this.#buffer.slice(this.#start, found.start);
+      this.#pass(found.end, found.last);
+      return { headers, body };
+    }
+    const end = this.#start + this.#length;
+    if (this.#end < end) return false;
+    const body = this.#buffer.slice(this.#start, end);
+    this.#start = end;
+    this.#state = this.#tail;
+    return { headers, body };
+  }
+
+  /** @returns {boolean} */
+  #tail() {
+    // Some servers send no line end before it when they have sent a length.
+    const found = this.#lineAt(this.#start) ?? this.#lineAt(this.#pastLineEnd(this.#start));
+    if (found) return this.#pass(found.end, found.last);
+    if (this.#end - this.#start > this.#overlap) {
+      throw new Malformed("No delimiter follows a part of the length that it gave.");
+    }
+    return false;
+  }
+
+  /** @returns {boolean} */
+  #epilogue() {
+    this.#start = this.#end;
+    return false;
+  }
+
+  /**
+   * The next delimiter, with the line end before it, which belongs to it.
+   *
+   * @param {number} limit
+   * @param {string} complaint
+   */
+  #search(limit, complaint) {
+    let found = null;
+    let at = Math.max(this.#searched, this.#start);
+    while (!found && (at = this.#indexOf(HYPHEN, at)) >= 0) {
+      const line = this.#lineAt(at);
+      const start = this.#lineStart(at);
+      if (line && start !== null) found = { start, ...line };
+      at++;
+    }
+    const seen = found ? found.start : this.#end - this.#overlap;
+    if (seen - this.#start > limit) throw new Malformed(complaint);
+    this.#searched = this.#end - this.#overlap;
+    return found;
+  }
+
+  /**
+   * Where the line end before a delimiter at `at` begins, or null if there is none and
+   * must be one.
+   *
+   * @param {number} at
+   */
+  #lineStart(at) {
+    if (this.#bare || at === this.#start) return at;
+    if (this.#buffer[at - 1] !== LF) return null;
+    return at - 2 >= this.#start && this.#buffer[at - 2] === CR ? at - 2 : at - 1;
+  }
+
+  /** @param {number} at */
+  #pastLineEnd(at) {
+    const next = this.#buffer[at] === CR ? at + 1 : at;
+    return next < this.#end && this.#buffer[next] === LF ? next + 1 : at;
+  }
+
+  /**
+   * The delimiter line at `at`: where it ends, and whether it ends the stream; null if
+   * there is none, or not all of it.  Spaces behind a delimiter are padding, and two
+   * hyphens end the stream.
+   *
+   * @param {number} at
+   */
+  #lineAt(at) {
+    const buffer = this.#buffer;
+    const delimiter = this.#delimiter;
+    let here = at + delimiter.length;
+    if (here >= this.#end) return null;
+    if (delimiter.some((byte, index) => buffer[at + index] !== byte)) return null;
+    if (buffer[here] === HYPHEN) {
+      const last = here + 1 < this.#end && buffer[here + 1] === HYPHEN;
+      return last ? { end: here + 2, last } : null;
+    }
+    const padded = Math.min(here + MAX_PADDING, this.#end);
+    while (here < padded && (buffer[here] === SPACE || buffer[here] === TAB)) here++;
+    const end = this.#pastLineEnd(here);
+    return end > here ? { end, last: false } : null;
+  }
+
+  /**
+   * @param {number} byte
+   * @param {number} [from]
+   */
+  #indexOf(byte, from = this.#start) {
+    const found = this.#buffer.indexOf(byte, from);
+    return found < this.#end ? found : -1;
+  }
+
+  /**
+   * Go on behind a delimiter.
+   *
+   * @param {number} end
+   * @param {boolean} last
+   */
+  #pass(end, last) {
+    this.#state = last ? this.#epilogue : this.#head;
+    this.#start = end;
+    this.#searched = end;
+    this.#headers = new Map();
+    this.#headBytes = 0;
+    return true;
+  }
+}
+
+/**
+ * The boundary that a `Content-Type` names, quoted or not.
+ *
+ * @param {string} contentType
+ * @throws {Malformed} It is no multipart type, or names none, or a longer one than the 70
+ *   characters of RFC 2046, section 5.1.1.
+ */
+export function boundaryOf(contentType) {
+  const value = /;\s*boundary\s*=\s*(?:"([^"\\\r\n]*)"|([^\s";]*))\s*(?:;|$)/i.exec(contentType);
+  const boundary = value?.[1] ?? value?.[2];
+  if (!/^[ \t]*multipart\/[^\s;]+[ \t]*;/i.test(contentType) || !boundary) {
+    throw new Malformed(`${quoted(contentType)} is not multipart with a boundary.`);
+  }
+  if (boundary.length > MAX_BOUNDARY || !/^[\x20-\x7e]*$/.test(boundary)) {
+    throw new Malformed(`The boundary ${quoted(boundary)} is not up to 70 of ASCII.`);
+  }
+  return boundary;
+}
+
+/**
+ * Ask for one stream, and take what comes on it until it ends.
+ *
+ * @param {string} url
+ * @param {Parameters<typeof subscribe>[1] & {}} options
+ * @param {{id: string}} position - Of the last message; moved with each.
+ * @param {() => void} opened
+ */
+async function listen(url, options, position, opened) {
+  const { user, password, signal, onmessage, ongap } = options;
+  const patience = 2 * (options.heartbeat ?? HEARTBEAT_SECONDS);
+  /** @type {Record<string, string>} */
+  const headers = { ...authorization(user, password), Accept: ACCEPT };
+  if (position.id) headers["Last-Event-ID"] = position.id;
+
+  const attempt = new AbortController();
+  const abort = () => attempt.abort();
+  signal?.addEventListener("abort", abort);
+  let silent = false;
+  const silence = timer(patience, () => {
+    silent = true;
+    abort();
+  });
+  silence.start();
+  try {
+    const init = { headers, ...access(user), cache: /** @type {const} */ ("no-store") };
+    const response = await reached(fetch(url, { ...init, signal: attempt.signal }));
+    const contentType = response.headers.get("Content-Type") ?? "";
+    if (response.status !== 200 || !/^\s*multipart\//i.test(contentType) || !response.body) {
+      throw await refusal(response);
+    }
+    const prefix = response.headers.get("Msgbus-Prefix");
+    silence.stop();
+    position.id = response.headers.get("Msgbus-Id") ?? position.id;
+    opened();
+    const decoder = new Decoder(boundaryOf(contentType));
+    const reader = response.body.getReader();
+    for (;;) {
+      // Who cannot beat may be silent for as long as it likes.
+      if (prefix !== null) silence.start();
+      const { done, value } = await reached(reader.read());
+      silence.stop();
+      if (signal?.aborted) return;
+      if (done) break;
+      for (const part of decoder.feed(value)) {
+        tellGaps(part.headers, ongap);
+        const message = messageOf(part, prefix ?? "/msgbus/");
+        position.id = message.id || position.id;
+        await onmessage?.(message);
+        // A callback may have ended it.
+        if (signal?.aborted) return;
+      }
+      // It may be long until the part that a gap is told ahead of.
+      tellGaps(decoder.ahead, ongap);
+    }
+    if (cutShort(decoder)) throw new BusError("The stream ended inside a message.", 0, true);
+  } catch (error) {
+    if (signal?.aborted && error instanceof BusError) return;
+    if (silent) {
+      throw new BusError(`The server was silent for ${patience} seconds.`, 0, true);
+    }
+    if (!(error instanceof Malformed)) throw error;
+    throw new BusError(`This is no stream of messages: ${error.message}`, 0, false);
+  } finally {
+    silence.stop();
+    signal?.removeEventListener("abort", abort);
+    abort();
+  }
+}
+
+/** @param {Decoder} decoder */
+function cutShort(decoder) {
+  try {
+    decoder.end();
+    return false;
+  } catch {
+    return true;
+  }
+}
+
+/**
+ * @param {string | URL} url
+ * @param {string | Blob | BufferSource} body
+ * @param {HeadersInit & {Authorization?: string}} headers
+ * @param {AbortSignal} [signal]
+ */
+async function publishOnce(url, body, headers, signal) {
+  const attempt = new AbortController();
+  const abort = () => attempt.abort();
+  signal?.throwIfAborted();
+  signal?.addEventListener("abort", abort);
+  const patience = timer(ANSWER_SECONDS, abort);
+  patience.start();
+  try {
+    const response = await reached(
+      fetch(url, {
+        method: "POST",
+        body,
+        headers,
+        ...access(headers.Authorization),
+        signal: attempt.signal,
+      }),
+    );
+    if (response.status !== 204) throw await refusal(response);
+    const count = response.headers.get("Msgbus-Subscribers");
+    return {
+      id: response.headers.get("Msgbus-Id") ?? "",
+      subscribers: count === null ? -1 : Number(count),
+    };
+  } finally {
+    patience.stop();
+    signal?.removeEventListener("abort", abort);
+  }
+}
+
+/**
+ * A name that is given takes the place of what the browser was told; then it must not ask
+ * its user either.
+ *
+ * @param {string | undefined} user
+ * @returns {RequestInit}
+ */
+function access(user) {
+  return { credentials: user === undefined ? "same-origin" : "omit" };
+}
+
+/**
+ * Basic authentication (RFC 7617).
+ *
+ * @param {string} [user]
+ * @param {string} [password]
+ * @returns {{Authorization?: string}}
+ */
+function authorization(user, password = "") {
+  if (user === undefined) return {};
+  if (user.includes(":")) throw new BusError("A name has no colon.", 0, false);
+  const bytes = new TextEncoder().encode(`${user}:${password}`);
+  return { Authorization: `Basic ${btoa(String.fromCharCode(...bytes))}` };
+}
+
+/** @param {string | Blob | BufferSource} body */
+function typeOf(body) {
+  if (typeof body === "string") return "text/plain; charset=utf-8";
+  return (body instanceof Blob && body.type) || "application/octet-stream";
+}
+
+/**
+ * The address with these parameters, but for those that it has: a stranger's address says
+ * what he wants.  Of `since` and `last` it keeps either.
+ *
+ * @param {string | URL} url
+ * @param {Record<string, string | number | undefined>} parameters
+ */
+function withQuery(url, parameters) {
+  const [address] = String(url).split("#", 1);
+  const query = address.split("?").slice(1).join("?");
+  const has = new Set(query.split("&").map((item) => item.split("=", 1)[0]));
+  const begins = has.has("since") || has.has("last");
+  const added = Object.entries(parameters)
+    .filter(([name, value]) => value !== undefined && value !== "" && !has.has(name))
+    .filter(([name]) => !(begins && (name === "since" || name === "last")))
+    .map(([name, value]) => `${name}=${encodeURIComponent(String(value))}`);
+  if (!added.length) return address;
+  return address + (address.includes("?") ? (query ? "&" : "") : "?") + added.join("&");
+}
+
+/**
+ * The outcome of `fetch()`, or of a read: where it fails, there was no way to the bus.
+ *
+ * @template T
+ * @param {Promise<T>} promise
+ * @returns {Promise<T>}
+ */
+async function reached(promise) {
+  try {
+    return await promise;
+  } catch {
+    throw new BusError("The bus cannot be reached.", 0, true);
+  }
+}
+
+/**
+ * What an answer means that is not the one that was hoped for.
+ *
+ * @param {Response} response
+ */
+async function refusal(response) {
+  const { status } = response;
+  const contentType = response.headers.get("Content-Type") ?? "nothing";
+  if (status >= 200 && status < 300) {
+    return new BusError(`This is no bus: it answered ${status} with ${contentType}.`, status, false);
+  }
+  let answered = `The answer is ${status}.`;
+  if (contentType.toLowerCase().startsWith("text/plain") && response.body) {
+    // The first piece of it, as it may have no end.
+    const { value } = await reached(response.body.getReader().read());
+    const text = UTF8.decode(value);
+    answered = text.split(/\r?\n/, 1)[0].slice(0, SENTENCE_CHARACTERS) || answered;
+  }
+  return new BusError(answered, status, PASSING.includes(status) || status >= 500);
+}
+
+/**
+ * @param {Part} part
+ * @param {string} prefix
+ * @returns {Message}
+ */
+function messageOf({ headers, body }, prefix) {
+  const location = headers.get("content-location");
+  if (location !== undefined && !location.startsWith(prefix)) {
+    throw new Malformed(`The part's location ${quoted(location)} is not below ${prefix}.`);
+  }
+  let channel;
+  try {
+    channel = decodeURIComponent(location?.slice(prefix.length) ?? "");
+  } catch {
+    throw new Malformed(`The part's location ${quoted(location ?? "")} is no address.`);
+  }
+  return {
+    id: headers.get("msgbus-id") ?? "",
+    channel,
+    type: headers.get("content-type") ?? "application/octet-stream",
+    sender: headers.get("from") ?? "",
+    body,
+  };
+}
+
+/**
+ * @param {Map<string, string>} headers
+ * @param {((count: number | null) => unknown)} [ongap]
+ */
+function tellGaps(headers, ongap) {
+  const gaps = headers.get("msgbus-gap");
+  headers.delete("msgbus-gap");
+  for (const count of gaps?.split(",") ?? []) {
+    ongap?.(/^\s*[0-9]{1,15}\s*$/.test(count) ? Number(count) : null);
+  }
+}
+
+/** @param {Map<string, string>} headers */
+function lengthOf(headers) {
+  const length = headers.get("content-length");
+  if (length === undefined) return -1;
+  if (!/^[0-9]{1,19}$/.test(length)) {
+    throw new Malformed(`${quoted(length)} is no length of a part.`);
+  }
+  return Number(length);
+}
+
+/** @param {string} text */
+function quoted(text) {
+  return JSON.stringify(text.slice(0, 100));
+}
+
+/**
+ * How many seconds to wait after so many failures; random, so that those who failed
+ * together do not come together.
+ *
+ * @param {number} failures
+ */
+function delay(failures) {
+  const longest = Math.min(FIRST_DELAY_SECONDS * 2 ** failures, LAST_DELAY_SECONDS);
+  return longest * (0.5 + Math.random() / 2);
+}
+
+/**
+ * Wait, but no longer than until the signal is given or the machine is on a network again.
+ *
+ * @param {number} seconds
+ * @param {AbortSignal} [signal]
+ * @returns {Promise<void>}
+ */
+function pause(seconds, signal) {
+  return new Promise((resolve) => {
+    const over = () => {
+      waiting.stop();
+      signal?.removeEventListener("abort", over);
+      globalThis.removeEventListener?.("online", over);
+      resolve();
+    };
+    const waiting = timer(seconds, over);
+    waiting.start();
+    signal?.addEventListener("abort", over);
+    globalThis.addEventListener?.("online", over);
+    if (signal?.aborted) over();
+  });
+}
+
+/**
+ * Calls back so many seconds after each start, unless it is started again, or stopped.
+ *
+ * @param {number} seconds
+ * @param {() => void} callback
+ */
+function timer(seconds, callback) {
+  /** @type {ReturnType<typeof setTimeout> | undefined} */
+  let running;
+  const stop = () => clearTimeout(running);
+  const start = () => {
+    stop();
+    running = setTimeout(callback, seconds * 1000);
+  };
+  return { start, stop };
+}
