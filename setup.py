@@ -27,7 +27,7 @@ setup(
         "Topic :: Internet :: WWW/HTTP :: HTTP Servers",
     ],
     packages=["msgbus", "msgbus.scripts", "twisted.plugins"],
-    package_data={"msgbus": ["py.typed"]},
+    package_data={"msgbus": ["py.typed", "page/*"]},
     python_requires=">=3.11",
     # The extra brings pyopenssl and service-identity.
     install_requires=["twisted[tls]>=26.10", "prompt_toolkit>=3.0", "tqdm>=4.60"],

@@ -19,7 +19,7 @@ from .history import Since, parse_id
 from .match import EVERYTHING, Filter
 from .message import Invalid, check_name
 
-__all__ = ["FORMATS", "Wanted", "channel_name", "required", "subscription"]
+__all__ = ["FORMATS", "PAGE", "Wanted", "channel_name", "required", "subscription"]
 
 T = TypeVar("T")
 
@@ -28,6 +28,9 @@ FORMATS = {
     "multipart": "multipart/x-mixed-replace",
     "mixed": "multipart/mixed",
 }
+
+# What a browser asks for whose user typed the address, or followed a link.
+PAGE = "text/html"
 
 _HEARTBEAT = re.compile(r"[1-9][0-9]{0,2}")
 _HEARTBEAT_SECONDS = range(5, 301)
@@ -50,7 +53,8 @@ class Wanted:
     What a subscriber asks for.
 
     Attributes:
-        media_type: Of the stream: one of those of `FORMATS`.
+        media_type: Of the stream: one of those of `FORMATS`; or `PAGE` for none, but a
+            page that shows one.
         heartbeat: Every how many seconds it wants one, or None for never.
         since: Where its replay begins, or None for none.
     """
@@ -195,11 +199,14 @@ def _preferred(accept: str) -> str:
     The media type of the form that `Accept` likes best (RFC 9110, section
     12.5.1).  Of equals, one that is named wins over one that a wildcard
     covers, and then the default.  One who accepts none gets the default.
+    The page is for those who name it, and nothing before it.
     """
     ranges: dict[str, float] = {}
     for item in accept.split(",", _MAX_ACCEPT_RANGES)[:_MAX_ACCEPT_RANGES]:
         media, *parameters = (piece.strip().lower() for piece in item.split(";"))
         ranges[media] = max(_quality(parameters), ranges.get(media, 0.0))
+    if 0 < ranges.get(PAGE, 0.0) == max(ranges.values()):
+        return PAGE
 
     def liking(media: str) -> tuple[float, bool]:
         main = media.partition("/")[0]

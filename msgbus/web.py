@@ -35,8 +35,9 @@ from .message import Invalid, Message, Receipt
 from .multipart import Encoder
 from .origin import Origins
 from .outlet import BufferedOutlet, Outlet, outlet_for
+from .pages import MODULES, live_page, module
 from .site import Request, Site
-from .target import channel_name, required, subscription
+from .target import PAGE, channel_name, required, subscription
 
 __all__ = ["BusResource", "Root", "Request", "Site"]
 
@@ -132,6 +133,9 @@ class BusResource(Resource):
         if not request.postpath:
             return self._redirect(request)
         if request.method in (b"GET", b"HEAD"):
+            path = _path_below(request)
+            if path.startswith(MODULES):
+                return module(request, path)
             return self._subscribe(request)
         if request.method in (b"POST", b"PUT"):
             return self._publish(request)
@@ -149,6 +153,9 @@ class BusResource(Resource):
             header(request, b"Accept", many=True),
             header(request, b"Last-Event-ID"),
         )
+
+        if wanted.media_type == PAGE:
+            return live_page(request, _path_below(request))
 
         # Unquoted, and the only parameter: simple readers look for just that.
         content_type = f"{wanted.media_type};boundary={self._encoder.boundary}"

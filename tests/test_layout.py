@@ -35,6 +35,7 @@ ORDER = [
     "fanout",
     "auth",
     "answers",
+    "pages",
     "documents",
     "site",
     "web",

@@ -12,7 +12,7 @@ from msgbus.backlog import Overflow
 from msgbus.history import Since
 from msgbus.match import Filter
 from msgbus.message import Invalid
-from msgbus.target import Wanted, channel_name, required, subscription
+from msgbus.target import PAGE, Wanted, channel_name, required, subscription
 
 from .strategies import names
 
@@ -210,12 +210,10 @@ class SubscriptionTests(SynchronousTestCase):
             ("Multipart/Mixed; q=0.5", MIXED),
             ("multipart/mixed, */*", MIXED),
             ("*/*, multipart/mixed", MIXED),
-            ("text/html, multipart/mixed;q=0.9, */*;q=0.8", MIXED),
             ("multipart/*;q=0.1, multipart/mixed;q=0.2", MIXED),
             ("", REPLACE),
             ("*/*", REPLACE),
             ("multipart/*", REPLACE),
-            ("text/html,application/xml;q=0.9,*/*;q=0.8", REPLACE),
             ("application/json", REPLACE),
             ("multipart/x-mixed-replace, multipart/mixed", REPLACE),
             ("multipart/mixed;q=0.5, */*", REPLACE),
@@ -225,6 +223,31 @@ class SubscriptionTests(SynchronousTestCase):
             (",;,=", REPLACE),
         ):
             self.assertEqual(subscription(b"", accept).media_type, media_type, accept)
+
+    def test_page(self):
+        """
+        The page goes to who names `text/html`, and likes nothing better.
+        """
+        for accept, media_type in (
+            ("text/html", PAGE),
+            ("TEXT/HTML;q=0.5, multipart/mixed;q=0.5", PAGE),
+            # Chromium, Firefox and WebKit, where a user typed the address.
+            (
+                "text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,image/webp,"
+                "image/apng,*/*;q=0.8,application/signed-exchange;v=b3;q=0.7",
+                PAGE,
+            ),
+            ("text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8", PAGE),
+            # Their pictures, and what their scripts ask for.
+            ("image/avif,image/webp,image/svg+xml,image/*;q=0.8,*/*;q=0.5", REPLACE),
+            ("text/*", REPLACE),
+            ("text/html;q=0.9, */*", REPLACE),
+            ("text/html;q=0.9, multipart/mixed", MIXED),
+            ("text/html;q=0", REPLACE),
+        ):
+            self.assertEqual(subscription(b"", accept).media_type, media_type, accept)
+        for query in (b"format=multipart", b"format=mixed"):
+            self.assertNotEqual(subscription(query, PAGE).media_type, PAGE)
 
     @given(st.binary(max_size=200), st.text(max_size=200))
     def test_total(self, query, accept):

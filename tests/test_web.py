@@ -503,7 +503,7 @@ class SubscribeTests(WebTestCase):
         Who asks for multipart/mixed gets the same parts under that type.
         """
         for path, headers, media_type in (
-            ("/msgbus/foo", "Accept: text/html,*/*;q=0.8\n", "multipart/x-mixed-replace"),
+            ("/msgbus/foo", "Accept: image/png,*/*;q=0.8\n", "multipart/x-mixed-replace"),
             ("/msgbus/foo", "Accept: multipart/mixed\n", "multipart/mixed"),
             ("/msgbus/foo", "Accept: a/b\nAccept: multipart/mixed\n", "multipart/mixed"),
             ("/msgbus/foo?format=mixed", "", "multipart/mixed"),
