@@ -26,8 +26,10 @@ setup(
         "Programming Language :: Python :: 3",
         "Topic :: Internet :: WWW/HTTP :: HTTP Servers",
     ],
-    packages=["msgbus", "msgbus.scripts", "twisted.plugins"],
-    package_data={"msgbus": ["py.typed", "page/*"]},
+    packages=["msgbus", "msgbus.scripts", "msgbus.chatdemo", "twisted.plugins"],
+    # It is at the top, where it is looked for, and installed below the package.
+    package_dir={"msgbus.chatdemo": "chatdemo"},
+    package_data={"msgbus": ["py.typed", "page/*"], "msgbus.chatdemo": ["*"]},
     python_requires=">=3.11",
     # The extra brings pyopenssl and service-identity.
     install_requires=["twisted[tls]>=26.10", "prompt_toolkit>=3.0", "tqdm>=4.60"],

@@ -36,6 +36,9 @@ DEFAULT_LISTEN = "tcp:8888:interface=127.0.0.1"
 # clients that come at once, and a socket file that is not everybody's.
 _BACKLOG = re.compile(r"(haproxy:)?(tcp|tcp6|ssl|tls|unix):")
 _PEM_FOLDER = re.compile(r"(?:haproxy:)?tls:((?:[^:\\]|\\.)*)")
+# As it is installed; in a checkout it is at the top.
+_CHAT_DEMO = Path(__file__).parent / "chatdemo"
+
 _DEFAULTS = {"backlog": "1024", "mode": "660"}
 
 _EXAMPLES = """
@@ -53,8 +56,11 @@ Examples:
   twistd -n msgbus --docroot site
       and the files of site/ at http://localhost:8888/
 
+  twistd -n msgbus --docroot chatdemo
+      and a chat at http://localhost:8888/
+
   curl http://localhost:8888/msgbus/foo
-      subscribes
+      subscribes; a browser at that address shows a page
 
   curl http://localhost:8888/msgbus/foo -H 'Content-Type: text/plain' -d hello
       publishes
@@ -181,12 +187,16 @@ class Options(usage.Options):
     def opt_docroot(self, folder: str) -> None:
         """
         A folder whose files are served beside the bus: not those that begin
-        with a dot, nor what links lead to outside of it.
+        with a dot, nor what links lead to outside of it. Where there is no
+        folder 'chatdemo', that name is the chat demo that comes with msgbus.
         """
-        if not Path(folder).is_dir():
+        path = Path(folder)
+        if folder.rstrip("/") == _CHAT_DEMO.name and not path.exists():
+            path = _CHAT_DEMO
+        if not path.is_dir():
             raise usage.UsageError(f"--docroot {folder!r} is no folder.")
         # A daemon changes its folder.
-        self["docroot"] = Path(folder).absolute()
+        self["docroot"] = path.absolute()
 
     opt_d = opt_docroot
 

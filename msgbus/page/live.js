@@ -4,10 +4,11 @@
  * @module
  */
 
+import "./look.js";
 import { BusError, publish, subscribe, timeOf } from "./msgbus.js";
-import { element, Log, mediaType, show } from "./view.js";
+import { clock, element, Log, mediaType, part, senderOf, show, showState } from "./view.js";
 
-/** @import { Message, State } from "./msgbus.js" */
+/** @import { Message } from "./msgbus.js" */
 
 /** Unless the address says otherwise, the page begins with so many messages. */
 const LAST = 20;
@@ -19,18 +20,6 @@ const BUS = new URL("..", import.meta.url);
 const NAME = decodeURIComponent(location.pathname.slice(BUS.pathname.length));
 const FOLDER = NAME === "" || NAME.endsWith("/");
 
-/**
- * @template {HTMLElement} T
- * @param {string} id
- * @param {new () => T} kind
- * @returns {T}
- */
-function part(id, kind) {
-  const found = document.getElementById(id);
-  if (!(found instanceof kind)) throw new Error(`There is no ${id}.`);
-  return found;
-}
-
 const log = new Log(part("log", HTMLOListElement), item);
 
 /** @param {string} name */
@@ -41,28 +30,14 @@ function addressOf(name) {
 /** @param {Message} message */
 function item(message) {
   const time = timeOf(message);
-  const head = element("header", {}, sender(message));
+  const head = element("header", {}, senderOf(message));
   if (FOLDER) {
     const { href } = addressOf(message.channel);
     head.append(element("a", { href, dir: "auto", textContent: message.channel || "/" }));
   }
-  if (time) {
-    const dateTime = time.toISOString();
-    head.append(element("time", { dateTime, title: dateTime, textContent: clock(time) }));
-  }
+  if (time) head.append(clock(time));
   head.append(element("span", { className: "type", textContent: mediaType(message) }));
   return element("li", {}, head, show(message));
-}
-
-/** @param {Message} message */
-function sender({ sender }) {
-  return element("bdi", { className: sender ? "sender" : "nobody", textContent: sender || "nobody" });
-}
-
-/** @param {Date} time */
-function clock(time) {
-  const today = time.toDateString() === new Date().toDateString();
-  return today ? time.toLocaleTimeString() : time.toLocaleString();
 }
 
 function heading() {
@@ -73,31 +48,11 @@ function heading() {
     way.append(element("span", { className: "slash", textContent: "/" }));
     if (!segment) return;
     const { href } = addressOf([...segments.slice(0, index + 1), ""].join("/"));
+    const words = element("bdi", { textContent: segment });
     const last = index === segments.length - 1;
-    way.append(last ? element("bdi", { textContent: segment }) : element("a", { href, dir: "auto", textContent: segment }));
+    way.append(last ? words : element("a", { href }, words));
   });
   document.title = `${NAME || "everything"} · msgbus`;
-}
-
-/** @param {State} state */
-function tellState({ name, reason, seconds }) {
-  const told = {
-    connecting: "Connecting…",
-    open: "Live",
-    lost: `${reason} Trying again in ${Math.ceil(seconds)} s.`,
-    closed: reason || "Closed",
-  };
-  const state = part("state", HTMLOutputElement);
-  state.dataset.state = name;
-  state.textContent = told[name];
-  if (name === "closed") {
-    state.append(" ", element("a", { href: location.href, textContent: "Reload" }));
-  }
-}
-
-/** @param {number | null} count */
-function tellGap(count) {
-  log.note(count === null ? "Messages are missing here" : `${count} messages are missing here`);
 }
 
 function pausing() {
@@ -187,8 +142,8 @@ publishing();
 subscribe(location.href, {
   last: LAST,
   onmessage: (message) => log.add(message),
-  onstate: tellState,
-  ongap: tellGap,
+  onstate: (state) => showState(part("state", HTMLOutputElement), state),
+  ongap: (count) => log.gap(count),
 }).catch((error) => {
   if (!(error instanceof BusError)) throw error;
 });

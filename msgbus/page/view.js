@@ -7,7 +7,7 @@
  * @module
  */
 
-/** @import { Message } from "./msgbus.js" */
+/** @import { Message, State } from "./msgbus.js" */
 
 /** Of longer texts, so many bytes are shown. */
 const TEXT_BYTES = 16 * 1024;
@@ -77,6 +77,62 @@ export function element(tag, properties = {}, ...children) {
 }
 
 /**
+ * The part of the page with this id.
+ *
+ * @template {HTMLElement} T
+ * @param {string} id
+ * @param {new () => T} kind
+ * @returns {T}
+ */
+export function part(id, kind) {
+  const found = document.getElementById(id);
+  if (!(found instanceof kind)) throw new Error(`There is no ${id}.`);
+  return found;
+}
+
+/**
+ * Who sent a message, apart from the text around it, whatever its direction.
+ *
+ * @param {Message} message
+ */
+export function senderOf({ sender }) {
+  const className = sender ? "sender" : "nobody";
+  return element("bdi", { className, textContent: sender || "nobody" });
+}
+
+/**
+ * A time of today, or another day's with its date.
+ *
+ * @param {Date} time
+ */
+export function clock(time) {
+  const today = time.toDateString() === new Date().toDateString();
+  const told = today ? time.toLocaleTimeString() : time.toLocaleString();
+  const dateTime = time.toISOString();
+  return element("time", { dateTime, title: dateTime, textContent: told });
+}
+
+/**
+ * Say what has become of a subscription.
+ *
+ * @param {HTMLElement} output
+ * @param {State} state
+ */
+export function showState(output, { name, reason, seconds }) {
+  const told = {
+    connecting: "Connecting…",
+    open: "Live",
+    lost: `${reason} Trying again in ${Math.ceil(seconds)} s.`,
+    closed: reason || "Closed.",
+  };
+  output.dataset.state = name;
+  output.textContent = told[name];
+  if (name === "closed") {
+    output.append(" ", element("a", { href: location.href, textContent: "Reload" }));
+  }
+}
+
+/**
  * A list of messages, of which the last are kept.  It draws as many as a page can, and says
  * how many it did not; and it stays at its end, unless its reader has gone up.
  */
@@ -134,6 +190,11 @@ export class Log {
    */
   note(sentence) {
     this.#put(() => element("li", { className: "note", textContent: sentence }), 100);
+  }
+
+  /** @param {number | null} count */
+  gap(count) {
+    this.note(`${count?.toLocaleString("en") ?? "Some"} messages are missing here`);
   }
 
   /** @param {boolean} paused */

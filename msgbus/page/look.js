@@ -1,0 +1,128 @@
+/**
+ * How the pages of msgbus look, in light and in dark.
+ *
+ * @module
+ */
+
+const look = new CSSStyleSheet();
+look.replaceSync(`
+  :root {
+    --back: #f6f7f9;
+    --card: #fff;
+    --ink: #1b1f24;
+    --faint: #5b6570;
+    --line: #d9dee4;
+    --accent: #0a5fb8;
+    --good: #177a3b;
+    --bad: #b3261e;
+  }
+  @media (prefers-color-scheme: dark) {
+    :root {
+      --back: #14171b;
+      --card: #1e2329;
+      --ink: #e6e9ed;
+      --faint: #9aa5b1;
+      --line: #343b44;
+      --accent: #7bb8ff;
+      --good: #6cd391;
+      --bad: #ff9c94;
+    }
+  }
+  * { box-sizing: border-box; }
+  [hidden] { display: none !important; }
+  body {
+    display: flex;
+    flex-direction: column;
+    height: 100vh;
+    height: 100dvh;
+    margin: 0;
+    background: var(--back);
+    color: var(--ink);
+    font: 1rem/1.45 system-ui, sans-serif;
+  }
+  body > * { flex: none; padding: 0.6rem max(1rem, calc(50vw - 30rem)); }
+  body > header {
+    display: flex;
+    flex-wrap: wrap;
+    gap: 0.4rem 1rem;
+    align-items: center;
+    border-bottom: 1px solid var(--line);
+    background: var(--card);
+  }
+  h1 { flex: 1 1 auto; margin: 0; font-size: 1.15rem; overflow-wrap: anywhere; }
+  a { color: var(--accent); }
+  h1 a { text-decoration: none; }
+  input, textarea, button { font: inherit; color: inherit; }
+  input:not([type="file"]), textarea {
+    width: 100%;
+    padding: 0.35rem 0.5rem;
+    background: var(--card);
+    border: 1px solid var(--line);
+    border-radius: 0.4rem;
+  }
+  input[type="file"] { max-width: 100%; }
+  button {
+    padding: 0.35rem 0.9rem;
+    background: var(--card);
+    border: 1px solid var(--line);
+    border-radius: 0.4rem;
+    cursor: pointer;
+  }
+  button.main { background: var(--accent); border-color: var(--accent); color: var(--back); }
+  :focus-visible { outline: 2px solid var(--accent); outline-offset: 2px; }
+  #state { max-width: 100%; overflow-wrap: anywhere; }
+  #state::before { content: "● "; color: var(--faint); }
+  #state[data-state="open"]::before { color: var(--good); }
+  [data-state="lost"], [data-state="closed"], [data-state="lost"]::before {
+    color: var(--bad) !important;
+  }
+  form { border-top: 1px solid var(--line); background: var(--card); }
+
+  .log { flex: 1; min-height: 4rem; margin: 0; overflow-y: auto; list-style: none; }
+  .log > li {
+    margin-bottom: 0.6rem;
+    padding: 0.5rem 0.8rem 0.7rem;
+    background: var(--card);
+    border: 1px solid var(--line);
+    border-radius: 0.6rem;
+  }
+  .log > li.note {
+    padding: 0.1rem;
+    background: none;
+    border: 0;
+    color: var(--faint);
+    text-align: center;
+  }
+  li header {
+    display: flex;
+    flex-wrap: wrap;
+    gap: 0 0.8rem;
+    margin-bottom: 0.3rem;
+    font-size: 0.85rem;
+    color: var(--faint);
+  }
+  li header > * { max-height: 3em; overflow: hidden; overflow-wrap: anywhere; }
+  .sender { font-weight: 600; color: var(--ink); }
+  .nobody { font-style: italic; }
+  pre {
+    max-height: 24rem;
+    margin: 0;
+    overflow: auto;
+    white-space: pre-wrap;
+    overflow-wrap: anywhere;
+    font: 0.95rem/1.4 ui-monospace, monospace;
+  }
+  img { display: block; max-width: 100%; max-height: 28rem; border-radius: 0.3rem; }
+  iframe {
+    display: block;
+    width: 100%;
+    height: 9rem;
+    overflow: auto;
+    resize: vertical;
+    border: 1px solid var(--line);
+    border-radius: 0.3rem;
+    background: #fff;
+    color-scheme: light;
+  }
+`);
+document.adoptedStyleSheets.push(look);
