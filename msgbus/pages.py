@@ -57,7 +57,6 @@ def live_page(request: server.Request, path: bytes) -> int:
     policy = _POLICY.format(nonce=nonce)
     request.setHeader(b"Content-Security-Policy", policy.encode("ascii"))
     request.setHeader(b"Referrer-Policy", b"no-referrer")
-    request.setHeader(b"Cross-Origin-Opener-Policy", b"same-origin")
     # Nor are the names looked up that a message links to.
     request.setHeader(b"X-DNS-Prefetch-Control", b"off")
     request.setHeader(b"Cache-Control", b"no-store")

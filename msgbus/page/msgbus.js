@@ -88,7 +88,7 @@ export class BusError extends Error {
  * @param {number} [options.heartbeat] - Every how many seconds the bus is to show that it
  *   lives, from 5 to 300, and 25 unless given.  Twice as long a silence is its end.
  * @param {string} [options.user] - Under which name, and with which password; unless
- *   given, with what the browser was told.
+ *   given, with those of the address, or what the browser was told.
  * @param {string} [options.password]
  * @param {AbortSignal} [options.signal] - Ends the subscription.
  * @param {(message: Message) => unknown} [options.onmessage] - Called with one after the
@@ -102,7 +102,8 @@ export class BusError extends Error {
  */
 export async function subscribe(url, options = {}) {
   const { signal, onstate } = options;
-  const asked = withQuery(url, {
+  const asked = addressOf(url, options);
+  withQuery(asked.address, {
     type: options.type,
     sender: options.sender,
     channel: options.channel,
@@ -150,7 +151,7 @@ export async function subscribe(url, options = {}) {
  *   string, and `application/octet-stream` for the rest, unless given.
  * @param {object} [options]
  * @param {string} [options.user] - The sender, and the password if there is one; unless
- *   given, what the browser was told.  A name has no colon.
+ *   given, those of the address, or what the browser was told.  A name has no colon.
  * @param {string} [options.password]
  * @param {boolean} [options.keep] - Unless false, history keeps it.
  * @param {string} [options.key] - A publication with the key of an earlier one is
@@ -164,7 +165,8 @@ export async function subscribe(url, options = {}) {
  *   tell.  Rejected with a `BusError`, or with the reason of `signal`.
  */
 export async function publish(url, body, type, options = {}) {
-  const { user, password, keep = true, key = randomKey(), patience = 0, signal } = options;
+  const { keep = true, key = randomKey(), patience = 0, signal } = options;
+  const { address, user, password } = addressOf(url, options);
   const headers = {
     ...authorization(user, password),
     "Content-Type": type || typeOf(body),
@@ -174,7 +176,7 @@ export async function publish(url, body, type, options = {}) {
   const deadline = Date.now() + patience * 1000;
   for (let failures = 0; ; failures++) {
     try {
-      return await publishOnce(url, body, headers, signal);
+      return await publishOnce(address, body, headers, signal);
     } catch (error) {
       signal?.throwIfAborted();
       const seconds = delay(failures);
@@ -537,13 +539,13 @@ export function boundaryOf(contentType) {
 /**
  * Ask for one stream, and take what comes on it until it ends.
  *
- * @param {string} url
+ * @param {Address} asked
  * @param {Parameters<typeof subscribe>[1] & {}} options
  * @param {{id: string}} position - Of the last message; moved with each.
  * @param {() => void} opened
  */
-async function listen(url, options, position, opened) {
-  const { user, password, signal, onmessage, ongap } = options;
+async function listen({ address, user, password }, options, position, opened) {
+  const { signal, onmessage, ongap } = options;
   const patience = 2 * (options.heartbeat ?? HEARTBEAT_SECONDS);
   /** @type {Record<string, string>} */
   const headers = { ...authorization(user, password), Accept: ACCEPT };
@@ -560,7 +562,7 @@ async function listen(url, options, position, opened) {
   silence.start();
   try {
     const init = { headers, ...access(user), cache: /** @type {const} */ ("no-store") };
-    const response = await reached(fetch(url, { ...init, signal: attempt.signal }));
+    const response = await reached(fetch(address, { ...init, signal: attempt.signal }));
     const contentType = response.headers.get("Content-Type") ?? "";
     if (response.status !== 200 || !/^\s*multipart\//i.test(contentType) || !response.body) {
       throw await refusal(response);
@@ -615,12 +617,12 @@ function cutShort(decoder) {
 }
 
 /**
- * @param {string | URL} url
+ * @param {URL} address
  * @param {string | Blob | BufferSource} body
  * @param {HeadersInit & {Authorization?: string}} headers
  * @param {AbortSignal} [signal]
  */
-async function publishOnce(url, body, headers, signal) {
+async function publishOnce(address, body, headers, signal) {
   const attempt = new AbortController();
   const abort = () => attempt.abort();
   signal?.throwIfAborted();
@@ -629,7 +631,7 @@ async function publishOnce(url, body, headers, signal) {
   patience.start();
   try {
     const response = await reached(
-      fetch(url, {
+      fetch(address, {
         method: "POST",
         body,
         headers,
@@ -681,23 +683,40 @@ function typeOf(body) {
 }
 
 /**
- * The address with these parameters, but for those that it has: a stranger's address says
- * what he wants.  Of `since` and `last` it keeps either.
+ * Where to ask, and under which name and password: an address may have them, but
+ * `fetch()` takes none that does.
  *
+ * @typedef {{address: URL, user?: string, password?: string}} Address
  * @param {string | URL} url
+ * @param {{user?: string, password?: string}} options
+ * @returns {Address}
+ */
+function addressOf(url, { user, password }) {
+  const address = new URL(url, globalThis.location?.href);
+  if (user === undefined && (address.username || address.password)) {
+    user = decodeURIComponent(address.username);
+    password = decodeURIComponent(address.password);
+  }
+  address.username = address.password = address.hash = "";
+  return { address, user, password };
+}
+
+/**
+ * Add these parameters to an address, but for those that it has.  Of `since` and `last` it
+ * keeps either.  A plus that is there stays one.
+ *
+ * @param {URL} address
  * @param {Record<string, string | number | undefined>} parameters
  */
-function withQuery(url, parameters) {
-  const [address] = String(url).split("#", 1);
-  const query = address.split("?").slice(1).join("?");
-  const has = new Set(query.split("&").map((item) => item.split("=", 1)[0]));
-  const begins = has.has("since") || has.has("last");
-  const added = Object.entries(parameters)
-    .filter(([name, value]) => value !== undefined && value !== "" && !has.has(name))
-    .filter(([name]) => !(begins && (name === "since" || name === "last")))
-    .map(([name, value]) => `${name}=${encodeURIComponent(String(value))}`);
-  if (!added.length) return address;
-  return address + (address.includes("?") ? (query ? "&" : "") : "?") + added.join("&");
+function withQuery(address, parameters) {
+  const items = address.search.slice(1).split("&").filter(Boolean);
+  const has = new Set(items.map((item) => item.split("=", 1)[0]));
+  if (has.has("since") || has.has("last")) has.add("since").add("last");
+  for (const [name, value] of Object.entries(parameters)) {
+    if (value === undefined || value === "" || has.has(name)) continue;
+    items.push(`${name}=${encodeURIComponent(String(value))}`);
+  }
+  address.search = items.join("&");
 }
 
 /**

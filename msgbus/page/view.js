@@ -19,13 +19,20 @@ const PAGE_BYTES = 256 * 1024;
 const TEXT = /^(text\/.*|application\/((.+\+)?(json|xml|yaml)|javascript|x-ndjson|toml|sql))$/;
 
 /**
+ * To what these elements of a page lead, some browsers connect before they see that it is
+ * forbidden to go there.
+ */
+const LEADING = /<(\/?)(?=(?:a|area|link|i?frame|object|embed)[\s\/>])/gi;
+
+/**
  * What a message's page may do is nothing: no scripts, no origin, no forms, no way out, and
  * by this policy, nothing to load.
  */
 const FRAME_HEAD =
   "<!doctype html>" +
   '<meta http-equiv="Content-Security-Policy" content="default-src \'none\';' +
-  " style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'\">";
+  " style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'\">" +
+  "<style>no-a { text-decoration: underline; }</style>";
 
 /**
  * An element that shows the body of a message: HTML in a frame that can do nothing,
@@ -296,8 +303,7 @@ function decode({ type, body }, bytes = Infinity) {
 
 /** @param {Message} message */
 function frame(message) {
-  // What a page links to, some browsers look up before they read its policy.
-  const html = decode(message).replace(/<link/gi, "<no-link");
+  const html = decode(message).replace(LEADING, "<$1no-");
   const made = element("iframe", { title: "A page that was published", srcdoc: FRAME_HEAD + html });
   made.setAttribute("sandbox", "");
   made.referrerPolicy = "no-referrer";

@@ -7,6 +7,7 @@ WebDriver BiDi by itself, so it needs no driver program.
 
 import base64
 import json
+import os
 import re
 import subprocess
 import time
@@ -14,6 +15,7 @@ from itertools import count
 from pathlib import Path
 
 from selenium import webdriver
+from selenium.webdriver.common.actions.action_builder import ActionBuilder
 from selenium.webdriver.common.by import By
 from websockets.sync.client import connect
 
@@ -36,11 +38,12 @@ class Window:
 
     def run(self, body, *args):
         """
-        What the body of an async function, run in the page with `args`, returns.
+        What the body of an async function, run in the page with `args`, returns; true for
+        an element.
         """
         source = (
             f"(async (...args) => {{ {body} }})(...{json.dumps(args)})"
-            ".then((value) => JSON.stringify(value ?? null))"
+            ".then((value) => JSON.stringify(value instanceof Node || (value ?? null)))"
         )
         return json.loads(self._evaluate(source))
 
@@ -53,6 +56,12 @@ class Window:
     def click(self, selector):
         """
         Click on an element.
+        """
+        raise NotImplementedError
+
+    def click_at(self, x, y):
+        """
+        Click on what is at this place of the page, in CSS pixels.
         """
         raise NotImplementedError
 
@@ -89,7 +98,7 @@ class Window:
             if value := self.run(body, *args):
                 return value
             time.sleep(0.05)
-        seen = self.run("return document.documentElement.outerHTML.slice(0, 5000)")
+        seen = self.run("return document.body.outerHTML.slice(0, 5000)")
         raise AssertionError(f"Never: {body} {args}, in\n{seen}")
 
     def _evaluate(self, source):
@@ -136,10 +145,16 @@ class DrivenWindow(Window):
         self._on().get(url)
 
     def type(self, selector, text):
-        self._find(selector).send_keys(text.replace("\n", "\ue007"))
+        if text:
+            self._find(selector).send_keys(text.replace("\n", "\ue007"))
 
     def click(self, selector):
         self._find(selector).click()
+
+    def click_at(self, x, y):
+        actions = ActionBuilder(self._on())
+        actions.pointer_action.move_to_location(x, y).click()
+        actions.perform()
 
     def choose(self, selector, path):
         self._find(selector).send_keys(str(path))
@@ -204,13 +219,15 @@ class WebKit(Driven):
     """
 
     def __init__(self, folder):
-        read, write = _pipe()
+        read, write = os.pipe()
         self._screen = subprocess.Popen(
             ["Xvfb", "-displayfd", str(write), "-screen", "0", "1280x1024x24"],
             pass_fds=[write],
             stderr=subprocess.DEVNULL,
         )
-        display = _line(read, write)
+        os.close(write)
+        with os.fdopen(read) as file:
+            display = file.readline().strip()
         options = webdriver.WebKitGTKOptions()
         options.binary_location = _MINI_BROWSER
         options.add_argument("--automation")
@@ -342,11 +359,20 @@ class FirefoxWindow(Window):
         self._act({"type": "key", "id": "keyboard", "actions": keys})
 
     def click(self, selector):
-        element = self._find(selector)
-        self.run("document.querySelector(args[0]).scrollIntoView()", selector)
-        where = {"origin": {"type": "element", "element": element}, "x": 0, "y": 0}
+        x, y = self.run(
+            """
+            const element = document.querySelector(args[0]);
+            element.scrollIntoView({ block: "nearest" });
+            const { x, y, width, height } = element.getBoundingClientRect();
+            return [x + width / 2, y + height / 2];
+            """,
+            selector,
+        )
+        self.click_at(int(x), int(y))
+
+    def click_at(self, x, y):
         steps = [
-            {"type": "pointerMove", **where},
+            {"type": "pointerMove", "x": x, "y": y},
             {"type": "pointerDown", "button": 0},
             {"type": "pointerUp", "button": 0},
         ]
@@ -394,17 +420,3 @@ class FirefoxWindow(Window):
         if answer["type"] == "exception":
             raise AssertionError(answer["exceptionDetails"]["text"])
         return answer["result"]
-
-
-def _pipe():
-    import os
-
-    return os.pipe()
-
-
-def _line(read, write):
-    import os
-
-    os.close(write)
-    with os.fdopen(read) as file:
-        return file.readline().strip()

@@ -1,0 +1,355 @@
+"""
+The page at the address of a channel.
+"""
+
+import http.client
+import io
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from itertools import islice
+from urllib.request import Request, urlopen
+
+import pytest
+from PIL import Image
+
+from msgbus.blocking import publish, subscribe
+
+from .test_chat import PICTURE
+
+TEXTS = "[...document.querySelectorAll('#log pre')].map((pre) => pre.textContent)"
+NOTES = "return [...document.querySelectorAll('#log .note')].map((e) => e.textContent)"
+SAVES = "return [...document.querySelectorAll('.save')].map((e) => e.textContent)"
+STATE = "document.querySelector('#state')"
+OUTCOME = "document.querySelector('#outcome')"
+
+# Tells for how long at most the page did not get to anything else.
+WATCH = """
+    let last = performance.now();
+    window.longest = 0;
+    setInterval(() => {
+      window.longest = Math.max(window.longest, performance.now() - last);
+      last = performance.now();
+    }, 10);
+"""
+
+
+def live(window, address):
+    """
+    Open the page at this address.
+    """
+    window.open(address)
+    window.wait("return document.querySelector('#state')?.textContent === 'Live'")
+    return window
+
+
+def colors(window, path):
+    """
+    How many pixels of each color are seen.
+    """
+    window.screenshot(path)
+    image = Image.open(io.BytesIO(path.read_bytes())).convert("RGB")
+    return {color: count for count, color in image.getcolors(1 << 24)}
+
+
+def test_what_is_published(bus, window, tmp_path):
+    """
+    HTML, pictures, text and the rest are shown as what they are, with who, where and when.
+    """
+    page = live(window(), bus.url + "a/")
+    html = b"<body style='background:rgb(1,202,103)'><h1>hello world</h1>"
+    for name, body, content_type in (
+        ("html", html, "text/html; charset=utf-8"),
+        ("jpeg", PICTURE.read_bytes(), "image/jpeg"),
+        ("text", "Grüße".encode("latin-1"), "text/plain; charset=iso-8859-1"),
+        ("json", b'{"a": 1}', "application/json"),
+        ("more", b"x" * 1234, "application/x-thing"),
+        ("broken", b"no picture", "image/png"),
+    ):
+        publish(f"{bus.url}a/{name}", body, content_type, user="alice")
+    page.wait("return document.querySelectorAll('#log > li').length === 6")
+    page.wait("return document.querySelector('#log img')?.naturalWidth > 1")
+    assert page.run(f"return {TEXTS}") == ["Grüße", '{"a": 1}']
+    saves = "return [...document.querySelectorAll('.save')].map((e) => e.textContent)"
+    page.wait(f"return (() => {{ {saves} }})().length === 2")
+    assert page.run(saves) == [
+        "Save 1.2 kB of application/x-thing",
+        "Save 10 bytes of image/png",
+    ]
+    links = "return [...document.querySelectorAll('#log header a')].map((e) => e.href)"
+    assert page.run(links)[0] == f"{bus.url}a/html"
+    assert page.run("return document.querySelectorAll('#log time[datetime]').length") == 6
+    page.run("document.querySelector('iframe').scrollIntoView()")
+    page.wait("return new Promise((drawn) => requestAnimationFrame(() => drawn(true)))")
+    assert max(colors(page, tmp_path / "shot.png").get((1, 202, 103), 0), 0) > 10_000
+    assert page.run("return document.querySelector('iframe').contentDocument") is None
+
+
+@pytest.fixture
+def bus(start):
+    """
+    A bus.
+    """
+    return start("-v")
+
+
+def test_addresses(bus, window):
+    """
+    It begins with the last messages, or as its address says; it filters by that; folders
+    and the root have one too.
+    """
+    for number in range(30):
+        publish(
+            bus.url + "a b/ä", str(number).encode(), "text/plain", user=f"u{number % 2}"
+        )
+    page = window()
+    for path, texts in (
+        ("a%20b/%C3%A4", range(10, 30)),
+        ("a%20b/%C3%A4?last=2", range(28, 30)),
+        ("a%20b/?last=2&sender=u1", (27, 29)),
+        ("?since=all&type=text/*", range(30)),
+        ("a%20b/?since=all&channel=*/b", ()),
+    ):
+        live(page, bus.url + path)
+        page.wait(f"return {TEXTS}.length === args[0]", len(texts))
+        assert page.run(f"return {TEXTS}") == list(map(str, texts))
+    assert page.run("return document.title") == "a b/ · msgbus"
+    assert page.run("return document.querySelector('#filter-channel').value") == "*/b"
+    page.type("#filter-sender", "u0\n")
+    page.wait(
+        "return location.search.includes('sender=u0') && document.querySelector('#state')"
+    )
+    assert "since=all" in page.run("return location.search")
+
+
+def test_publishing(bus, window, tmp_path):
+    """
+    One can publish from it: text, a file, under a name and a type, in any channel below a
+    folder; a refusal is told, and what was typed stays.
+    """
+    page = live(window(), bus.url + "foo")
+    page.type("#sender", "alice")
+    page.type("#body", "hello")
+    page.click(".main")
+    page.wait(f"return {OUTCOME}.textContent.startsWith('Published')")
+    page.wait(f"return {TEXTS}.includes('hello')")
+    page.choose("#file", PICTURE)
+    page.click(".main")
+    page.wait("return document.querySelector('#log img')?.naturalWidth > 1")
+    page.run("document.querySelector('#type').value = 'nonsense'")
+    page.type("#body", "kept")
+    page.click(".main")
+    page.wait(f"return {OUTCOME}.dataset.state === 'closed'")
+    assert "type/subtype" in page.run(f"return {OUTCOME}.textContent")
+    assert page.run("return document.querySelector('#body').value") == "kept"
+    text, picture = islice(subscribe(bus.url + "foo", since="all"), 2)
+    assert (text.sender, text.content_type) == ("alice", "text/plain; charset=utf-8")
+    assert (picture.content_type, picture.body) == ("image/jpeg", PICTURE.read_bytes())
+
+    folder = live(window(), bus.url)
+    folder.type("#channel", "new/ä b")
+    folder.type("#body", "elsewhere")
+    folder.click(".main")
+    folder.wait(f"return {TEXTS}.includes('elsewhere')")
+    assert next(subscribe(bus.url + "new/ä b", since="all")).body == b"elsewhere"
+
+
+def test_pausing(bus, window):
+    """
+    While it is paused nothing moves, and what comes is counted.
+    """
+    page = live(window(), bus.url + "foo")
+    page.click("#pause")
+    for number in range(3):
+        publish(bus.url + "foo", str(number).encode(), "text/plain")
+    page.wait("return document.querySelector('#pause').textContent === 'Resume (3)'")
+    assert page.run(f"return {TEXTS}") == []
+    page.click("#pause")
+    page.wait(f"return {TEXTS}.length === 3")
+    assert page.run("return document.querySelector('#pause').textContent") == "Pause"
+
+
+def test_coming_back(start, window, tmp_path):
+    """
+    It comes back when its bus was away, misses nothing, and says what is missing if
+    something is.
+    """
+    history = ("--history-file", str(tmp_path / "history.db"), "--history", "2")
+    bus = start(*history)
+    page = live(window(), bus.url + "foo")
+    again = ("--listen", f"tcp:{bus.port}:interface=127.0.0.1")
+    publish(bus.url + "foo", b"0", "text/plain")
+    page.wait(f"return {TEXTS}.length === 1")
+    bus.kill()
+    page.wait("return document.querySelector('#state').dataset.state === 'lost'")
+    bus = start(*history, *again)
+    publish(bus.url + "foo", b"1", "text/plain")
+    page.wait(f"return {TEXTS}.length === 2")
+    page.wait("return document.querySelector('#state').textContent === 'Live'")
+    assert page.run(NOTES) == []
+    bus.kill()
+    bus = start(*history, "--listen", "tcp:0:interface=127.0.0.1")
+    for number in range(2, 6):
+        publish(bus.url + "foo", str(number).encode(), "text/plain")
+    bus.stop()
+    start(*history, *again)
+    page.wait(f"return {TEXTS}.length === 4")
+    assert page.run(f"return {TEXTS}") == ["0", "1", "4", "5"]
+    assert page.run(NOTES) == ["Some messages are missing here"]
+
+
+class Between:
+    """
+    A server in front of the bus, that spoils each stream in its own way.
+    """
+
+    def __init__(self, bus):
+        self.stream = (b"", b"")
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(handler):  # noqa: N805
+                accept = handler.headers["Accept"]
+                if "multipart" in accept:
+                    head, body = self.stream
+                    handler.wfile.write(b"HTTP/1.0 " + head + b"\r\n\r\n" + body)
+                    return
+                url = f"http://localhost:{bus.port}{handler.path}"
+                with urlopen(Request(url, headers={"Accept": accept})) as answer:
+                    handler.send_response(answer.status)
+                    for name, value in answer.headers.items():
+                        handler.send_header(name, value)
+                    handler.end_headers()
+                    handler.wfile.write(answer.read())
+
+            def log_message(self, *_):
+                pass
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server.daemon_threads = True
+        self.url = f"http://localhost:{self._server.server_port}/msgbus/foo"
+        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+
+    def close(self):
+        """
+        Serve no longer.
+        """
+        self._server.shutdown()
+        self._server.server_close()
+
+
+def test_malformed(bus, window):
+    """
+    What is no stream of messages ends with a sentence, behind what came before; a
+    refusal does too.
+    """
+    between = Between(bus)
+    page = window()
+    multipart = (
+        b"200 OK\r\nContent-Type: multipart/mixed;boundary=B\r\nMsgbus-Prefix: /msgbus/"
+    )
+    first = b"--B\r\nContent-Location: /msgbus/foo\r\nContent-Type: text/plain\r\n"
+    first += b"Content-Length: 5\r\n\r\nfirst\r\n--B\r\n"
+    long = first + b"Content-Length: 1\r\n\r\n12345" + b"." * 300
+    for stream, sentence, texts in (
+        ((multipart, first + b"garbage\r\n\r\n"), "is no header line", 1),
+        ((multipart, long), "No delimiter", 1),
+        ((multipart, b"--B\r\nContent-Location: /x\r\n\r\nx\r\n--B\r\n"), "not below", 0),
+        ((b"200 OK\r\nContent-Type: text/html", b"<h1>"), "This is no bus", 0),
+        ((b"403 No\r\nContent-Type: text/plain", b"Not for you.\n"), "Not for you.", 0),
+        ((b"500 No\r\nContent-Type: text/html", b"<h1>"), "The answer is 500.", 0),
+    ):
+        between.stream = stream
+        page.open(between.url)
+        state = page.wait(
+            "const { state } = document.querySelector('#state')?.dataset ?? {};"
+            "return ['lost', 'closed'].includes(state) && state"
+        )
+        told = page.run("return document.querySelector('#state').textContent")
+        assert sentence in told
+        assert state == ("lost" if "500" in sentence else "closed"), told
+        page.wait(f"return {TEXTS}.length >= args[0]", texts)
+    between.close()
+
+
+@pytest.mark.parametrize(
+    "content_type", ["text/plain", "text/html", "application/x-thing", "image/bmp"]
+)
+def test_ten_megabytes(start, window, content_type):
+    """
+    A message of 10 MB does not hold the page up.
+    """
+    bus = start("--max-message", "20000000")
+    page = live(window(), bus.url + "foo")
+    page.run(WATCH)
+    body = b"<p>0123456789 " * 715_000
+    if content_type == "image/bmp":
+        picture = io.BytesIO()
+        Image.effect_noise((1830, 1830), 90).convert("RGB").save(picture, "BMP")
+        body = picture.getvalue()
+    publish(bus.url + "foo", body, content_type)
+    if content_type == "image/bmp":
+        page.wait("return document.querySelector('#log img')?.naturalWidth === 1830")
+    else:
+        page.wait("return document.querySelector('.save')")
+        assert page.run(SAVES) == [f"Save 10.0 MB of {content_type}"]
+    page.click("#pause")
+    assert page.run("return document.querySelector('#pause').textContent") == "Resume"
+    longest = page.run("return window.longest")
+    print(f"{content_type}: held up for {longest:.0f} ms at most")
+    # Not a measurement: a page that hangs does so for much longer.
+    assert longest < 3000
+
+
+def test_a_thousand_a_second(bus, window):
+    """
+    It stays responsive under a thousand messages a second, and says how many it did not
+    show.
+    """
+    page = live(window(), bus.url + "foo?last=0")
+    page.run(WATCH)
+    page.run(
+        """
+        window.shown = window.skipped = 0;
+        new MutationObserver((changes) => {
+          for (const one of changes.flatMap(({ addedNodes }) => [...addedNodes])) {
+            if (one.className !== "note") window.shown++;
+            else window.skipped += Number(one.textContent.split(" ")[0].replace(",", ""));
+          }
+        }).observe(document.querySelector("#log"), { childList: true });
+        """
+    )
+    seconds, rate, connections = 5, 1000, 4
+    pace = threading.Event()
+
+    def flood(share):
+        connection = http.client.HTTPConnection("127.0.0.1", bus.port)
+        for number in range(seconds * rate // connections):
+            # A pace of its own: the last ones of a second wait for the next.
+            pace.wait(connections / rate / 2)
+            headers = {"Content-Type": "text/plain"}
+            connection.request("POST", "/msgbus/foo", f"{share}/{number}", headers)
+            assert connection.getresponse().read() == b""
+        connection.close()
+
+    with ThreadPoolExecutor(connections) as pool:
+        floods = [pool.submit(flood, share) for share in range(connections)]
+        # Meanwhile it takes a click, and text.
+        note = page.wait("return document.querySelector('#log .note')?.textContent")
+        assert "not shown: they came too fast" in note
+        page.click("#pause")
+        page.wait(
+            "return document.querySelector('#pause').textContent.startsWith('Resume (')"
+        )
+        page.click("#pause")
+        page.type("#body", "typed meanwhile")
+        assert page.run("return document.querySelector('#body').value") == "typed meanwhile"
+        for one in floods:
+            one.result()
+    publish(bus.url + "foo", b"the last", "text/plain")
+    page.wait(f"return {TEXTS}.includes('the last')")
+    assert page.run("return document.querySelectorAll('#log > li').length") <= 201
+    counts = page.run("return [window.shown, window.skipped, window.longest]")
+    shown, skipped, longest = counts
+    assert shown + skipped == seconds * rate + 1
+    print(f"{shown} shown, {skipped} not; held up for {longest:.0f} ms at most")
+    assert longest < 3000
