@@ -413,7 +413,8 @@ def _foreign_page(origin: str | None) -> Refusal:
     else:
         sentence = (
             f"Pages of {origin[:200]!r} may not publish here; if they should, have the"
-            " operator start the bus with --allow-origin and that origin."
+            " operator start the bus with --allow-origin and that origin, or, if it is the"
+            " bus's own behind a proxy, with --host and its name."
         )
     return Refusal(403, sentence)
 

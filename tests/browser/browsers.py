@@ -190,9 +190,13 @@ class DrivenWindow(Window):
 class Chromium(Driven):
     """
     Chromium, by ChromeDriver.
+
+    Args:
+        arguments: More of its own.
+        names: Of hosts that are this machine.
     """
 
-    def __init__(self, folder, *arguments):
+    def __init__(self, folder, *arguments, names=()):
         options = webdriver.ChromeOptions()
         options.binary_location = "/usr/bin/chromium"
         for argument in (
@@ -206,6 +210,7 @@ class Chromium(Driven):
             "disable-sync",
             "ignore-certificate-errors",
             f"user-data-dir={folder / 'chromium'}",
+            "host-resolver-rules=" + ",".join(f"MAP {name} 127.0.0.1" for name in names),
             *arguments,
         ):
             options.add_argument(f"--{argument}")
@@ -216,9 +221,12 @@ class Chromium(Driven):
 class WebKit(Driven):
     """
     WebKitGTK's small browser, on a screen of its own.
+
+    Args:
+        names: Of hosts that are this machine.
     """
 
-    def __init__(self, folder):
+    def __init__(self, folder, names=()):
         read, write = os.pipe()
         self._screen = subprocess.Popen(
             ["Xvfb", "-displayfd", str(write), "-screen", "0", "1280x1024x24"],
@@ -233,8 +241,18 @@ class WebKit(Driven):
         options.add_argument("--automation")
         options.set_capability("browserName", "MiniBrowser")
         options.set_capability("acceptInsecureCerts", True)
+        # It asks the system, so its system has a list of hosts of its own.
+        hosts = folder / "hosts"
+        hosts.write_text("127.0.0.1 localhost " + " ".join(names) + "\n")
+        driver = folder / "driver"
+        driver.write_text(
+            "#!/bin/sh\n"
+            f'exec unshare -m sh -c \'mount --bind {hosts} /etc/hosts && exec "$0" "$@"\''
+            ' /usr/bin/WebKitWebDriver "$@"\n'
+        )
+        driver.chmod(0o755)
         service = webdriver.WebKitGTKService(
-            "/usr/bin/WebKitWebDriver",
+            str(driver),
             env={
                 "DISPLAY": f":{display}",
                 "HOME": str(folder),
@@ -260,9 +278,13 @@ class WebKit(Driven):
 class Firefox:
     """
     Firefox, by WebDriver BiDi.
+
+    Args:
+        names: Of hosts that are this machine; with any, all are.
+        preferences: More of its own.
     """
 
-    def __init__(self, folder, **preferences):
+    def __init__(self, folder, names=(), **preferences):
         profile = folder / "firefox"
         profile.mkdir()
         preferences = {
@@ -275,6 +297,7 @@ class Firefox:
             "network.connectivity-service.enabled": False,
             "services.settings.server": "data:,",
             "remote.active-protocols": 1,
+            "network.dns.forceResolve": "127.0.0.1" if names else "",
             **preferences,
         }
         (profile / "user.js").write_text(

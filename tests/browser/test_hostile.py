@@ -49,7 +49,9 @@ HTML = {
     "a style sheet": "<link rel=stylesheet href=CANARY/link>",
     "an import": "<style>@import url(CANARY/import);</style>",
     "a background": "<p style='background:url(CANARY/background)'>x</p>",
-    "a font": "<style>@font-face{font-family:f;src:url(CANARY/font)}p{font:9px f}</style><p>x",
+    "a font": (
+        "<style>@font-face{font-family:f;src:url(CANARY/font)}p{font-family:f}</style><p>x"
+    ),
     "a look ahead": "".join(
         f"<link rel={rel} href=CANARY/{rel} as=image>"
         for rel in (
