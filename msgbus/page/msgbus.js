@@ -582,10 +582,11 @@ async function listen({ address, user, password }, options, position, opened) {
       if (done) break;
       for (const part of decoder.feed(value)) {
         tellGaps(part.headers, ongap);
+        // A callback may have ended it.
+        if (signal?.aborted) return;
         const message = messageOf(part, prefix ?? "/msgbus/");
         position.id = message.id || position.id;
         await onmessage?.(message);
-        // A callback may have ended it.
         if (signal?.aborted) return;
       }
       // It may be long until the part that a gap is told ahead of.

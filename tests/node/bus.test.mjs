@@ -1,0 +1,344 @@
+/**
+ * `msgbus.js` and a real bus, and servers that are none.
+ */
+
+import assert from "node:assert/strict";
+import { spawn } from "node:child_process";
+import { randomUUID } from "node:crypto";
+import { once } from "node:events";
+import { closeSync, mkdtempSync, openSync, readFileSync } from "node:fs";
+import { createServer } from "node:net";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { after, test } from "node:test";
+
+import { BusError, publish, subscribe, timeOf } from "../../msgbus/page/msgbus.js";
+
+const TWISTD = process.env.TWISTD ?? ".venv/bin/twistd";
+
+const folder = mkdtempSync(join(tmpdir(), "msgbus-"));
+const buses = new Set();
+after(() => {
+  for (const bus of buses) bus.kill("SIGKILL");
+});
+
+/** Start a bus with these options; it has a `url`. */
+async function start(port = 0, ...options) {
+  const listen = ["--listen", `tcp:${port}:interface=127.0.0.1`];
+  const file = join(folder, `${randomUUID()}.log`);
+  const output = openSync(file, "a");
+  const bus = spawn(TWISTD, ["-n", "--pidfile=", "msgbus", ...listen, ...options], {
+    stdio: ["ignore", output, output],
+  });
+  closeSync(output);
+  buses.add(bus);
+  let log = "";
+  while (!log.includes("Serving, until SIGTERM")) {
+    assert.equal(bus.exitCode, null, log);
+    await new Promise((resolve) => setTimeout(resolve, 20));
+    log = readFileSync(file, "utf-8");
+  }
+  bus.port = /starting on (\d+)/.exec(log)[1];
+  bus.url = `http://127.0.0.1:${bus.port}/msgbus/`;
+  return bus;
+}
+
+/** Kill a bus, as a power cut would. */
+async function kill(bus) {
+  const gone = once(bus, "exit");
+  bus.kill("SIGKILL");
+  await gone;
+  buses.delete(bus);
+}
+
+/** A server that says these bytes to each connection, and ends it; it has a `url`. */
+async function say(...answers) {
+  const asked = [];
+  const server = createServer((socket) => {
+    socket.on("error", () => {});
+    socket.once("data", (head) => {
+      asked.push(String(head));
+      socket.end(answers[Math.min(asked.length, answers.length) - 1]);
+    });
+  });
+  server.listen(0, "127.0.0.1");
+  await once(server, "listening");
+  server.unref();
+  return { asked, url: `http://127.0.0.1:${server.address().port}/msgbus/foo` };
+}
+
+/** What comes until `enough` says so: messages with their bodies as text, and gaps. */
+async function take(url, enough, options = {}) {
+  const over = new AbortController();
+  const got = [];
+  const put = (item) => {
+    got.push(item);
+    if (enough(got)) over.abort();
+  };
+  await subscribe(url, {
+    ...options,
+    signal: over.signal,
+    onmessage: (message) => put({ ...message, body: new TextDecoder().decode(message.body) }),
+    ongap: (count) => put({ gap: count }),
+  });
+  return got;
+}
+
+const bodies = (items) => items.map((item) => item.body);
+
+test("A message arrives as it was published", async () => {
+  const bus = await start();
+  const receipt = await publish(`${bus.url}a b/ä?x`, "grüße", undefined, { user: "älice" });
+  assert.equal(receipt.subscribers, 0);
+  const [message] = await take(`${bus.url}?since=all`, () => true);
+  assert.deepEqual(message, {
+    id: receipt.id,
+    channel: "a b/ä",
+    type: "text/plain; charset=utf-8",
+    sender: "älice",
+    body: "grüße",
+  });
+  assert(Math.abs(timeOf(message) - Date.now()) < 60_000);
+  assert.equal(timeOf({ id: "x" }), null);
+  await kill(bus);
+});
+
+test("Bodies are text, bytes, and files of their own type; options narrow", async () => {
+  const bus = await start();
+  const url = `${bus.url}foo`;
+  await publish(url, new Blob(["<p>"], { type: "text/html" }));
+  await publish(url, new Uint8Array([0, 49, 50]).subarray(1));
+  await publish(url, new Uint8Array([51]).buffer, "image/svg+xml", { user: "bob" });
+  await publish(url, "", "a/b", { keep: false });
+  await publish(url, "5");
+  const all = await take(url, (got) => got.length === 4, { since: "all" });
+  assert.deepEqual(
+    all.map(({ type, body }) => [type, body]),
+    [
+      ["text/html", "<p>"],
+      ["application/octet-stream", "12"],
+      ["image/svg+xml", "3"],
+      ["text/plain; charset=utf-8", "5"],
+    ],
+  );
+  // What was not kept is told as a gap.
+  const one = async (query, options) =>
+    (await take(url + query, (got) => got.at(-1).body, options)).filter(({ body }) => body);
+  assert.deepEqual(bodies(await one("?type=image/svg+xml", { last: 9 })), ["3"]);
+  assert.deepEqual(bodies(await one("", { type: "image/svg+xml", since: "1h" })), ["3"]);
+  assert.deepEqual(bodies(await one("#x", { sender: "bob", last: 1 })), ["3"]);
+  // What the address says goes first.
+  assert.deepEqual(bodies(await one("?last=4", { since: "now" })), ["<p>"]);
+  await kill(bus);
+});
+
+test("A subscription goes on behind the last message, over a bus that is killed", async () => {
+  const options = ["--history-file", join(folder, "history.db")];
+  let bus = await start(0, ...options);
+  const { port, url } = bus;
+  const states = [];
+  const all = take(`${url}foo`, (got) => got.length === 30, {
+    since: "all",
+    onstate: (state) => states.push(state),
+  });
+  for (let number = 0; number < 30; number++) {
+    if (number % 10 === 9) {
+      await kill(bus);
+      setTimeout(async () => (bus = await start(port, ...options)), 100);
+    }
+    // It is sent until it is answered.
+    await publish(`${url}foo`, String(number), "text/plain", { patience: 30 });
+  }
+  assert.deepEqual(bodies(await all), Array.from({ length: 30 }, (_, number) => String(number)));
+  const names = states.map(({ name }) => name);
+  assert.deepEqual(names.slice(0, 4), ["connecting", "open", "lost", "connecting"]);
+  assert.equal(names.at(-1), "closed");
+  assert(states[2].seconds > 0 && states[2].reason);
+  assert.equal(states.at(-1).reason, "");
+  await kill(bus);
+});
+
+test("A gap is told where it is", async () => {
+  const bus = await start(0, "--history", "2");
+  const first = await publish(`${bus.url}foo`, "0");
+  for (const text of "1234") await publish(`${bus.url}foo`, text);
+  const got = await take(bus.url, (got) => got.length === 3, { since: first.id });
+  assert.deepEqual(got.map((item) => item.gap ?? item.body), [2, "3", "4"]);
+  const unknown = await take(`${bus.url}foo`, () => true, { since: first.id });
+  assert.deepEqual(unknown, [{ gap: null }]);
+  await kill(bus);
+});
+
+test("Who is slow is waited for", async () => {
+  const bus = await start();
+  for (const text of "123") await publish(`${bus.url}foo`, text);
+  let under_way = 0;
+  const over = new AbortController();
+  const order = [];
+  await subscribe(`${bus.url}foo`, {
+    since: "all",
+    signal: over.signal,
+    async onmessage({ body }) {
+      assert.equal(++under_way, 1);
+      await new Promise((resolve) => setTimeout(resolve, 50));
+      order.push(String.fromCharCode(...body));
+      under_way--;
+      if (order.length === 3) over.abort();
+    },
+  });
+  assert.deepEqual(order, ["1", "2", "3"]);
+  await kill(bus);
+});
+
+test("A password comes from the address, or the options", async () => {
+  const bus = await start(0, "--secret", "s:ß");
+  const url = `${bus.url}foo`;
+  await assert.rejects(publish(url, "x"), (error) => error.status === 401);
+  await assert.rejects(publish(url, "x", "", { user: "a:b" }), BusError);
+  await publish(url, "1", "", { user: "älice", password: "s:ß" });
+  await publish(url.replace("//", "//%C3%A4lice:s%3A%C3%9F@"), "2");
+  const got = await take(url.replace("//", "//x:s%3A%C3%9F@"), (got) => got.length === 2, { last: 2 });
+  assert.deepEqual(got.map(({ sender }) => sender), ["älice", "älice"]);
+  await kill(bus);
+});
+
+test("What is refused says why, and is not tried again", async () => {
+  const bus = await start(0, "--max-message", "10");
+  for (const [attempt, status, sentence] of [
+    [() => publish(`${bus.url}a//b`, "x"), 400, /empty segment/],
+    [() => publish(`${bus.url}foo`, "x".repeat(11), "", { patience: 60 }), 413, /10 bytes/],
+    [() => publish(`${bus.url}foo`, "x", "nonsense"), 400, /type/],
+    [() => subscribe(`${bus.url}foo?type=!`), 400, /!/],
+    [() => subscribe(bus.url.replace("/msgbus", "/nothing")), 404, /\/msgbus\//],
+  ]) {
+    await assert.rejects(attempt, (error) => {
+      assert(error instanceof BusError);
+      assert.deepEqual([error.status, error.passing], [status, false]);
+      assert.match(error.message, sentence);
+      return true;
+    });
+  }
+  await kill(bus);
+});
+
+const HEAD = "HTTP/1.1 200 OK\r\nContent-Type: multipart/mixed;boundary=B\r\n\r\n--B\r\n";
+const PART = "Content-Location: /msgbus/foo\r\nContent-Type: a/b\r\nContent-Length: 1\r\n\r\n1\r\n--B\r\n";
+
+test("What is no stream of messages ends with one sentence", async () => {
+  for (const [answer, sentence] of [
+    [`${HEAD}${PART}garbage\r\n`, /no header line/],
+    [`${HEAD}Content-Location: /x/\r\n\r\nx\r\n--B\r\n`, /not below/],
+    [`${HEAD}Content-Location: /msgbus/%ff\r\n\r\nx\r\n--B\r\n`, /no address/],
+    ["HTTP/1.1 200 OK\r\nContent-Type: text/html\r\n\r\n<h1>", /no bus: it answered 200 with text/],
+    ["HTTP/1.1 200 OK\r\nContent-Type: multipart/mixed\r\n\r\n", /no stream.*boundary/],
+    ["HTTP/1.1 403 No\r\nContent-Type: text/plain\r\n\r\nNot you.\nNor him.", /^Not you.$/],
+    ["HTTP/1.1 404 No\r\nContent-Type: text/html\r\n\r\n<h1>", /^The answer is 404.$/],
+  ]) {
+    const { url, asked } = await say(answer);
+    const states = [];
+    const got = [];
+    await assert.rejects(
+      subscribe(url, {
+        onmessage: (message) => got.push(message),
+        onstate: (state) => states.push(state),
+      }),
+      (error) => error instanceof BusError && sentence.test(error.message),
+    );
+    assert.equal(states.at(-1).name, "closed");
+    assert.match(states.at(-1).reason, sentence);
+    assert.equal(asked.length, 1);
+    assert.equal(got.length, answer.includes(PART) ? 1 : 0);
+  }
+});
+
+test("What may pass is tried again, behind the last message", async () => {
+  const part = PART.replace("\r\n\r\n", "\r\nMsgbus-Id: 7-7\r\n\r\n");
+  const { url, asked } = await say(
+    "",
+    "HTTP/1.1 503 No\r\n\r\n",
+    "HTTP/1.1 200",
+    `${HEAD}${part}Content-Type: a/b\r\nContent-Le`,
+    `${HEAD}${part.replace("7-7", "7-8")}`,
+  );
+  const got = await take(url, (got) => got.length === 2, { since: "1h" });
+  assert.deepEqual(got.map(({ id }) => id), ["7-7", "7-8"]);
+  assert.equal(asked.length, 5);
+  assert(!asked[3].toLowerCase().includes("last-event-id"));
+  assert.match(asked[4], /last-event-id: 7-7/i);
+  assert.match(asked[4], /^GET \/msgbus\/foo\?since=1h&heartbeat=25 /);
+  assert.match(asked[4], /accept: multipart\/mixed/i);
+});
+
+test("A silent server is given up, but not one that cannot beat", async () => {
+  const server = createServer((socket) => {
+    socket.on("error", () => {});
+    const beats = server.asked++ ? "" : "Msgbus-Prefix: /msgbus/\r\n";
+    socket.once("data", () => {
+      socket.write(HEAD.replace("\r\n\r\n", `\r\n${beats}\r\n`));
+      if (!beats) setTimeout(() => socket.write(PART), 10_500);
+    });
+  });
+  server.asked = 0;
+  server.listen(0, "127.0.0.1");
+  await once(server, "listening");
+  const states = [];
+  const url = `http://127.0.0.1:${server.address().port}/msgbus/foo`;
+  await take(url, () => true, { heartbeat: 5, onstate: (state) => states.push(state) });
+  const told = states.map(({ name }) => name);
+  assert.deepEqual(told, ["connecting", "open", "lost", "connecting", "open", "closed"]);
+  assert.match(states.find(({ name }) => name === "lost").reason, /silent for 10 seconds/);
+  server.close();
+});
+
+test("What a callback throws ends it", async () => {
+  const { url, asked } = await say(HEAD + PART);
+  const onmessage = () => {
+    throw new RangeError("mine");
+  };
+  await assert.rejects(subscribe(url, { onmessage }), RangeError);
+  assert.equal(asked.length, 1);
+});
+
+test("It ends at once, whenever it is told to", async () => {
+  const { url } = await say("");
+  for (const when of ["before", "connecting", "lost", "later"]) {
+    const over = new AbortController();
+    if (when === "before") over.abort();
+    if (when === "later") setTimeout(() => over.abort(), 1);
+    const states = [];
+    const onstate = ({ name }) => {
+      states.push(name);
+      if (name === when) over.abort();
+    };
+    await subscribe(url, { signal: over.signal, onstate });
+    assert.equal(states.at(-1), "closed", when);
+    await assert.rejects(publish(url, "x", "", { patience: 60, signal: over.signal }), /abort/i);
+  }
+});
+
+test("A publication whose answer is lost is delivered once", async () => {
+  const bus = await start();
+  // The first answer is lost on its way.
+  let connections = 0;
+  const proxy = createServer(async (socket) => {
+    const { Socket } = await import("node:net");
+    const behind = new Socket().connect(Number(bus.port), "127.0.0.1");
+    const first = ++connections === 1;
+    for (const end of [socket, behind]) end.on("error", () => {});
+    socket.pipe(behind);
+    if (first) behind.once("data", () => socket.destroy());
+    else behind.pipe(socket);
+  });
+  proxy.listen(0, "127.0.0.1");
+  await once(proxy, "listening");
+  const url = `http://127.0.0.1:${proxy.address().port}/msgbus/foo`;
+  await assert.rejects(publish(url, "0"), /cannot be reached/);
+  connections = 0;
+  await publish(url, "1", "", { patience: 30 });
+  assert(connections > 1);
+  await publish(`${bus.url}foo`, "2");
+  const got = await take(`${bus.url}foo`, (got) => got.length === 3, { since: "all" });
+  assert.deepEqual(bodies(got), ["0", "1", "2"]);
+  proxy.close();
+  await kill(bus);
+});
