@@ -2,7 +2,10 @@
 Tests for `msgbus.pages`.
 """
 
+import hashlib
+import json
 import re
+from base64 import b64encode
 from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
@@ -110,6 +113,28 @@ class LivePageTests(SynchronousTestCase):
             self.assertEqual(head["Vary"], "Accept")
 
 
+class ChatTests(SynchronousTestCase):
+    """
+    The page of the chat demo.
+    """
+
+    def test_policy(self):
+        """
+        It runs its own script, as it is here, and those modules that its module imports.
+        """
+        folder = PAGE.parent / "chatdemo"
+        page = (folder / "index.html").read_text()
+        (script,) = re.findall(r"<script>(.*?)</script>", page, re.DOTALL)
+        digest = b64encode(hashlib.sha256(script.encode()).digest()).decode()
+        self.assertIn(f"default-src 'none'; script-src 'self' 'sha256-{digest}';", page)
+        (paths,) = re.findall(r"\[(.+)\]", script)
+        imported = re.findall(
+            r'^import .*"\./(.+)\.js";$', (folder / "chat.js").read_text(), re.M
+        )
+        self.assertEqual(set(json.loads(f"[{paths}]")), {"chat", *imported})
+        self.assertLess(page.index("Content-Security-Policy"), page.index("<script"))
+
+
 class ModuleTests(SynchronousTestCase):
     """
     The modules of pages.
@@ -170,7 +195,7 @@ class ModuleTests(SynchronousTestCase):
         ):
             code, _, body = self.server.ask(get(f"/msgbus/.js/{name}"))
             self.assertEqual(code, 404)
-            self.assertIn(b"there are: live.js, msgbus.js", body)
+            self.assertIn(b"there are: live.js, look.js, msgbus.js", body)
 
     def test_other_origins(self):
         """

@@ -2,6 +2,7 @@
 Tests for `msgbus.service`.
 """
 
+from contextlib import chdir
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from unittest import mock
@@ -134,6 +135,18 @@ class OptionTests(SynchronousTestCase):
         """
         for option in ("--docroot", "-d"):
             self.assertTrue(self.parse(option, ".")["docroot"].is_absolute())
+
+    def test_chat_demo(self):
+        """
+        The chat comes with the package, unless there is a folder of that name.
+        """
+        self.enterContext(chdir(self.enterContext(TemporaryDirectory())))
+        chat = self.parse("--docroot", "chatdemo")["docroot"]
+        self.assertEqual({"index.html", "chat.js"}, {file.name for file in chat.iterdir()})
+        Path("chatdemo").mkdir()
+        self.assertEqual(
+            self.parse("-d", "chatdemo/")["docroot"], Path("chatdemo").absolute()
+        )
 
     def test_help(self):
         """

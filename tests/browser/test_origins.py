@@ -6,6 +6,7 @@ import shutil
 import socket
 import subprocess
 import time
+from itertools import takewhile
 
 import pytest
 
@@ -128,11 +129,8 @@ def test_allowed(start, browser, window, canary):
 
 def _all(bus, channel):
     publish(bus.url + channel, b"", "a/last")
-    messages = []
-    for message in subscribe(bus.url + channel, since="all"):
-        if message.content_type == "a/last":
-            return messages
-        messages.append(message)
+    messages = subscribe(bus.url + channel, since="all")
+    return list(takewhile(lambda message: message.content_type != "a/last", messages))
 
 
 @pytest.fixture
@@ -234,8 +232,14 @@ def test_refusals_say_what_to_set(start, proxy, tmp_path):
 
     def ask(port, *arguments):
         return subprocess.run(
-            ["curl", "-sk", "--resolve", f"chat.example:{port}:127.0.0.1", *arguments]
-            + [f"https://chat.example:{port}/msgbus/lobby"],
+            [
+                "curl",
+                "-sk",
+                "--resolve",
+                f"chat.example:{port}:127.0.0.1",
+                *arguments,
+                f"https://chat.example:{port}/msgbus/lobby",
+            ],
             capture_output=True,
             text=True,
             check=True,
