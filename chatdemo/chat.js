@@ -6,8 +6,19 @@
  */
 
 import "./msgbus/.js/look.js";
-import { BusError, publish, randomKey, subscribe, timeOf } from "./msgbus/.js/msgbus.js";
-import { clock, element, Log, part, senderOf, show, showState, size } from "./msgbus/.js/view.js";
+import { BusError, publish, randomKey, timeOf } from "./msgbus/.js/msgbus.js";
+import {
+  addressOf,
+  clock,
+  element,
+  Log,
+  part,
+  senderOf,
+  sentenceOf,
+  show,
+  size,
+  watch,
+} from "./msgbus/.js/view.js";
 
 /** @import { Message } from "./msgbus/.js/msgbus.js" */
 
@@ -16,9 +27,11 @@ import { clock, element, Log, part, senderOf, show, showState, size } from "./ms
  *
  * @typedef {object} Letter
  * @property {string} key - By which the bus knows it, if it comes twice.
+ * @property {string} user - Who sends it.
  * @property {string} type
  * @property {string | Blob} body
  * @property {HTMLLIElement} item
+ * @property {string} reason - Why it was refused, or the empty string.
  */
 
 /** Who joins gets so many of the last messages. */
@@ -28,20 +41,27 @@ const TEXT = "text/plain; charset=utf-8";
 
 /** A picture that is too large is sent smaller: so many pixels at its longer side. */
 const PIXELS = 1600;
-const QUALITY = 0.85;
 
+/** One of so many bytes is not even tried: a bus may not stay to say that it is. */
+const LARGE_BYTES = 4_000_000;
+
+/** For how long a file is tried, with what was said after it behind it. */
+const FILE_SECONDS = 60;
+const QUALITY = 0.85;
+const AGAIN = 0.7;
+
+/** What arrives sooner is not shown as under way. */
+const SOON_MILLISECONDS = 500;
+
+const BUS = new URL("./msgbus/", import.meta.url);
 const ROOM = new URLSearchParams(location.search).get("room") || "lobby";
-const CHANNEL = new URL(
-  ROOM.split("/").map(encodeURIComponent).join("/"),
-  new URL("./msgbus/", import.meta.url),
-);
 
 const box = part("box", HTMLTextAreaElement);
 const file = part("file", HTMLInputElement);
 const form = part("form", HTMLFormElement);
 const name = part("name", HTMLInputElement);
 const outbox = part("outbox", HTMLOListElement);
-const log = new Log(part("log", HTMLOListElement), item);
+const log = new Log(part("log", HTMLElement), item);
 
 /** The ids of what was sent from here: a name is a claim, and anybody's. */
 const mine = new Set(recalled("mine"));
@@ -55,7 +75,7 @@ let signedIn = false;
 function item(message) {
   const time = timeOf(message);
   const head = element("header", {}, senderOf(message), ...(time ? [clock(time)] : []));
-  const made = element("li", {}, head, show(message));
+  const made = element("article", {}, head, show(message));
   made.dataset.id = message.id;
   made.classList.toggle("mine", mine.has(message.id));
   return made;
@@ -67,14 +87,16 @@ function item(message) {
  *
  * @param {string | Blob} body
  * @param {string} type
+ * @param {string} [user]
  * @param {string} [key]
  */
-function send(body, type, key = randomKey()) {
+function send(body, type, user = name.value, key = randomKey()) {
   const what = typeof body === "string" ? body : `A file of ${size(body.size)}`;
   const text = element("pre", { dir: "auto", textContent: what });
-  const item = element("li", {}, text, element("output", { textContent: "Sending…" }));
-  outbox.append(item);
-  letters.push({ key, type, body, item });
+  const item = element("li", {}, text, element("output", { textContent: "Not sent yet" }));
+  const letter = { key, user, type, body, item, reason: "" };
+  letters.push(letter);
+  setTimeout(() => letters.includes(letter) && outbox.append(item), SOON_MILLISECONDS);
   keep();
   work();
 }
@@ -83,17 +105,23 @@ function send(body, type, key = randomKey()) {
 async function work() {
   if (sending) return;
   sending = true;
-  for (let letter; (letter = letters[0]); ) {
+  for (let letter; (letter = letters.find(({ reason }) => !reason)); ) {
     try {
       sent(await deliver(letter));
-      letter.item.remove();
+      forget(letter);
     } catch (error) {
-      failed(letter, error instanceof BusError ? error.message : String(error));
+      letter.reason = sentenceOf(error);
+      refused(letter);
     }
-    letters.shift();
-    keep();
   }
   sending = false;
+}
+
+/** @param {Letter} letter */
+function forget(letter) {
+  letters.splice(letters.indexOf(letter), 1);
+  letter.item.remove();
+  keep();
 }
 
 /**
@@ -101,11 +129,20 @@ async function work() {
  * @returns {Promise<string>} The id of what it became.
  */
 async function deliver(letter) {
+  const smaller = async () => {
+    const { body } = letter;
+    const made = typeof body === "string" ? null : await shrunk(body);
+    if (made) Object.assign(letter, { body: made, type: made.type, key: randomKey() });
+    return made !== null;
+  };
+  if (typeof letter.body !== "string" && letter.body.size > LARGE_BYTES) await smaller();
   for (;;) {
     const { type, body, key } = letter;
-    const user = signedIn ? undefined : name.value;
+    const user = signedIn ? undefined : letter.user;
+    const patience = typeof body === "string" ? Infinity : FILE_SECONDS;
     try {
-      return (await publish(CHANNEL, body, type, { user, key, patience: Infinity })).id;
+      const options = { user, key, patience };
+      return (await publish(addressOf(BUS, ROOM), body, type, options)).id;
     } catch (error) {
       if (!(error instanceof BusError)) throw error;
       if (error.status === 401 && !signedIn) {
@@ -115,9 +152,7 @@ async function deliver(letter) {
         name.placeholder = "as you signed in";
         continue;
       }
-      const smaller = error.status === 413 && typeof body !== "string" && (await shrunk(body));
-      if (!smaller) throw error;
-      Object.assign(letter, { body: smaller, type: smaller.type, key: randomKey() });
+      if (error.status !== 413 || !(await smaller())) throw error;
     }
   }
 }
@@ -136,19 +171,24 @@ function sent(id) {
  * Nothing that was typed is lost: it can be sent again.
  *
  * @param {Letter} letter
- * @param {string} reason
  */
-function failed({ item, body, type }, reason) {
+function refused(letter) {
+  const { item, body, type, reason } = letter;
   const again = element("button", { type: "button", textContent: "Send again" });
   again.onclick = () => {
-    item.remove();
+    forget(letter);
     send(body, type);
+    box.focus();
   };
-  const forget = element("button", { type: "button", textContent: "Forget it" });
-  forget.onclick = () => item.remove();
+  const no = element("button", { type: "button", textContent: "Forget it" });
+  no.onclick = () => {
+    forget(letter);
+    box.focus();
+  };
   const told = element("output", { textContent: reason });
   told.dataset.state = "lost";
-  item.replaceChildren(item.children[0], told, again, forget);
+  item.replaceChildren(item.children[0], told, again, " ", no);
+  outbox.append(item);
 }
 
 /**
@@ -159,22 +199,37 @@ function failed({ item, body, type }, reason) {
  */
 async function shrunk(picture) {
   if (!picture.type.startsWith("image/") || picture.type.startsWith("image/svg")) return null;
-  const bitmap = await createImageBitmap(picture);
-  const scale = Math.min(1, PIXELS / Math.max(bitmap.width, bitmap.height));
+  const bitmap = await createImageBitmap(picture).catch(() => null);
+  if (!bitmap) return null;
+  const longer = Math.max(bitmap.width, bitmap.height);
+  // A JPEG of that size would be no smaller if it were made again.
+  const less = picture.type === "image/jpeg" ? AGAIN : 1;
+  const scale = longer > PIXELS ? PIXELS / longer : less;
   const canvas = element("canvas", {
     width: Math.round(bitmap.width * scale),
     height: Math.round(bitmap.height * scale),
   });
-  canvas.getContext("2d")?.drawImage(bitmap, 0, 0, canvas.width, canvas.height);
+  const context = canvas.getContext("2d");
+  if (!context) return null;
+  // What is transparent would be black.
+  context.fillStyle = "#fff";
+  context.fillRect(0, 0, canvas.width, canvas.height);
+  context.drawImage(bitmap, 0, 0, canvas.width, canvas.height);
   /** @type {Blob | null} */
   const made = await new Promise((resolve) => canvas.toBlob(resolve, "image/jpeg", QUALITY));
   return made && made.size < picture.size ? made : null;
 }
 
 /** @param {Iterable<File>} files */
-function sendFiles(files) {
+async function sendFiles(files) {
   if (!named()) return;
-  for (const one of files) send(one, one.type || "application/octet-stream");
+  for (const one of [...files]) {
+    const type = one.type || "application/octet-stream";
+    // Now, while it is there.
+    const bytes = await one.arrayBuffer().catch(() => null);
+    if (bytes) send(new Blob([bytes], { type }), type);
+    else alert(`${one.name} cannot be read.`);
+  }
 }
 
 function sendText() {
@@ -188,16 +243,13 @@ function sendText() {
 function named() {
   // It goes before the password, behind a colon.
   name.value = name.value.replaceAll(":", "").trim();
-  if (name.value || signedIn) return true;
-  name.focus();
-  name.placeholder = "first, your name";
-  return false;
+  return name.reportValidity();
 }
 
 /** Keep what was typed over a reload: a file is too large for that. */
 function keep() {
   const texts = letters.filter(({ body }) => typeof body === "string");
-  remember("letters", texts.map(({ body, type, key }) => [body, type, key]));
+  remember("letters", texts.map(({ body, type, user, key }) => [body, type, user, key]));
   remember("draft", [box.value]);
 }
 
@@ -229,9 +281,16 @@ function remember(what, values) {
 }
 
 function naming() {
+  name.onkeydown = (event) => {
+    if (event.key === "Enter") box.focus();
+  };
   try {
-    name.value = localStorage.getItem("name") ?? "";
-    name.onchange = () => localStorage.setItem("name", name.value);
+    // Another window may have another one.
+    name.value = sessionStorage.getItem("name") ?? localStorage.getItem("name") ?? "";
+    name.onchange = () => {
+      sessionStorage.setItem("name", name.value);
+      localStorage.setItem("name", name.value);
+    };
   } catch {
     // Then it is asked for again.
   }
@@ -258,8 +317,9 @@ function typing() {
 function giving() {
   part("choose", HTMLButtonElement).onclick = () => file.click();
   file.onchange = () => {
-    sendFiles(file.files ?? []);
+    const chosen = [...(file.files ?? [])];
     file.value = "";
+    sendFiles(chosen);
   };
   addEventListener("paste", (event) => {
     const files = event.clipboardData?.files;
@@ -303,15 +363,11 @@ naming();
 typing();
 giving();
 const came = counting();
-for (const [body, type, key] of recalled("letters")) send(body, type, key);
-subscribe(CHANNEL, {
+for (const [body, type, user, key] of recalled("letters")) send(body, type, user, key);
+watch(log, part("state", HTMLOutputElement), () => addressOf(BUS, ROOM), {
   last: LAST,
   onmessage: (message) => {
     log.add(message);
     came();
   },
-  onstate: (state) => showState(part("state", HTMLOutputElement), state),
-  ongap: (count) => log.gap(count),
-}).catch((error) => {
-  if (!(error instanceof BusError)) throw error;
 });

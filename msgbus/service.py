@@ -30,15 +30,15 @@ from .web import BusResource, Root, Site
 
 __all__ = ["Options", "makeService", "endpoint"]
 
+# As it is installed; in a checkout it is at the top.
+_CHAT_DEMO = Path(__file__).parent / "chatdemo"
+
 DEFAULT_LISTEN = "tcp:8888:interface=127.0.0.1"
 
 # What an operator would have written, had he thought of it: room for many
 # clients that come at once, and a socket file that is not everybody's.
 _BACKLOG = re.compile(r"(haproxy:)?(tcp|tcp6|ssl|tls|unix):")
 _PEM_FOLDER = re.compile(r"(?:haproxy:)?tls:((?:[^:\\]|\\.)*)")
-# As it is installed; in a checkout it is at the top.
-_CHAT_DEMO = Path(__file__).parent / "chatdemo"
-
 _DEFAULTS = {"backlog": "1024", "mode": "660"}
 
 _EXAMPLES = """

@@ -128,9 +128,8 @@ class ChatTests(SynchronousTestCase):
         digest = b64encode(hashlib.sha256(script.encode()).digest()).decode()
         self.assertIn(f"default-src 'none'; script-src 'self' 'sha256-{digest}';", page)
         (paths,) = re.findall(r"\[(.+)\]", script)
-        imported = re.findall(
-            r'^import .*"\./(.+)\.js";$', (folder / "chat.js").read_text(), re.M
-        )
+        module = (folder / "chat.js").read_text()
+        imported = re.findall(r'^(?:import|\}) .*"\./(.+)\.js";$', module, re.MULTILINE)
         self.assertEqual(set(json.loads(f"[{paths}]")), {"chat", *imported})
         self.assertLess(page.index("Content-Security-Policy"), page.index("<script"))
 

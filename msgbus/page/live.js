@@ -5,8 +5,20 @@
  */
 
 import "./look.js";
-import { BusError, publish, subscribe, timeOf } from "./msgbus.js";
-import { clock, element, Log, mediaType, part, senderOf, show, showState } from "./view.js";
+import { publish, timeOf } from "./msgbus.js";
+import {
+  addressOf,
+  clock,
+  element,
+  Log,
+  mediaType,
+  part,
+  senderOf,
+  sentenceOf,
+  show,
+  size,
+  watch,
+} from "./view.js";
 
 /** @import { Message } from "./msgbus.js" */
 
@@ -20,24 +32,19 @@ const BUS = new URL("..", import.meta.url);
 const NAME = decodeURIComponent(location.pathname.slice(BUS.pathname.length));
 const FOLDER = NAME === "" || NAME.endsWith("/");
 
-const log = new Log(part("log", HTMLOListElement), item);
-
-/** @param {string} name */
-function addressOf(name) {
-  return new URL(name.split("/").map(encodeURIComponent).join("/"), BUS);
-}
+const log = new Log(part("log", HTMLElement), item);
 
 /** @param {Message} message */
 function item(message) {
   const time = timeOf(message);
   const head = element("header", {}, senderOf(message));
   if (FOLDER) {
-    const { href } = addressOf(message.channel);
+    const { href } = addressOf(BUS, message.channel);
     head.append(element("a", { href, dir: "auto", textContent: message.channel || "/" }));
   }
   if (time) head.append(clock(time));
   head.append(element("span", { className: "type", textContent: mediaType(message) }));
-  return element("li", {}, head, show(message));
+  return element("article", {}, head, show(message));
 }
 
 function heading() {
@@ -47,7 +54,7 @@ function heading() {
   segments.forEach((segment, index) => {
     way.append(element("span", { className: "slash", textContent: "/" }));
     if (!segment) return;
-    const { href } = addressOf([...segments.slice(0, index + 1), ""].join("/"));
+    const { href } = addressOf(BUS, [...segments.slice(0, index + 1), ""].join("/"));
     const words = element("bdi", { textContent: segment });
     const last = index === segments.length - 1;
     way.append(last ? words : element("a", { href }, words));
@@ -60,7 +67,6 @@ function pausing() {
   const label = () => {
     const more = log.waiting ? ` (${log.waiting.toLocaleString("en")})` : "";
     button.textContent = log.paused ? `Resume${more}` : "Pause";
-    button.ariaPressed = String(log.paused);
   };
   button.onclick = () => {
     log.paused = !log.paused;
@@ -77,8 +83,8 @@ function filtering() {
   const fields = ["type", "sender", "channel"].map((name) => part(`filter-${name}`, HTMLInputElement));
   for (const field of fields) {
     field.value = (field.name === "type" ? types : query).getAll(field.name).join(",");
-    field.form?.closest("details")?.toggleAttribute("open", fields.some((one) => one.value));
   }
+  part("filtering", HTMLDetailsElement).open = fields.some(({ value }) => value !== "");
   part("filter-channel", HTMLInputElement).parentElement?.toggleAttribute("hidden", !FOLDER);
   form.onsubmit = (event) => {
     event.preventDefault();
@@ -98,7 +104,9 @@ function publishing() {
   const name = part("sender", HTMLInputElement);
   const channel = part("channel", HTMLInputElement);
   const outcome = part("outcome", HTMLOutputElement);
-  const usual = type.value;
+  const button = part("send", HTMLButtonElement);
+  const { value: usual } = type;
+  const { placeholder } = body;
   part("more", HTMLDetailsElement).open = innerWidth > 700;
   channel.parentElement?.toggleAttribute("hidden", !FOLDER);
   channel.value = NAME;
@@ -106,10 +114,11 @@ function publishing() {
     const [chosen] = file.files ?? [];
     type.value = chosen ? chosen.type || "application/octet-stream" : usual;
     body.disabled = Boolean(chosen);
+    body.placeholder = chosen ? `${chosen.name}, ${size(chosen.size)}` : placeholder;
   };
   file.onchange = choose;
   body.onkeydown = (event) => {
-    if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) form.requestSubmit();
+    if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) button.click();
   };
   form.onsubmit = async (event) => {
     event.preventDefault();
@@ -117,11 +126,12 @@ function publishing() {
     const sent = body.value;
     outcome.dataset.state = "";
     outcome.textContent = "Publishing…";
+    button.disabled = true;
     try {
       // Not by its own type, which may be another here.
       const what = chosen ? await chosen.arrayBuffer() : sent;
       const user = name.value || undefined;
-      const where = addressOf(FOLDER ? channel.value : NAME);
+      const where = addressOf(BUS, FOLDER ? channel.value : NAME);
       const { subscribers } = await publish(where, what, type.value, { user });
       outcome.textContent = `Published, for ${subscribers} subscriber${subscribers === 1 ? "" : "s"}.`;
       if (chosen) file.value = "";
@@ -130,8 +140,9 @@ function publishing() {
     } catch (error) {
       // What was typed stays where it is.
       outcome.dataset.state = "closed";
-      outcome.textContent = error instanceof BusError ? error.message : String(error);
+      outcome.textContent = sentenceOf(error);
     }
+    button.disabled = false;
   };
 }
 
@@ -139,11 +150,4 @@ heading();
 pausing();
 filtering();
 publishing();
-subscribe(location.href, {
-  last: LAST,
-  onmessage: (message) => log.add(message),
-  onstate: (state) => showState(part("state", HTMLOutputElement), state),
-  ongap: (count) => log.gap(count),
-}).catch((error) => {
-  if (!(error instanceof BusError)) throw error;
-});
+watch(log, part("state", HTMLOutputElement), () => location.href, { last: LAST });

@@ -12,6 +12,7 @@ look.replaceSync(`
     --ink: #1b1f24;
     --faint: #5b6570;
     --line: #d9dee4;
+    --edge: #7d8894;
     --accent: #0a5fb8;
     --good: #177a3b;
     --bad: #b3261e;
@@ -23,6 +24,7 @@ look.replaceSync(`
       --ink: #e6e9ed;
       --faint: #9aa5b1;
       --line: #343b44;
+      --edge: #74808d;
       --accent: #7bb8ff;
       --good: #6cd391;
       --bad: #ff9c94;
@@ -40,7 +42,8 @@ look.replaceSync(`
     color: var(--ink);
     font: 1rem/1.45 system-ui, sans-serif;
   }
-  body > * { flex: none; padding: 0.6rem max(1rem, calc(50vw - 30rem)); }
+  main { display: contents; }
+  body > *, main > * { flex: none; padding: 0.6rem max(1rem, calc(50vw - 30rem)); }
   body > header {
     display: flex;
     flex-wrap: wrap;
@@ -51,23 +54,25 @@ look.replaceSync(`
   }
   h1 { flex: 1 1 auto; margin: 0; font-size: 1.15rem; overflow-wrap: anywhere; }
   a { color: var(--accent); }
-  h1 a { text-decoration: none; }
   input, textarea, button { font: inherit; color: inherit; }
+  input, textarea { width: 100%; min-width: 0; }
   input:not([type="file"]), textarea {
-    width: 100%;
     padding: 0.35rem 0.5rem;
     background: var(--card);
-    border: 1px solid var(--line);
+    border: 1px solid var(--edge);
     border-radius: 0.4rem;
   }
-  input[type="file"] { max-width: 100%; }
+  ::placeholder { color: var(--faint); opacity: 1; }
   button {
+    max-width: 100%;
     padding: 0.35rem 0.9rem;
     background: var(--card);
-    border: 1px solid var(--line);
+    border: 1px solid var(--edge);
     border-radius: 0.4rem;
+    overflow-wrap: anywhere;
     cursor: pointer;
   }
+  button:disabled { opacity: 0.5; }
   button.main { background: var(--accent); border-color: var(--accent); color: var(--back); }
   :focus-visible { outline: 2px solid var(--accent); outline-offset: 2px; }
   #state { max-width: 100%; overflow-wrap: anywhere; }
@@ -76,24 +81,24 @@ look.replaceSync(`
   [data-state="lost"], [data-state="closed"], [data-state="lost"]::before {
     color: var(--bad) !important;
   }
+  .skip:not(:focus) { position: absolute; left: -99rem; }
   form { border-top: 1px solid var(--line); background: var(--card); }
 
-  .log { flex: 1; min-height: 4rem; margin: 0; overflow-y: auto; list-style: none; }
-  .log > li {
+  .log { flex: 1; min-height: 4rem; overflow-y: auto; overflow-anchor: none; }
+  .log:focus-visible { outline-offset: -2px; }
+  body:has([data-state="open"]) .log:empty::after {
+    content: "Nothing to show yet.";
+    color: var(--faint);
+  }
+  .log > article {
     margin-bottom: 0.6rem;
     padding: 0.5rem 0.8rem 0.7rem;
     background: var(--card);
     border: 1px solid var(--line);
     border-radius: 0.6rem;
   }
-  .log > li.note {
-    padding: 0.1rem;
-    background: none;
-    border: 0;
-    color: var(--faint);
-    text-align: center;
-  }
-  li header {
+  .log > .note { margin: 0 0 0.6rem; color: var(--faint); text-align: center; }
+  article header {
     display: flex;
     flex-wrap: wrap;
     gap: 0 0.8rem;
@@ -101,13 +106,14 @@ look.replaceSync(`
     font-size: 0.85rem;
     color: var(--faint);
   }
-  li header > * { max-height: 3em; overflow: hidden; overflow-wrap: anywhere; }
+  article header > * { max-height: 3em; overflow: hidden; overflow-wrap: anywhere; }
   .sender { font-weight: 600; color: var(--ink); }
   .nobody { font-style: italic; }
   pre {
     max-height: 24rem;
     margin: 0;
     overflow: auto;
+    text-align: start;
     white-space: pre-wrap;
     overflow-wrap: anywhere;
     font: 0.95rem/1.4 ui-monospace, monospace;

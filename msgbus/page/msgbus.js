@@ -12,8 +12,9 @@ const ACCEPT = "multipart/mixed";
 /** Every how many seconds the bus is to show that it lives, unless told otherwise. */
 const HEARTBEAT_SECONDS = 25;
 
-/** For how long an answer to a publication is waited for. */
+/** For how long an answer to a publication is waited for, beyond what its way there takes. */
 const ANSWER_SECONDS = 30;
+const SLOWEST_BYTES_PER_SECOND = 10_000;
 
 const FIRST_DELAY_SECONDS = 0.5;
 const LAST_DELAY_SECONDS = 30;
@@ -628,7 +629,8 @@ async function publishOnce(address, body, headers, signal) {
   const abort = () => attempt.abort();
   signal?.throwIfAborted();
   signal?.addEventListener("abort", abort);
-  const patience = timer(ANSWER_SECONDS, abort);
+  const size = body instanceof Blob ? body.size : typeof body === "string" ? body.length : body.byteLength;
+  const patience = timer(ANSWER_SECONDS + size / SLOWEST_BYTES_PER_SECOND, abort);
   patience.start();
   try {
     const response = await reached(
@@ -711,7 +713,7 @@ function addressOf(url, { user, password }) {
  */
 function withQuery(address, parameters) {
   const items = address.search.slice(1).split("&").filter(Boolean);
-  const has = new Set(items.map((item) => item.split("=", 1)[0]));
+  const has = new Set(new URLSearchParams(address.search).keys());
   if (has.has("since") || has.has("last")) has.add("since").add("last");
   for (const [name, value] of Object.entries(parameters)) {
     if (value === undefined || value === "" || has.has(name)) continue;

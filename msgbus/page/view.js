@@ -7,6 +7,8 @@
  * @module
  */
 
+import { BusError, subscribe } from "./msgbus.js";
+
 /** @import { Message, State } from "./msgbus.js" */
 
 /** Of longer texts, so many bytes are shown. */
@@ -15,6 +17,9 @@ const TEXT_BYTES = 16 * 1024;
 /** A larger page would hold up ours: it is offered as a file. */
 const PAGE_BYTES = 256 * 1024;
 
+/** For how long something is being drawn, if it does not freeze the page. */
+const DRAWING_MILLISECONDS = 2000;
+
 /** Types that are text, beside `text/*`. */
 const TEXT = /^(text\/.*|application\/((.+\+)?(json|xml|yaml)|javascript|x-ndjson|toml|sql))$/;
 
@@ -22,7 +27,7 @@ const TEXT = /^(text\/.*|application\/((.+\+)?(json|xml|yaml)|javascript|x-ndjso
  * To what these elements of a page lead, some browsers connect before they see that it is
  * forbidden to go there.
  */
-const LEADING = /<(\/?)(?=(?:a|area|link|i?frame|object|embed)[\s\/>])/gi;
+const LEADING = /<(\/?)(?=(?:a|area|link|i?frame|object|embed|math)[\s\/>])/gi;
 
 /**
  * What a message's page may do is nothing: no scripts, no origin, no forms, no way out, and
@@ -42,10 +47,48 @@ const FRAME_HEAD =
  */
 export function show(message) {
   const type = mediaType(message);
-  if (type.startsWith("image/")) return picture(message, type);
-  if (type === "text/html" && message.body.length <= PAGE_BYTES) return frame(message);
+  if (type.startsWith("image/")) return cautiously(message, () => picture(message, type));
+  if (type === "text/html" && message.body.length <= PAGE_BYTES) {
+    return cautiously(message, () => frame(message));
+  }
   if (TEXT.test(type)) return text(message);
   return file(message);
+}
+
+/** Ids of what was being drawn when this window was last left without a word. */
+const suspects = new Set(drawing());
+
+/**
+ * A message may be made to keep a browser busy for ever.  It does so once: what was being
+ * drawn when a page was frozen, is not drawn again.
+ *
+ * @param {Message} message
+ * @param {() => HTMLElement} draw
+ */
+function cautiously(message, draw) {
+  if (suspects.has(message.id)) return file(message);
+  drawing([...drawing(), message.id]);
+  setTimeout(() => drawing(drawing().filter((id) => id !== message.id)), DRAWING_MILLISECONDS);
+  return draw();
+}
+
+// Who leaves a page that is not frozen says so.
+addEventListener("pagehide", () => drawing([]));
+
+/**
+ * The ids of what is being drawn in this window, which outlive the page.
+ *
+ * @param {string[]} [ids] - From now on.
+ * @returns {string[]}
+ */
+function drawing(ids) {
+  try {
+    if (ids) sessionStorage.setItem("drawing", JSON.stringify(ids));
+    return JSON.parse(sessionStorage.getItem("drawing") ?? "[]");
+  } catch {
+    // A browser may have none.
+    return [];
+  }
 }
 
 /**
@@ -120,12 +163,61 @@ export function clock(time) {
 }
 
 /**
- * Say what has become of a subscription.
+ * Where a channel or a folder is.  The bus judges the name, but for what a browser would
+ * make something else of.
  *
+ * @param {URL} bus
+ * @param {string} name
+ */
+export function addressOf(bus, name) {
+  const segments = name.split("/");
+  if (segments.some((segment) => segment === "." || segment === "..")) {
+    throw new BusError("No segment of a name begins with a dot.", 0, false);
+  }
+  return new URL(`./${segments.map(encodeURIComponent).join("/")}`, bus);
+}
+
+/**
+ * A sentence for what went wrong.
+ *
+ * @param {unknown} error
+ */
+export function sentenceOf(error) {
+  return error instanceof BusError ? error.message : String(error);
+}
+
+/**
+ * Show in a log what comes on a channel, and in an output what has become of the
+ * subscription.
+ *
+ * @param {Log} log
+ * @param {HTMLElement} output
+ * @param {() => string | URL} address
+ * @param {Parameters<typeof subscribe>[1]} options
+ */
+export async function watch(log, output, address, options) {
+  /** @param {State} state */
+  const onstate = (state) => showState(output, state);
+  try {
+    await subscribe(address(), {
+      onmessage: (message) => log.add(message),
+      ...options,
+      onstate,
+      ongap: (count) => log.gap(count),
+    });
+  } catch (error) {
+    onstate({ name: "closed", reason: sentenceOf(error), seconds: 0 });
+    if (!(error instanceof BusError)) throw error;
+  }
+}
+
+/**
  * @param {HTMLElement} output
  * @param {State} state
  */
-export function showState(output, { name, reason, seconds }) {
+function showState(output, { name, reason, seconds }) {
+  // Who listens to the page need not hear of every try.
+  if (name === "connecting" && output.dataset.state === "lost") return;
   const told = {
     connecting: "Connecting…",
     open: "Live",
@@ -144,7 +236,7 @@ export function showState(output, { name, reason, seconds }) {
  * how many it did not; and it stays at its end, unless its reader has gone up.
  */
 export class Log {
-  /** How many are kept, and of how many bytes together. */
+  /** How many are kept, and of how many bytes together; as many may wait to be drawn. */
   static KEPT = 200;
   static KEPT_BYTES = 32e6;
 
@@ -152,11 +244,10 @@ export class Log {
   static DRAWN = 25;
   static MILLISECONDS = 100;
 
-  /** @type {{node: () => HTMLElement, bytes: number}[]} */
-  #waiting = [];
-  /** @type {{element: HTMLElement, bytes: number}[]} */
-  #kept = [];
-  #bytes = 0;
+  /** @type {Bounded<() => HTMLElement>} */
+  #waiting = new Bounded(Log.KEPT, Log.KEPT_BYTES);
+  /** @type {Bounded<HTMLElement>} */
+  #kept = new Bounded(Log.KEPT, Log.KEPT_BYTES);
   #skipped = 0;
   #following = true;
   #paused = false;
@@ -175,13 +266,13 @@ export class Log {
       this.#following = below < 60;
     });
     // Pictures grow once they are there.
-    this.grown = new ResizeObserver(() => this.follow());
+    this.grown = new ResizeObserver(() => this.#follow());
     this.grown.observe(list);
   }
 
   /** How many messages wait while it is paused. */
   get waiting() {
-    return this.#waiting.length + this.#skipped;
+    return this.#waiting.items.length + this.#skipped;
   }
 
   /** @param {Message} message */
@@ -190,18 +281,9 @@ export class Log {
     this.#put(() => this.draw(message), message.body.length + 1000);
   }
 
-  /**
-   * Say something between the messages.
-   *
-   * @param {string} sentence
-   */
-  note(sentence) {
-    this.#put(() => element("li", { className: "note", textContent: sentence }), 100);
-  }
-
-  /** @param {number | null} count */
+  /** @param {number | null} count - So many messages are missing here. */
   gap(count) {
-    this.note(`${count?.toLocaleString("en") ?? "Some"} messages are missing here`);
+    this.#put(() => note(count, "missing here"), 0);
   }
 
   /** @param {boolean} paused */
@@ -214,23 +296,16 @@ export class Log {
     return this.#paused;
   }
 
-  /** Go to the end, unless the reader is elsewhere. */
-  follow() {
+  #follow() {
     if (this.#following) this.list.scrollTop = this.list.scrollHeight;
   }
 
   /**
-   * @param {() => HTMLElement} node
+   * @param {() => HTMLElement} drawn
    * @param {number} bytes
    */
-  #put(node, bytes) {
-    this.#waiting.push({ node, bytes });
-    this.#bytes += bytes;
-    // Of what nobody would see, only the last are drawn.
-    while (this.#waiting.length > Log.KEPT || this.#tooLarge(this.#waiting)) {
-      this.#bytes -= this.#waiting.shift()?.bytes ?? 0;
-      this.#skipped++;
-    }
+  #put(drawn, bytes) {
+    this.#skipped += this.#waiting.put(drawn, bytes).length;
     this.#later(Log.MILLISECONDS);
   }
 
@@ -238,28 +313,19 @@ export class Log {
   #later(milliseconds) {
     this.#timer ??= setTimeout(() => {
       this.#timer = undefined;
-      if (!this.#paused) this.#drawAll();
+      if (!this.#paused) this.#draw();
     }, milliseconds);
   }
 
-  #drawAll() {
-    const busy = this.#skipped > 0 || this.#waiting.length > Log.DRAWN;
+  #draw() {
+    const more = this.#waiting.items.length > Log.DRAWN;
     // A screen reader cannot read as fast.
-    this.list.ariaBusy = String(busy);
-    if (this.#skipped) {
-      const count = this.#skipped.toLocaleString("en");
-      const sentence = `${count} messages not shown: they came too fast`;
-      this.#keep(element("li", { className: "note", textContent: sentence }), 0);
-      this.#skipped = 0;
-    }
-    for (const { node, bytes } of this.#waiting.splice(0, Log.DRAWN)) this.#keep(node(), bytes);
-    while (this.#kept.length > Log.KEPT || this.#tooLarge(this.#kept)) {
-      const oldest = this.#kept.shift();
-      this.#bytes -= oldest?.bytes ?? 0;
-      oldest?.element.remove();
-    }
-    this.follow();
-    if (this.#waiting.length) this.#later(Log.MILLISECONDS);
+    this.list.ariaBusy = String(more || this.#skipped > 0);
+    if (this.#skipped) this.#keep(note(this.#skipped, "not shown here"), 0);
+    this.#skipped = 0;
+    for (const { item, bytes } of this.#waiting.take(Log.DRAWN)) this.#keep(item(), bytes);
+    this.#follow();
+    if (more) this.#later(Log.MILLISECONDS);
   }
 
   /**
@@ -269,19 +335,81 @@ export class Log {
   #keep(item, bytes) {
     this.list.append(item);
     this.grown.observe(item);
-    this.#kept.push({ element: item, bytes });
+    for (const oldest of this.#kept.put(item, bytes)) {
+      // What is being read stays where it is.
+      const before = this.list.scrollHeight;
+      // Else some browsers keep it.
+      this.grown.unobserve(oldest);
+      oldest.remove();
+      if (!this.#following) this.list.scrollTop -= before - this.list.scrollHeight;
+    }
+  }
+}
+
+/**
+ * A queue of so many items, and so many bytes, but always one.
+ *
+ * @template T
+ */
+class Bounded {
+  /** @type {{item: T, bytes: number}[]} */
+  items = [];
+  #bytes = 0;
+  #count;
+  #limit;
+
+  /**
+   * @param {number} count
+   * @param {number} limit - Of bytes.
+   */
+  constructor(count, limit) {
+    this.#count = count;
+    this.#limit = limit;
   }
 
-  /** @param {unknown[]} items */
-  #tooLarge(items) {
-    return items.length > 1 && this.#bytes > Log.KEPT_BYTES;
+  /**
+   * Put one at the end.
+   *
+   * @param {T} item
+   * @param {number} bytes
+   * @returns {T[]} Those that there is no room for any more: the oldest.
+   */
+  put(item, bytes) {
+    this.items.push({ item, bytes });
+    this.#bytes += bytes;
+    const dropped = [];
+    while (
+      this.items.length > this.#count ||
+      (this.items.length > 1 && this.#bytes > this.#limit)
+    ) {
+      dropped.push(...this.take(1).map((one) => one.item));
+    }
+    return dropped;
   }
+
+  /** @param {number} count - Of the oldest. */
+  take(count) {
+    const taken = this.items.splice(0, count);
+    for (const { bytes } of taken) this.#bytes -= bytes;
+    return taken;
+  }
+}
+
+/**
+ * @param {number | null} count
+ * @param {string} what
+ */
+function note(count, what) {
+  const messages = count === 1 ? "1 message is" : `${count?.toLocaleString("en") ?? "Some"} messages are`;
+  return element("p", { className: "note", textContent: `${messages} ${what}` });
 }
 
 /** @param {Message} message */
 function text(message) {
-  const shown = decode(message, TEXT_BYTES);
+  const shown = decode(message, TEXT_BYTES) || "(empty)";
   const made = element("pre", { dir: "auto", textContent: shown });
+  // Else it could not be scrolled by keyboard.
+  if (message.body.length > 1000) made.tabIndex = 0;
   if (message.body.length <= TEXT_BYTES) return made;
   return element("div", {}, made, "… ", file(message));
 }
@@ -304,7 +432,8 @@ function decode({ type, body }, bytes = Infinity) {
 /** @param {Message} message */
 function frame(message) {
   const html = decode(message).replace(LEADING, "<$1no-");
-  const made = element("iframe", { title: "A page that was published", srcdoc: FRAME_HEAD + html });
+  const title = `HTML from ${message.sender || "nobody"} in ${message.channel}`;
+  const made = element("iframe", { title, srcdoc: FRAME_HEAD + html, tabIndex: 0 });
   made.setAttribute("sandbox", "");
   made.referrerPolicy = "no-referrer";
   return made;

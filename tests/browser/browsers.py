@@ -11,6 +11,8 @@ import os
 import re
 import subprocess
 import time
+from contextlib import ExitStack
+from glob import glob
 from itertools import count
 from pathlib import Path
 
@@ -22,7 +24,7 @@ from websockets.sync.client import connect
 START_SECONDS = 60
 WAIT_SECONDS = 30
 
-_MINI_BROWSER = "/usr/lib/x86_64-linux-gnu/webkit2gtk-4.1/MiniBrowser"
+_MINI_BROWSER = "/usr/lib/*/webkit2gtk-4.1/MiniBrowser"
 
 
 class Window:
@@ -237,7 +239,7 @@ class WebKit(Driven):
         with os.fdopen(read) as file:
             display = file.readline().strip()
         options = webdriver.WebKitGTKOptions()
-        options.binary_location = _MINI_BROWSER
+        (options.binary_location,) = glob(_MINI_BROWSER)
         options.add_argument("--automation")
         options.set_capability("browserName", "MiniBrowser")
         options.set_capability("acceptInsecureCerts", True)
@@ -325,7 +327,10 @@ class Firefox:
         while not (found := re.search(r"BiDi listening on (ws://\S+)", log.read_text())):
             assert time.monotonic() < deadline, log.read_text()
             time.sleep(0.05)
-        self._socket = connect(f"{found[1]}/session", max_size=None)
+        self._open = ExitStack()
+        self._socket = self._open.enter_context(
+            connect(f"{found[1]}/session", max_size=None)
+        )
         self._numbers = count()
         capabilities = {"alwaysMatch": {"acceptInsecureCerts": True}}
         self.call("session.new", capabilities=capabilities)
@@ -355,7 +360,7 @@ class Firefox:
         """
         End it.
         """
-        self._socket.close()
+        self._open.close()
         self._process.terminate()
         self._process.wait(START_SECONDS)
 

@@ -75,7 +75,7 @@ def take(folder, suffix, *arguments):
     live = browser.window()
     live.resize(900, 960)
     live.open(bus.url + "attic/")
-    live.wait("return document.querySelectorAll('#log > li').length === 5")
+    live.wait("return document.querySelectorAll('#log > article').length === 5")
     live.wait("return document.querySelector('#log img')?.naturalWidth > 1")
     live.wait("return document.querySelector('#log').scrollTop > 0 || true")
     live.run("await new Promise((resolve) => setTimeout(resolve, 500))")

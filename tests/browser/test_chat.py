@@ -6,7 +6,7 @@ import os
 import struct
 import zlib
 from base64 import b64encode
-from itertools import islice
+from itertools import islice, takewhile
 from pathlib import Path
 
 import pytest
@@ -164,8 +164,72 @@ def test_too_large(bus, alice, bob, tmp_path):
         "return document.querySelector('#outbox [data-state]')?.textContent"
     )
     assert "1048576 bytes" in refused
+    alice.click("#outbox button:nth-of-type(1)")
+    alice.wait(
+        "return document.querySelector('#outbox output')?.textContent === args[0]", refused
+    )
     alice.click("#outbox button:nth-of-type(2)")
     alice.wait("return document.querySelector('#outbox').childElementCount === 0")
+
+
+def test_refused_text(start, window):
+    """
+    A text that is refused outlives a reload, can be sent again, and holds nothing up.
+    """
+    bus = start("--docroot", str(CHAT), "--max-message", "20")
+    alice = join(window(), bus, "alice")
+    alice.type("#box", "This is much too long.\n")
+    alice.wait("return document.querySelector('#outbox [data-state=lost]')")
+    alice.type("#box", "Shorter.\n")
+    shows(alice, "Shorter.")
+    alice.open(root(bus))
+    alice.wait("return document.querySelector('#outbox [data-state=lost]')")
+    assert alice.run("return document.querySelector('#outbox pre').textContent") == (
+        "This is much too long."
+    )
+    alice.click("#outbox button:nth-of-type(2)")
+    alice.open(root(bus))
+    shows(alice, "Shorter.")
+    assert alice.run("return document.querySelector('#outbox').childElementCount") == 0
+
+
+def test_files_hold_nothing_up(start, window, tmp_path):
+    """
+    A file is read when it is chosen, so it may go meanwhile; a photograph of a size that no
+    bus takes is made smaller first.
+    """
+    bus = start("--docroot", str(CHAT))
+    alice = join(window(), bus, "alice")
+    gone = tmp_path / "gone.bin"
+    gone.write_bytes(b"x" * 1234)
+    photo = tmp_path / "photo.png"
+    photo.write_bytes(noise(2200))
+    bus.kill()
+    alice.choose("#file", gone)
+    alice.choose("#file", photo)
+    alice.wait("return document.querySelector('#outbox').childElementCount === 2")
+    gone.unlink()
+    photo.unlink()
+    alice.type("#box", "behind them\n")
+    start("--docroot", str(CHAT), "--listen", f"tcp:{bus.port}:interface=127.0.0.1")
+    shows(alice, "behind them")
+    assert alice.run("return document.querySelector('#log .save').textContent") == (
+        "Save 1.2 kB of application/octet-stream"
+    )
+    alice.wait("return document.querySelector('#log img')?.naturalWidth > 1000")
+
+
+def test_not_a_room(bus, window):
+    """
+    What is no name of a room is refused with a sentence.
+    """
+    page = window()
+    for room, sentence in (("..", "begins with a dot"), ("/x", "empty segment")):
+        page.open(f"{root(bus)}?room={room}")
+        page.wait(
+            "return document.querySelector('#state').textContent.includes(args[0])",
+            sentence,
+        )
 
 
 def test_killed_in_mid_sentence(start, window, tmp_path):
@@ -199,23 +263,49 @@ def test_killed_in_mid_sentence(start, window, tmp_path):
     assert alice.run("return document.querySelector('#box').value") == "a draft"
 
 
-def test_reloaded(start, window):
+def test_reloaded(start, window, tmp_path):
     """
-    What was typed outlives a reload, sent or not, and is sent once.
+    What was typed outlives a reload, sent or not, and is sent once, under the name and the
+    key that it had.
     """
-    bus = start("--docroot", str(CHAT))
+    options = ("--docroot", str(CHAT), "--history-file", str(tmp_path / "history.db"))
+    bus = start(*options)
     alice = join(window(), bus, "alice")
-    bus.kill()
-    alice.wait("return document.querySelector('#state').dataset.state === 'lost'")
+    # The first is sent, but its answer is lost.
+    alice.run(
+        """
+        const real = window.fetch;
+        window.fetch = async (address, init) => {
+          const response = await real(address, init);
+          if (init.method !== "POST") return response;
+          window.lost = true;
+          return Response.error();
+        };
+        """
+    )
+    alice.type("#box", "not answered\n")
+    alice.wait("return window.lost")
     alice.type("#box", "not sent yet\n")
     alice.type("#box", "not finished yet")
+    bus.kill()
+    alice.wait("return document.querySelector('#state').dataset.state === 'lost'")
+    alice.run("document.querySelector('#name').value = 'bob'")
     # Another page in between, as nothing answers here.
     alice.open("about:blank")
-    bus = start("--docroot", str(CHAT), "--listen", f"tcp:{bus.port}:interface=127.0.0.1")
+    bus = start(*options, "--listen", f"tcp:{bus.port}:interface=127.0.0.1")
     alice.open(root(bus))
     shows(alice, "not sent yet")
+    alice.wait("return document.querySelector('#outbox').childElementCount === 0")
     assert alice.run("return document.querySelector('#box').value") == "not finished yet"
-    assert alice.run(SHOWN) == ["not sent yet"]
+    publish(bus.url + "lobby", b"", "a/last")
+    said = takewhile(
+        lambda message: message.content_type != "a/last",
+        subscribe(bus.url + "lobby", since="all"),
+    )
+    assert [(message.sender, message.body) for message in said] == [
+        ("alice", b"not answered"),
+        ("alice", b"not sent yet"),
+    ]
 
 
 def test_without_a_name(bus, window):
