@@ -73,7 +73,7 @@ def take(folder, suffix, *arguments):
     ):
         publish(f"{bus.url}attic/{name}", body, content_type, user=user)
     live = browser.window()
-    live.resize(900, 960)
+    live.resize(900, 1040)
     live.open(bus.url + "attic/")
     live.wait("return document.querySelectorAll('#log > article').length === 5")
     live.wait("return document.querySelector('#log img')?.naturalWidth > 1")

@@ -268,7 +268,7 @@ def test_readme(start, window, tmp_path):
     reader = window()
     reader.open(f"http://localhost:{bus.port}/")
     item = reader.wait("return document.querySelector('li')?.textContent")
-    assert item == ": hello"
+    assert item == "nobody: hello"
 
 
 def test_page_of_the_docs(start, window, tmp_path):
