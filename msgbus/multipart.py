@@ -24,6 +24,8 @@ _MAX_PREAMBLE = 64 * 1024
 _MAX_HEADER_BYTES = 16 * 1024
 _MAX_BOUNDARY = 70
 _MAX_PADDING = 128
+# What HTTP and MIME have as white space, where Python knows more.
+_SPACE = " \t"
 
 # A constant, where that of any other server is random.
 _ORIGINAL_BOUNDARY = "00MsgBus00"
@@ -229,10 +231,10 @@ class Decoder:
     def _header(self, line: str) -> None:
         if line.startswith((" ", "\t")) and self._last_name in self._headers:
             # RFC 5322: it continues the one before.
-            self._headers[self._last_name] += " " + line.strip()
+            self._headers[self._last_name] += " " + line.strip(_SPACE)
             return
         name, colon, value = line.partition(":")
-        name, value = name.strip().lower(), value.strip()
+        name, value = name.strip(_SPACE).lower(), value.strip(_SPACE)
         if not colon or not name:
             raise Malformed(f"{line[:100]!r} is no header line.")
         if name == "msgbus-heartbeat":

@@ -84,8 +84,8 @@ export class BusError extends Error {
  * @param {string} [options.since] - Where to begin: the id of a message, a time such as
  *   `10m`, or `all`; with what comes from now on, unless given.
  * @param {number} [options.last] - Begin with so many of the last messages, instead.
- * @param {string} [options.overflow] - What becomes of messages for which the page is too
- *   slow: `drop-newest`, unless given, `drop-oldest`, `latest` or `close`.
+ * @param {"drop-newest" | "drop-oldest" | "latest" | "close"} [options.overflow] - What
+ *   becomes of messages for which the page is too slow; the first, unless given.
  * @param {number} [options.heartbeat] - Every how many seconds the bus is to show that it
  *   lives, from 5 to 300, and 25 unless given.  Twice as long a silence is its end.
  * @param {string} [options.user] - Under which name, and with which password; unless
@@ -94,7 +94,7 @@ export class BusError extends Error {
  * @param {AbortSignal} [options.signal] - Ends the subscription.
  * @param {(message: Message) => unknown} [options.onmessage] - Called with one after the
  *   other, in order.  If it returns a promise, the next comes once that is fulfilled;
- *   what waits meanwhile is the bus's.
+ *   what waits meanwhile is the browser's, and some take in all that there is.
  * @param {(state: State) => unknown} [options.onstate]
  * @param {(count: number | null) => unknown} [options.ongap] - So many messages are
  *   missing here; null if nobody knows how many.
@@ -113,6 +113,7 @@ export async function subscribe(url, options = {}) {
     overflow: options.overflow,
     heartbeat: options.heartbeat ?? HEARTBEAT_SECONDS,
   });
+  const heartbeat = Number(asked.address.searchParams.get("heartbeat"));
   /** @type {(name: State["name"], reason?: string, seconds?: number) => void} */
   const tell = (name, reason = "", seconds = 0) => {
     onstate?.({ name, reason, seconds });
@@ -122,16 +123,21 @@ export async function subscribe(url, options = {}) {
   try {
     while (!signal?.aborted) {
       tell("connecting");
-      const begun = Date.now();
+      if (signal?.aborted) break;
+      let opened = Infinity;
       let reason = "The server ended the stream.";
       try {
-        await listen(asked, options, position, () => tell("open"));
+        await listen(asked, heartbeat, options, position, () => {
+          opened = Date.now();
+          tell("open");
+        });
       } catch (error) {
+        if (error instanceof Thrown) throw error.cause;
         if (!(error instanceof BusError && error.passing)) throw error;
         reason = error.message;
       }
       if (signal?.aborted) break;
-      failures = Date.now() - begun >= GOOD_SECONDS * 1000 ? 0 : failures;
+      if (Date.now() - opened >= GOOD_SECONDS * 1000) failures = 0;
       const seconds = delay(failures++);
       tell("lost", reason, seconds);
       await pause(seconds, signal);
@@ -156,7 +162,8 @@ export async function subscribe(url, options = {}) {
  * @param {string} [options.password]
  * @param {boolean} [options.keep] - Unless false, history keeps it.
  * @param {string} [options.key] - A publication with the key of an earlier one is
- *   delivered once (the `Idempotency-Key` of the protocol); a random one, unless given.
+ *   delivered once, if the bus still knows it (the `Idempotency-Key` of the protocol); a
+ *   random one, unless given.
  * @param {number} [options.patience] - For so many seconds it is tried again, if there is
  *   no answer or one that may change; 0, unless given, tries once.
  * @param {AbortSignal} [options.signal] - Gives up.  It may have been published all the
@@ -175,9 +182,11 @@ export async function publish(url, body, type, options = {}) {
     ...(keep ? {} : { "Cache-Control": "no-store" }),
   };
   const deadline = Date.now() + patience * 1000;
+  // A file that cannot be read will not be readable later.
+  const content = body instanceof Blob ? await body.arrayBuffer() : body;
   for (let failures = 0; ; failures++) {
     try {
-      return await publishOnce(address, body, headers, signal);
+      return await publishOnce(address, content, headers, signal);
     } catch (error) {
       signal?.throwIfAborted();
       const seconds = delay(failures);
@@ -379,18 +388,18 @@ export class Decoder {
     const known = this.#headers.get(this.#lastName);
     if (/^[ \t]/.test(line) && known !== undefined) {
       // RFC 5322: it continues the one before.
-      this.#headers.set(this.#lastName, `${known} ${line.trim()}`);
+      this.#headers.set(this.#lastName, `${known} ${trimmed(line)}`);
       return;
     }
     const colon = line.indexOf(":");
-    const name = line.slice(0, Math.max(colon, 0)).trim().toLowerCase();
+    const name = trimmed(line.slice(0, Math.max(colon, 0))).toLowerCase();
     if (!name) throw new Malformed(`${quoted(line)} is no header line.`);
     if (name === "msgbus-heartbeat") {
       // It belongs to no part, and there may be any number of them.
       this.#headBytes = 0;
       return;
     }
-    const value = line.slice(colon + 1).trim();
+    const value = trimmed(line.slice(colon + 1));
     const before = this.#headers.get(name);
     this.#headers.set(name, before === undefined ? value : `${before}, ${value}`);
     this.#lastName = name;
@@ -498,8 +507,7 @@ export class Decoder {
    * @param {number} [from]
    */
   #indexOf(byte, from = this.#start) {
-    const found = this.#buffer.indexOf(byte, from);
-    return found < this.#end ? found : -1;
+    return this.#buffer.subarray(0, this.#end).indexOf(byte, from);
   }
 
   /**
@@ -537,17 +545,35 @@ export function boundaryOf(contentType) {
   return boundary;
 }
 
+/** What a callback threw, which is none of our business. */
+class Thrown extends Error {}
+
+/**
+ * What a callback does.
+ *
+ * @param {() => unknown} call
+ */
+async function calling(call) {
+  try {
+    await call();
+  } catch (cause) {
+    throw new Thrown("A callback failed.", { cause });
+  }
+}
+
 /**
  * Ask for one stream, and take what comes on it until it ends.
  *
  * @param {Address} asked
+ * @param {number} heartbeat - In seconds.
  * @param {Parameters<typeof subscribe>[1] & {}} options
  * @param {{id: string}} position - Of the last message; moved with each.
  * @param {() => void} opened
  */
-async function listen({ address, user, password }, options, position, opened) {
+async function listen({ address, user, password }, heartbeat, options, position, opened) {
   const { signal, onmessage, ongap } = options;
-  const patience = 2 * (options.heartbeat ?? HEARTBEAT_SECONDS);
+  // The bus says what it thinks of one that cannot be.
+  const patience = 2 * (heartbeat > 0 ? heartbeat : HEARTBEAT_SECONDS);
   /** @type {Record<string, string>} */
   const headers = { ...authorization(user, password), Accept: ACCEPT };
   if (position.id) headers["Last-Event-ID"] = position.id;
@@ -562,17 +588,22 @@ async function listen({ address, user, password }, options, position, opened) {
   });
   silence.start();
   try {
-    const init = { headers, ...access(user), cache: /** @type {const} */ ("no-store") };
-    const response = await reached(fetch(address, { ...init, signal: attempt.signal }));
+    const request = new Request(address, {
+      headers,
+      ...access(user),
+      cache: "no-store",
+      signal: attempt.signal,
+    });
+    const response = await reached(fetch(request));
     const contentType = response.headers.get("Content-Type") ?? "";
     if (response.status !== 200 || !/^\s*multipart\//i.test(contentType) || !response.body) {
       throw await refusal(response);
     }
     const prefix = response.headers.get("Msgbus-Prefix");
     silence.stop();
-    position.id = response.headers.get("Msgbus-Id") ?? position.id;
-    opened();
+    position.id = response.headers.get("Msgbus-Id") || position.id;
     const decoder = new Decoder(boundaryOf(contentType));
+    await calling(opened);
     const reader = response.body.getReader();
     for (;;) {
       // Who cannot beat may be silent for as long as it likes.
@@ -582,16 +613,21 @@ async function listen({ address, user, password }, options, position, opened) {
       if (signal?.aborted) return;
       if (done) break;
       for (const part of decoder.feed(value)) {
-        tellGaps(part.headers, ongap);
-        // A callback may have ended it.
-        if (signal?.aborted) return;
+        for (const count of gaps(part.headers)) {
+          await calling(() => ongap?.(count));
+          // A callback may have ended it.
+          if (signal?.aborted) return;
+        }
         const message = messageOf(part, prefix ?? "/msgbus/");
         position.id = message.id || position.id;
-        await onmessage?.(message);
+        await calling(() => onmessage?.(message));
         if (signal?.aborted) return;
       }
       // It may be long until the part that a gap is told ahead of.
-      tellGaps(decoder.ahead, ongap);
+      for (const count of gaps(decoder.ahead)) {
+        await calling(() => ongap?.(count));
+        if (signal?.aborted) return;
+      }
     }
     if (cutShort(decoder)) throw new BusError("The stream ended inside a message.", 0, true);
   } catch (error) {
@@ -620,7 +656,7 @@ function cutShort(decoder) {
 
 /**
  * @param {URL} address
- * @param {string | Blob | BufferSource} body
+ * @param {string | BufferSource} body
  * @param {HeadersInit & {Authorization?: string}} headers
  * @param {AbortSignal} [signal]
  */
@@ -629,28 +665,29 @@ async function publishOnce(address, body, headers, signal) {
   const abort = () => attempt.abort();
   signal?.throwIfAborted();
   signal?.addEventListener("abort", abort);
-  const size = body instanceof Blob ? body.size : typeof body === "string" ? body.length : body.byteLength;
+  const size = typeof body === "string" ? body.length : body.byteLength;
   const patience = timer(ANSWER_SECONDS + size / SLOWEST_BYTES_PER_SECOND, abort);
   patience.start();
   try {
-    const response = await reached(
-      fetch(address, {
-        method: "POST",
-        body,
-        headers,
-        ...access(headers.Authorization),
-        signal: attempt.signal,
-      }),
-    );
+    const request = new Request(address, {
+      method: "POST",
+      body,
+      headers,
+      ...access(headers.Authorization),
+      signal: attempt.signal,
+    });
+    const response = await reached(fetch(request));
     if (response.status !== 204) throw await refusal(response);
-    const count = response.headers.get("Msgbus-Subscribers");
+    const count = response.headers.get("Msgbus-Subscribers") ?? "";
     return {
       id: response.headers.get("Msgbus-Id") ?? "",
-      subscribers: count === null ? -1 : Number(count),
+      subscribers: /^[0-9]{1,15}$/.test(count) ? Number(count) : -1,
     };
   } finally {
     patience.stop();
     signal?.removeEventListener("abort", abort);
+    // A refusal may have no end.
+    abort();
   }
 }
 
@@ -696,12 +733,24 @@ function typeOf(body) {
  */
 function addressOf(url, { user, password }) {
   const address = new URL(url, globalThis.location?.href);
-  if (user === undefined && (address.username || address.password)) {
-    user = decodeURIComponent(address.username);
-    password = decodeURIComponent(address.password);
+  if (address.username || address.password) {
+    user ??= percentDecoded(address.username);
+    password ??= percentDecoded(address.password);
   }
+  if (password !== undefined) user ??= "";
   address.username = address.password = address.hash = "";
   return { address, user, password };
+}
+
+/**
+ * @param {string} text - Where a percent sign may stand for itself.
+ */
+function percentDecoded(text) {
+  try {
+    return decodeURIComponent(text);
+  } catch {
+    return text;
+  }
 }
 
 /**
@@ -750,12 +799,30 @@ async function refusal(response) {
   }
   let answered = `The answer is ${status}.`;
   if (contentType.toLowerCase().startsWith("text/plain") && response.body) {
-    // The first piece of it, as it may have no end.
-    const { value } = await reached(response.body.getReader().read());
-    const text = UTF8.decode(value);
-    answered = text.split(/\r?\n/, 1)[0].slice(0, SENTENCE_CHARACTERS) || answered;
+    const line = (await beginning(response.body)).split(/\r?\n/, 1)[0];
+    answered = line.slice(0, SENTENCE_CHARACTERS).replace(/\p{Cc}/gu, "\ufffd") || answered;
   }
   return new BusError(answered, status, PASSING.includes(status) || status >= 500);
+}
+
+/**
+ * The first of a text, which may have no end, and may break off.
+ *
+ * @param {ReadableStream<Uint8Array>} stream
+ */
+async function beginning(stream) {
+  const reader = stream.getReader();
+  let text = "";
+  try {
+    while (text.length < SENTENCE_CHARACTERS && !text.includes("\n")) {
+      const { done, value } = await reader.read();
+      if (done) break;
+      text += UTF8.decode(value);
+    }
+  } catch {
+    // What has come is better than nothing.
+  }
+  return text;
 }
 
 /**
@@ -784,15 +851,27 @@ function messageOf({ headers, body }, prefix) {
 }
 
 /**
+ * Take the gaps out of headers: how many messages are missing, or null for an unknown
+ * number.
+ *
  * @param {Map<string, string>} headers
- * @param {((count: number | null) => unknown)} [ongap]
  */
-function tellGaps(headers, ongap) {
-  const gaps = headers.get("msgbus-gap");
+function gaps(headers) {
+  const told = headers.get("msgbus-gap")?.split(",") ?? [];
   headers.delete("msgbus-gap");
-  for (const count of gaps?.split(",") ?? []) {
-    ongap?.(/^\s*[0-9]{1,15}\s*$/.test(count) ? Number(count) : null);
-  }
+  return told
+    .map(trimmed)
+    .filter(Boolean)
+    .map((count) => (/^[0-9]{1,15}$/.test(count) ? Number(count) : null));
+}
+
+/**
+ * Without what HTTP and MIME have as white space.
+ *
+ * @param {string} text
+ */
+function trimmed(text) {
+  return text.replace(/^[ \t]+|[ \t]+$/g, "");
 }
 
 /** @param {Map<string, string>} headers */

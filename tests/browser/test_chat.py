@@ -275,9 +275,9 @@ def test_reloaded(start, window, tmp_path):
     alice.run(
         """
         const real = window.fetch;
-        window.fetch = async (address, init) => {
-          const response = await real(address, init);
-          if (init.method !== "POST") return response;
+        window.fetch = async (request) => {
+          const response = await real(request);
+          if (request.method !== "POST") return response;
           window.lost = true;
           return Response.error();
         };

@@ -342,3 +342,58 @@ test("A publication whose answer is lost is delivered once", async () => {
   proxy.close();
   await kill(bus);
 });
+
+test("What a callback throws is none of ours, whatever it is", async () => {
+  const { url, asked } = await say(HEAD.replace("\r\n--B", "\r\n--B\r\nMsgbus-Gap: 3, 4") + PART);
+  const error = new BusError("mine", 0, true);
+  const fail = () => {
+    throw error;
+  };
+  const slowly = async () => fail();
+  for (const callbacks of [{ onmessage: fail }, { onmessage: slowly }, { ongap: slowly }]) {
+    await assert.rejects(subscribe(url, callbacks), (one) => one === error);
+  }
+  assert.equal(asked.length, 3);
+});
+
+test("Nothing is told behind its end", async () => {
+  const { url } = await say(HEAD.replace("--B\r\n", "--B\r\nMsgbus-Gap: 3, 4\r\n") + PART);
+  assert.deepEqual(await take(url, () => true), [{ gap: 3 }]);
+  assert.deepEqual(await take(url, (got) => got.length === 2), [{ gap: 3 }, { gap: 4 }]);
+});
+
+test("What cannot be asked is said at once", async () => {
+  const { url, asked } = await say("");
+  const gone = new Blob(["x"]);
+  gone.arrayBuffer = () => Promise.reject(new DOMException("gone", "NotReadableError"));
+  await assert.rejects(publish(url, "x", "text/plain; name=ж", { patience: 60 }), TypeError);
+  await assert.rejects(publish(url, gone, "", { patience: 60 }), /gone/);
+  assert.equal(asked.length, 0);
+});
+
+test("The heartbeat is that of the address, and the bus judges it", async () => {
+  const bus = await start();
+  for (const [query, heartbeat] of [["?heartbeat=3", undefined], ["", 0]]) {
+    await assert.rejects(subscribe(`${bus.url}foo${query}`, { heartbeat }), /5 to 300 seconds/);
+  }
+  await kill(bus);
+});
+
+test("A refusal that has no end, or breaks off, is told", async () => {
+  for (const end of [false, true]) {
+    const server = createServer((socket) => {
+      socket.on("error", () => {});
+      socket.once("data", () => {
+        socket.write("HTTP/1.1 403 No\r\nContent-Type: text/plain\r\nContent-Length: 99\r\n\r\nNo");
+        setTimeout(() => (end ? socket.destroy() : socket.write(", never.\nNor")), 50);
+      });
+    });
+    server.listen(0, "127.0.0.1");
+    await once(server, "listening");
+    const url = `http://127.0.0.1:${server.address().port}/msgbus/foo`;
+    const sentence = end ? /: No$/ : /: No, never\.$/;
+    await assert.rejects(publish(url, "x"), sentence);
+    await assert.rejects(subscribe(url), sentence);
+    server.close();
+  }
+});

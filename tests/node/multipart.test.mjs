@@ -129,3 +129,14 @@ test("A large body comes in linear time, and a small one behind it", () => {
   // Quadratic, it would copy 8 GiB: this is a bound on that, not on the machine.
   assert(performance.now() - begun < 5000);
 });
+
+test("So does one without a length, in small pieces", () => {
+  const decoder = new Decoder("B");
+  const piece = new Uint8Array(1024);
+  const begun = performance.now();
+  let parts = [...decoder.feed(bytes("--B\r\n\r\n"))];
+  for (let at = 0; at < 16 * 1024; at++) parts = parts.concat([...decoder.feed(piece)]);
+  parts = parts.concat([...decoder.feed(bytes("\r\n--B\r\n"))]);
+  assert.deepEqual(parts.map((part) => part.body.length), [16 * 1024 * 1024]);
+  assert(performance.now() - begun < 5000);
+});
