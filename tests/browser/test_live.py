@@ -16,7 +16,7 @@ from PIL import Image
 
 from msgbus.blocking import publish, subscribe
 
-from .test_chat import PICTURE
+from .test_chat import PICTURE, noise
 
 TEXTS = "[...document.querySelectorAll('#log pre')].map((pre) => pre.textContent)"
 NOTES = "return [...document.querySelectorAll('#log .note')].map((e) => e.textContent)"
@@ -62,24 +62,25 @@ def test_what_is_published(bus, window, tmp_path):
     for name, body, content_type in (
         ("html", html, "text/html; charset=utf-8"),
         ("jpeg", PICTURE.read_bytes(), "image/jpeg"),
+        ("png", noise(8), "image/png"),
         ("text", "Grüße".encode("latin-1"), "text/plain; charset=iso-8859-1"),
         ("json", b'{"a": 1}', "application/json"),
         ("more", b"x" * 1234, "application/x-thing"),
         ("broken", b"no picture", "image/png"),
     ):
         publish(f"{bus.url}a/{name}", body, content_type, user="alice")
-    page.wait("return document.querySelectorAll('#log > article').length === 6")
-    page.wait("return document.querySelector('#log img')?.naturalWidth > 1")
+    page.wait("return document.querySelectorAll('#log > article').length === 7")
+    widths = "[...document.querySelectorAll('#log img')].map((one) => one.naturalWidth)"
+    page.wait(f"return {widths}.join() === '64,8'")
     assert page.run(f"return {TEXTS}") == ["Grüße", '{"a": 1}']
-    saves = "return [...document.querySelectorAll('.save')].map((e) => e.textContent)"
-    page.wait(f"return (() => {{ {saves} }})().length === 2")
-    assert page.run(saves) == [
+    page.wait("return document.querySelectorAll('.save').length === 2")
+    assert page.run(SAVES) == [
         "Save 1.2 kB of application/x-thing",
         "Save 10 bytes of image/png",
     ]
     links = "return [...document.querySelectorAll('#log header a')].map((e) => e.href)"
     assert page.run(links)[0] == f"{bus.url}a/html"
-    assert page.run("return document.querySelectorAll('#log time[datetime]').length") == 6
+    assert page.run("return document.querySelectorAll('#log time[datetime]').length") == 7
     page.run("document.querySelector('iframe').scrollIntoView()")
     page.wait("return new Promise((drawn) => requestAnimationFrame(() => drawn(true)))")
     assert colors(page, tmp_path / "shot.png").get((1, 202, 103), 0) > 10_000
