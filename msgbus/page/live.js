@@ -104,9 +104,9 @@ function publishing() {
   const name = part("sender", HTMLInputElement);
   const channel = part("channel", HTMLInputElement);
   const outcome = part("outcome", HTMLOutputElement);
-  const button = part("send", HTMLButtonElement);
   const { value: usual } = type;
   const { placeholder } = body;
+  let publishing = false;
   part("more", HTMLDetailsElement).open = innerWidth > 700;
   channel.parentElement?.toggleAttribute("hidden", !FOLDER);
   channel.value = NAME;
@@ -118,15 +118,17 @@ function publishing() {
   };
   file.onchange = choose;
   body.onkeydown = (event) => {
-    if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) button.click();
+    if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) form.requestSubmit();
   };
   form.onsubmit = async (event) => {
     event.preventDefault();
+    // Not twice, whoever clicks twice.
+    if (publishing) return;
+    publishing = true;
     const [chosen] = file.files ?? [];
     const sent = body.value;
     outcome.dataset.state = "";
     outcome.textContent = "Publishing…";
-    button.disabled = true;
     try {
       // Not by its own type, which may be another here.
       const what = chosen ? await chosen.arrayBuffer() : sent;
@@ -134,15 +136,16 @@ function publishing() {
       const where = addressOf(BUS, FOLDER ? channel.value : NAME);
       const { subscribers } = await publish(where, what, type.value, { user });
       outcome.textContent = `Published, for ${subscribers} subscriber${subscribers === 1 ? "" : "s"}.`;
-      if (chosen) file.value = "";
-      else if (body.value === sent) body.value = "";
-      choose();
+      if (chosen) {
+        file.value = "";
+        choose();
+      } else if (body.value === sent) body.value = "";
     } catch (error) {
       // What was typed stays where it is.
       outcome.dataset.state = "closed";
       outcome.textContent = sentenceOf(error);
     }
-    button.disabled = false;
+    publishing = false;
   };
 }
 

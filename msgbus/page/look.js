@@ -72,7 +72,6 @@ look.replaceSync(`
     overflow-wrap: anywhere;
     cursor: pointer;
   }
-  button:disabled { opacity: 0.5; }
   button.main { background: var(--accent); border-color: var(--accent); color: var(--back); }
   :focus-visible { outline: 2px solid var(--accent); outline-offset: 2px; }
   #state { max-width: 100%; overflow-wrap: anywhere; }
