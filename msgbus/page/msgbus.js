@@ -733,8 +733,9 @@ function typeOf(body) {
  */
 function addressOf(url, { user, password }) {
   const address = new URL(url, globalThis.location?.href);
-  if (address.username || address.password) {
-    user ??= percentDecoded(address.username);
+  // A password belongs to the name that it was given with.
+  if (user === undefined && (address.username || address.password)) {
+    user = percentDecoded(address.username);
     password ??= percentDecoded(address.password);
   }
   if (password !== undefined) user ??= "";
