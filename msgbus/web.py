@@ -136,7 +136,7 @@ class BusResource(Resource):
             path = _path_below(request)
             if path.startswith(MODULES):
                 return module(request, path)
-            return self._subscribe(request)
+            return self._subscribe(request, path)
         if request.method in (b"POST", b"PUT"):
             return self._publish(request)
         raise Refusal(
@@ -145,8 +145,8 @@ class BusResource(Resource):
             [(b"Allow", _METHODS)],
         )
 
-    def _subscribe(self, request: server.Request) -> int:
-        name = channel_name(_path_below(request))
+    def _subscribe(self, request: server.Request, path: bytes) -> int:
+        name = channel_name(path)
         query = request.uri.partition(b"?")[2]
         wanted = subscription(
             query,
@@ -155,7 +155,7 @@ class BusResource(Resource):
         )
 
         if wanted.media_type == PAGE:
-            return live_page(request, _path_below(request))
+            return live_page(request, path)
 
         # Unquoted, and the only parameter: simple readers look for just that.
         content_type = f"{wanted.media_type};boundary={self._encoder.boundary}"

@@ -578,13 +578,11 @@ async function listen({ address, user, password }, heartbeat, options, position,
   const headers = { ...authorization(user, password), Accept: ACCEPT };
   if (position.id) headers["Last-Event-ID"] = position.id;
 
-  const attempt = new AbortController();
-  const abort = () => attempt.abort();
-  signal?.addEventListener("abort", abort);
+  const attempt = attemptUnder(signal);
   let silent = false;
   const silence = timer(patience, () => {
     silent = true;
-    abort();
+    attempt.end();
   });
   silence.start();
   try {
@@ -639,9 +637,24 @@ async function listen({ address, user, password }, heartbeat, options, position,
     throw new BusError(`This is no stream of messages: ${error.message}`, 0, false);
   } finally {
     silence.stop();
-    signal?.removeEventListener("abort", abort);
-    abort();
+    attempt.end();
   }
+}
+
+/**
+ * A signal for one request, which `signal` ends too.  Ended, it gives up the connection: an
+ * answer may go on.
+ *
+ * @param {AbortSignal} [signal]
+ */
+function attemptUnder(signal) {
+  const attempt = new AbortController();
+  const end = () => {
+    signal?.removeEventListener("abort", end);
+    attempt.abort();
+  };
+  signal?.addEventListener("abort", end);
+  return { signal: attempt.signal, end };
 }
 
 /** @param {Decoder} decoder */
@@ -661,12 +674,10 @@ function cutShort(decoder) {
  * @param {AbortSignal} [signal]
  */
 async function publishOnce(address, body, headers, signal) {
-  const attempt = new AbortController();
-  const abort = () => attempt.abort();
   signal?.throwIfAborted();
-  signal?.addEventListener("abort", abort);
+  const attempt = attemptUnder(signal);
   const size = typeof body === "string" ? body.length : body.byteLength;
-  const patience = timer(ANSWER_SECONDS + size / SLOWEST_BYTES_PER_SECOND, abort);
+  const patience = timer(ANSWER_SECONDS + size / SLOWEST_BYTES_PER_SECOND, attempt.end);
   patience.start();
   try {
     const request = new Request(address, {
@@ -685,9 +696,7 @@ async function publishOnce(address, body, headers, signal) {
     };
   } finally {
     patience.stop();
-    signal?.removeEventListener("abort", abort);
-    // A refusal may have no end.
-    abort();
+    attempt.end();
   }
 }
 

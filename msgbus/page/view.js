@@ -55,8 +55,11 @@ export function show(message) {
   return file(message);
 }
 
-/** Ids of what was being drawn when this window was last left without a word. */
-const suspects = new Set(drawing());
+/** Ids of what is being drawn in this window, kept where they outlive a frozen page. */
+const drawing = new Set();
+
+/** Those of the page before, if it was left without a word. */
+const suspects = recalled();
 
 /**
  * A message may be made to keep a browser busy for ever.  It does so once: what was being
@@ -66,27 +69,35 @@ const suspects = new Set(drawing());
  * @param {() => HTMLElement} draw
  */
 function cautiously(message, draw) {
-  if (suspects.has(message.id)) return file(message);
-  drawing([...drawing(), message.id]);
-  setTimeout(() => drawing(drawing().filter((id) => id !== message.id)), DRAWING_MILLISECONDS);
+  if (suspects.includes(message.id)) return file(message);
+  drawing.add(message.id);
+  remember();
+  setTimeout(() => {
+    drawing.delete(message.id);
+    remember();
+  }, DRAWING_MILLISECONDS);
   return draw();
 }
 
 // Who leaves a page that is not frozen says so.
-addEventListener("pagehide", () => drawing([]));
+addEventListener("pagehide", () => {
+  drawing.clear();
+  remember();
+});
 
-/**
- * The ids of what is being drawn in this window, which outlive the page.
- *
- * @param {string[]} [ids] - From now on.
- * @returns {string[]}
- */
-function drawing(ids) {
+function remember() {
   try {
-    if (ids) sessionStorage.setItem("drawing", JSON.stringify(ids));
-    return JSON.parse(sessionStorage.getItem("drawing") ?? "[]");
+    sessionStorage.setItem("drawing", JSON.stringify([...drawing]));
   } catch {
     // A browser may have none.
+  }
+}
+
+/** @returns {string[]} */
+function recalled() {
+  try {
+    return JSON.parse(sessionStorage.getItem("drawing") ?? "[]");
+  } catch {
     return [];
   }
 }

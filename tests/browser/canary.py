@@ -6,7 +6,26 @@ import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 
-class Canary:
+class Site:
+    """
+    A server at an origin of its own.
+    """
+
+    def __init__(self, handler):
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+        self._server.daemon_threads = True
+        self.origin = f"http://localhost:{self._server.server_port}"
+        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+
+    def close(self):
+        """
+        Serve no longer.
+        """
+        self._server.shutdown()
+        self._server.server_close()
+
+
+class Canary(Site):
     """
     A server that serves what it is told to, and notes who asks.
 
@@ -40,14 +59,4 @@ class Canary:
             def log_message(self, *_):
                 pass
 
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._server.daemon_threads = True
-        self.origin = f"http://localhost:{self._server.server_port}"
-        threading.Thread(target=self._server.serve_forever, daemon=True).start()
-
-    def close(self):
-        """
-        Serve no longer.
-        """
-        self._server.shutdown()
-        self._server.server_close()
+        super().__init__(Handler)

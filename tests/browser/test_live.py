@@ -4,10 +4,9 @@ The page at the address of a channel.
 
 import http.client
 import io
-import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from itertools import islice
 from urllib.request import Request, urlopen
 
@@ -16,6 +15,7 @@ from PIL import Image
 
 from msgbus.blocking import publish, subscribe
 
+from .canary import Site
 from .test_chat import PICTURE, noise
 
 TEXTS = "[...document.querySelectorAll('#log pre')].map((pre) => pre.textContent)"
@@ -276,7 +276,7 @@ def test_frozen(bus, window):
     assert page.run(SAVES) == ["Save 4 bytes of text/html"]
 
 
-class Between:
+class Between(Site):
     """
     A server in front of the bus, that spoils each stream in its own way.
     """
@@ -302,17 +302,8 @@ class Between:
             def log_message(self, *_):
                 pass
 
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._server.daemon_threads = True
-        self.url = f"http://localhost:{self._server.server_port}/msgbus/foo"
-        threading.Thread(target=self._server.serve_forever, daemon=True).start()
-
-    def close(self):
-        """
-        Serve no longer.
-        """
-        self._server.shutdown()
-        self._server.server_close()
+        super().__init__(Handler)
+        self.url = f"{self.origin}/msgbus/foo"
 
 
 @pytest.fixture
