@@ -1,33 +1,49 @@
 """
-How a stream is written for one kind of subscriber: what stands for a message,
-and what is said between two.
+How messages become bytes for one kind of subscriber: what stands for a message, and
+what is said between two.
 
-No I/O.  The parts themselves are `multipart`'s.
+No I/O.  Each kind is a module of its own; `formats` has them all.
 """
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
 from .message import Message
-from .multipart import Encoder
 
-__all__ = ["Framing"]
+__all__ = ["Chunked", "Framing"]
 
 
-@dataclass(frozen=True, slots=True)
-class Framing:
+class Framing(ABC):
     """
-    A multipart stream.
-
-    Attributes:
-        encoder: Writes the parts.
-        chunked: Whether each part, and each line ahead of one, is an HTTP/1.1
-            chunk (RFC 9112, section 7.1) of its own.
+    One kind of stream.  Equal ones write the same bytes, once for all who get them.
     """
 
-    encoder: Encoder
-    chunked: bool
+    __slots__ = ()
+
+    @property
+    def heartbeat_seconds(self) -> int | None:
+        """
+        Every how many seconds one who does not say gets a heartbeat, or None for never.
+        """
+        return None
+
+    @property
+    def parameters(self) -> str:
+        """
+        Of the media type, each with its semicolon.
+        """
+        return ""
+
+    def opening(self, begins: str | None) -> bytes:
+        """
+        What a stream begins with.
+
+        Args:
+            begins: The id behind which it does, if one is known.
+        """
+        return b""
 
     def frame(self, message: Message) -> bytes:
         """
@@ -35,31 +51,62 @@ class Framing:
         """
         return b"".join(self.pieces(message))
 
-    def pieces(self, message: Message) -> tuple[bytes, bytes, bytes]:
+    @abstractmethod
+    def pieces(self, message: Message) -> tuple[bytes, ...]:
         """
-        The same in three, of which the second is the body, uncopied.
+        The same in pieces, so that a body that goes as it is is not copied.
         """
-        head, body, tail = self.encoder.pieces(message)
-        if not self.chunked:
-            return head, body, tail
-        size = len(head) + len(body) + len(tail)
-        return b"%x\r\n%s" % (size, head), body, tail + b"\r\n"
+
+    @abstractmethod
+    def gap(self, count: int | None) -> bytes:
+        """
+        Tell that this many messages were not delivered, or that nobody knows how many.
+        """
+
+    @property
+    @abstractmethod
+    def heartbeat(self) -> bytes:
+        """
+        Tell that the stream is alive.
+        """
+
+
+@dataclass(frozen=True, slots=True)
+class Chunked(Framing):
+    """
+    Another framing, of which each message, and all that is said between two, is an
+    HTTP/1.1 chunk of its own (RFC 9112, section 7.1).  The opening is not: Twisted
+    writes that.
+    """
+
+    framing: Framing
+
+    def pieces(self, message: Message) -> tuple[bytes, ...]:
+        """
+        The bytes of one message.
+        """
+        pieces = self.framing.pieces(message)
+        return b"%x\r\n" % sum(map(len, pieces)), *pieces, b"\r\n"
+
+    @property
+    def heartbeat_seconds(self) -> int | None:
+        """
+        Every how many seconds one who does not say gets a heartbeat.
+        """
+        return self.framing.heartbeat_seconds
 
     def gap(self, count: int | None) -> bytes:
         """
-        Tell that this many messages were not delivered, or that nobody knows
-        how many: a header line of the part to come, whose delimiter is already
-        out.
+        Tell that messages were not delivered.
         """
-        told = b"unknown" if count is None else b"%d" % count
-        return self._chunk(b"Msgbus-Gap: %s\r\n" % told)
+        return self._chunk(self.framing.gap(count))
 
     @property
     def heartbeat(self) -> bytes:
         """
-        Tell that the stream is alive: another such line.
+        Tell that the stream is alive.
         """
-        return self._chunk(b"Msgbus-Heartbeat: 1\r\n")
+        return self._chunk(self.framing.heartbeat)
 
     def _chunk(self, data: bytes) -> bytes:
-        return b"%x\r\n%s\r\n" % (len(data), data) if self.chunked else data
+        return b"%x\r\n%s\r\n" % (len(data), data)

@@ -41,6 +41,7 @@ PASSING_BYTES = 8 * 1024 * 1024
 LOOKS = 1000
 PATTERN_CHARACTERS = 50
 TAKE_BYTES = 64 * 1024
+TAKE_MESSAGES = 100
 
 _ID = re.compile(r"([0-9]{1,16})-([0-9]{1,24})")
 
@@ -439,8 +440,9 @@ class Cursor:
 
     def read(self, milliseconds: int) -> list[Message | Gap] | None:
         """
-        What comes next: about 64 KiB of it, or what can be found by looking at 1,000
-        messages, or fewer with long patterns, which may be nothing; None at the present.
+        What comes next: about 64 KiB or 100 messages of it, or what can be found by
+        looking at 1,000, or fewer with long patterns, which may be nothing; None at the
+        present.
 
         Args:
             milliseconds: The time.
@@ -471,7 +473,7 @@ class Cursor:
             found += self._gap(entry.id[1])
             found.append(message)
             size += len(message.body)
-            if size >= TAKE_BYTES:
+            if size >= TAKE_BYTES or len(found) >= TAKE_MESSAGES:
                 return found
         if more:
             return found

@@ -13,9 +13,18 @@ from dataclasses import dataclass
 from email.message import EmailMessage
 from urllib.parse import quote, unquote
 
+from .framing import Framing
 from .message import Invalid, Message
 
-__all__ = ["Encoder", "Decoder", "Part", "Malformed", "boundary_of"]
+__all__ = [
+    "Decoder",
+    "Encoder",
+    "Malformed",
+    "Part",
+    "boundary_of",
+    "gap_value",
+    "location",
+]
 
 # What RFC 3986, section 3.3, allows in a path as it is.
 _PATH_SAFE = "/!$&'()*+,;=:@"
@@ -38,14 +47,14 @@ class Malformed(ValueError):
 
 
 @dataclass(frozen=True, slots=True)
-class Encoder:
+class Encoder(Framing):
     """
     Writes messages as parts.
 
     The delimiter that closes a part goes with it, because a reader may show
     a part only once it has seen the delimiter behind it, and the next message
     may be hours away.  So a stream begins with `preamble` and may end after
-    any part.
+    any part, and what is said between two is a header line of the part to come.
 
     Attributes:
         boundary: Letters and digits, at most 70 of them; no part may hold it,
@@ -58,27 +67,33 @@ class Encoder:
     prefix: str = "/msgbus/"
 
     @property
+    def parameters(self) -> str:
+        """
+        The boundary, unquoted, and nothing else: simple readers look for just that.
+        """
+        return f";boundary={self.boundary}"
+
+    @property
     def preamble(self) -> bytes:
         """
         The first delimiter line: it opens the first part.
         """
         return b"--%s\r\n" % self.boundary.encode("ascii")
 
-    def encode(self, message: Message) -> bytes:
+    def opening(self, begins: str | None) -> bytes:
+        """
+        The preamble.
+        """
+        return self.preamble
+
+    def pieces(self, message: Message) -> tuple[bytes, ...]:
         """
         The headers and body of a part, and the delimiter line that closes it.
         """
-        return b"".join(self.pieces(message))
-
-    def pieces(self, message: Message) -> tuple[bytes, bytes, bytes]:
-        """
-        The same in three, of which the second is the body, uncopied.
-        """
-        location = self.prefix + quote(message.channel, safe=_PATH_SAFE)
         lines = [
             f"Content-Type: {message.content_type}",
             f"Content-Length: {len(message.body)}",
-            f"Content-Location: {location}",
+            f"Content-Location: {location(self.prefix, message.channel)}",
         ]
         if message.sender:
             lines.append(f"From: {message.sender}")
@@ -86,6 +101,33 @@ class Encoder:
             lines.append(f"Msgbus-Id: {message.id}")
         head = "\r\n".join([*lines, "", ""]).encode("utf-8")
         return head, message.body, b"\r\n%s" % self.preamble
+
+    def gap(self, count: int | None) -> bytes:
+        """
+        Tell that messages were not delivered.
+        """
+        return b"Msgbus-Gap: %s\r\n" % gap_value(count)
+
+    @property
+    def heartbeat(self) -> bytes:
+        """
+        Tell that the stream is alive.
+        """
+        return b"Msgbus-Heartbeat: 1\r\n"
+
+
+def location(prefix: str, channel: str) -> str:
+    """
+    The path of a channel of the bus that is mounted at this prefix.
+    """
+    return prefix + quote(channel, safe=_PATH_SAFE)
+
+
+def gap_value(count: int | None) -> bytes:
+    """
+    The value of `Msgbus-Gap` for so many messages, or for nobody knows how many.
+    """
+    return b"unknown" if count is None else b"%d" % count
 
 
 @dataclass(frozen=True, slots=True)

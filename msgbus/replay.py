@@ -19,37 +19,42 @@ __all__ = ["Held", "Replay"]
 
 class Held:
     """
-    Counts the messages that replays hold, each once: history may have dropped them.
+    The messages that replays hold, as bytes of their framings, each once however many
+    hold it: history may have dropped them.
     """
 
     def __init__(self, counters: Counters) -> None:
         self._counters = counters
-        self._holders: dict[str, int] = {}
+        # With how many hold them.
+        self._held: dict[tuple[str, Framing], tuple[int, tuple[bytes, ...]]] = {}
 
-    def hold(self, message: Message) -> None:
+    def hold(self, message: Message, framing: Framing) -> tuple[bytes, ...]:
         """
-        One more replay holds this message.
+        One more replay holds this message: its pieces.
         """
-        holders = self._holders.get(message.id, 0)
-        self._holders[message.id] = holders + 1
+        key = message.id, framing
+        holders, pieces = self._held.get(key) or (0, framing.pieces(message))
+        self._held[key] = holders + 1, pieces
         if not holders:
-            self._counters.waiting += len(message.body)
+            self._counters.waiting += sum(map(len, pieces))
+        return pieces
 
-    def release(self, message: Message) -> None:
+    def release(self, message: Message, framing: Framing) -> None:
         """
         One of them does not any more.
         """
-        holders = self._holders.pop(message.id) - 1
-        if holders:
-            self._holders[message.id] = holders
+        key = message.id, framing
+        holders, pieces = self._held.pop(key)
+        if holders > 1:
+            self._held[key] = holders - 1, pieces
         else:
-            self._counters.waiting -= len(message.body)
+            self._counters.waiting -= sum(map(len, pieces))
 
 
 class Replay:
     """
-    Paced by its reader, and never more than a slice ahead of it.  It holds messages,
-    not bytes, so that many readers of one message share its body.
+    Paced by its reader, and never more than a slice ahead of it.  Many readers of one
+    message share its bytes.
 
     Args:
         cursor: Is closed with the replay.
@@ -74,10 +79,9 @@ class Replay:
         self._framing = framing
         self._milliseconds = milliseconds
         # What was read and not yet taken whole, and how much of the first was.
-        self._items: deque[Message | Gap] = deque()
+        # Each with its pieces, and what is no message with nothing else.
+        self._items: deque[tuple[Message | None, tuple[bytes, ...]]] = deque()
         self._offset = 0
-        # Of those that it is owed, framed.
-        self._sizes: list[int] = []
 
     def owed(self) -> list[bytes | memoryview] | None:
         """
@@ -89,15 +93,13 @@ class Replay:
             if read is None:
                 return None
             for item in read:
-                self._items.append(item)
-                if isinstance(item, Message):
-                    self._held.hold(item)
+                if isinstance(item, Gap):
+                    self._items.append((None, (self._framing.gap(item.count),)))
+                else:
+                    self._items.append((item, self._held.hold(item, self._framing)))
         pieces: list[bytes | memoryview] = []
-        self._sizes.clear()
-        for item in self._items:
-            framed = self._pieces(item)
+        for _, framed in self._items:
             pieces += framed
-            self._sizes.append(sum(map(len, framed)))
             if len(pieces) > SLICE_PIECES:
                 break
         skipped = self._offset
@@ -120,19 +122,11 @@ class Replay:
         Its reader has taken so many bytes of what it was owed.
         """
         self._offset += taken
-        for size in self._sizes:
-            if self._offset < size:
-                break
+        while self._items and self._offset >= (size := sum(map(len, self._items[0][1]))):
             self._offset -= size
             self._drop()
-        self._sizes.clear()
 
     def _drop(self) -> None:
-        item = self._items.popleft()
-        if isinstance(item, Message):
-            self._held.release(item)
-
-    def _pieces(self, item: Message | Gap) -> tuple[bytes, ...]:
-        if isinstance(item, Gap):
-            return (self._framing.gap(item.count),)
-        return self._framing.pieces(item)
+        message, _ = self._items.popleft()
+        if message is not None:
+            self._held.release(message, self._framing)

@@ -15,22 +15,22 @@ from typing import TypeVar
 from urllib.parse import unquote_to_bytes
 
 from .backlog import Overflow
+from .formats import FORMATS
 from .history import Since, parse_id
 from .match import EVERYTHING, Filter
 from .message import Invalid, check_name
 
-__all__ = ["FORMATS", "PAGE", "Wanted", "channel_name", "required", "subscription"]
+__all__ = ["PAGE", "Wanted", "channel_name", "required", "subscription"]
 
 T = TypeVar("T")
 
-# What `?format=` may name, and the media type of each, the default first.
-FORMATS = {
-    "multipart": "multipart/x-mixed-replace",
-    "mixed": "multipart/mixed",
-}
+# No stream, but a page that shows one: for a browser whose user typed the address, or
+# followed a link.
+PAGE = "page"
+_PAGE_TYPE = "text/html"
 
-# What a browser asks for whose user typed the address, or followed a link.
-PAGE = "text/html"
+DEFAULT = next(iter(FORMATS))
+_NAMES = {name: name for name in FORMATS}
 
 _HEARTBEAT = re.compile(r"[1-9][0-9]{0,2}")
 _HEARTBEAT_SECONDS = range(5, 301)
@@ -53,14 +53,13 @@ class Wanted:
     What a subscriber asks for.
 
     Attributes:
-        media_type: Of the stream: one of those of `FORMATS`; or `PAGE` for none, but a
-            page that shows one.
+        format: The name of one of `FORMATS`, or `PAGE`.
         heartbeat: Every how many seconds it wants one, or None for never.
         since: Where its replay begins, or None for none.
     """
 
     filter: Filter = EVERYTHING
-    media_type: str = FORMATS["multipart"]
+    format: str = DEFAULT
     overflow: Overflow = Overflow.DROP_NEWEST
     heartbeat: int | None = None
     since: Since | None = None
@@ -98,7 +97,7 @@ def subscription(
     parameters = _parameters(query)
     return Wanted(
         Filter(**{name: ",".join(parameters.get(name, ())) for name in _PATTERNS}),
-        _choice(parameters, "format", FORMATS) or _preferred(accept or "*/*"),
+        _choice(parameters, "format", _NAMES) or _preferred(accept or "*/*"),
         _choice(parameters, "overflow", _OVERFLOWS) or Overflow.DROP_NEWEST,
         _heartbeat(parameters.get("heartbeat", [])),
         Since(parse_id(last_id)) if last_id else _since(parameters),
@@ -196,26 +195,27 @@ def _decode(what: str, text: bytes) -> str:
 
 def _preferred(accept: str) -> str:
     """
-    The media type of the form that `Accept` likes best (RFC 9110, section
-    12.5.1).  Of equals, one that is named wins over one that a wildcard
-    covers, and then the default.  One who accepts none gets the default.
-    The page is for those who name it, and nothing before it.
+    The form that `Accept` likes best (RFC 9110, section 12.5.1).  One has to name its
+    media type: a wildcard stands for the default.  Of equals, one that is named wins, and
+    then the default.  One who accepts none gets the default.  The page is for those who
+    name its type, and nothing before it.
     """
     ranges: dict[str, float] = {}
     for item in accept.split(",", _MAX_ACCEPT_RANGES)[:_MAX_ACCEPT_RANGES]:
         media, *parameters = (piece.strip().lower() for piece in item.split(";"))
         ranges[media] = max(_quality(parameters), ranges.get(media, 0.0))
-    if 0 < ranges.get(PAGE, 0.0) == max(ranges.values()):
+    if 0 < ranges.get(_PAGE_TYPE, 0.0) == max(ranges.values()):
         return PAGE
 
-    def liking(media: str) -> tuple[float, bool]:
-        main = media.partition("/")[0]
-        covering = (r for r in (media, f"{main}/*", "*/*") if r in ranges)
-        quality = ranges.get(next(covering, ""), 0.0)
-        return quality, quality > 0 and media in ranges
+    def liking(name: str) -> tuple[float, bool]:
+        media = FORMATS[name].media_type
+        if media in ranges:
+            return ranges[media], ranges[media] > 0
+        covering = (f"{media.partition('/')[0]}/*", "*/*") if name == DEFAULT else ()
+        return next((ranges[r] for r in covering if r in ranges), 0.0), False
 
     # `max` takes the first of equals, and the default is first.
-    return max(FORMATS.values(), key=liking)
+    return max(FORMATS, key=liking)
 
 
 def _quality(parameters: list[str]) -> float:

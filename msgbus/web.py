@@ -7,7 +7,7 @@ What a request may contain, and means, is decided in `target`, `origin` and
 
 from __future__ import annotations
 
-from functools import cached_property
+from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO, cast
 
@@ -28,16 +28,17 @@ from .backlog import Overflow
 from .bus import Bus, Nobody, TooLarge
 from .documents import Document
 from .fanout import Fanout, Limits
-from .framing import Framing
-from .history import Id, format_id
+from .formats import FORMATS, Mount
+from .framing import Chunked, Framing
+from .group import Member
+from .history import Cursor, format_id
 from .idempotency import Reused
 from .message import Invalid, Message, Receipt
-from .multipart import Encoder
 from .origin import Origins
 from .outlet import BufferedOutlet, Outlet, outlet_for
 from .pages import MODULES, live_page, module
 from .site import Request, Site
-from .target import PAGE, channel_name, required, subscription
+from .target import PAGE, Wanted, channel_name, required, subscription
 
 __all__ = ["BusResource", "Root", "Request", "Site"]
 
@@ -92,11 +93,6 @@ class BusResource(Resource):
         self._fanout = Fanout(bus, reactor, limits)
         self._reactor = reactor
         self._closed = False
-
-    @cached_property
-    def _encoder(self) -> Encoder:
-        # The boundary may come from a file, once the service starts.
-        return Encoder(self._bus.boundary, self._prefix)
 
     def close(self) -> None:
         """
@@ -154,47 +150,74 @@ class BusResource(Resource):
             header(request, b"Last-Event-ID"),
         )
 
-        if wanted.media_type == PAGE:
+        if wanted.format == PAGE:
             return live_page(request, path)
 
-        # Unquoted, and the only parameter: simple readers look for just that.
-        content_type = f"{wanted.media_type};boundary={self._encoder.boundary}"
+        form = FORMATS[wanted.format]
+        framing = form.framing(Mount(self._bus.boundary, self._prefix))
+        content_type = form.media_type + framing.parameters
         request.setHeader(b"Content-Type", content_type.encode("ascii"))
         request.setHeader(b"Cache-Control", b"no-store")
         request.setHeader(b"X-Accel-Buffering", b"no")
-        # A proxy may have put the bus elsewhere, but parts tell their location here.
+        # A proxy may have put the bus elsewhere, but messages tell their location here.
         request.setHeader(b"Msgbus-Prefix", self._prefix.encode("ascii"))
         if request.method == b"HEAD":
             request.finish()
             return NOT_DONE_YET
-        cursor = None
-        begins: Id | None = self._bus.newest
-        if wanted.since is not None:
-            cursor = self._bus.replay(name, wanted.filter, wanted.since)
-            begins = self._bus.begins(cursor)
+        cursor, begins = self._begin(name, wanted)
         if begins is not None:
-            request.setHeader(b"Msgbus-Id", format_id(begins).encode("ascii"))
+            request.setHeader(b"Msgbus-Id", begins.encode("ascii"))
 
-        # The head goes out with the first delimiter, in this turn; what is
-        # published from now on, at the end of it or later.
-        request.write(self._encoder.preamble)
+        # The head goes out with the opening, in this turn; what is published from now
+        # on, at the end of it or later.
+        request.write(framing.opening(begins))
         if isinstance(request, Request):
             request.begin_stream()
-            framing = Framing(self._encoder, bool(request.chunked))
-            outlet: Outlet = outlet_for(
-                request.channel.transport,
-                self._fanout.limits.stall_seconds,
-                latest=wanted.overflow is Overflow.LATEST,
-            )
+            outlet = self._outlet(request, wanted)
+            if request.chunked:
+                framing = Chunked(framing)
         else:
             # A foreign request may chunk, compress or multiplex.
-            framing = Framing(self._encoder, chunked=False)
             outlet = BufferedOutlet(request.write, request.loseConnection)
 
         def finish() -> None:
             request.unregisterProducer()
             request.finish()
 
+        self._join(request, name, wanted, framing, outlet, finish, cursor)
+        return NOT_DONE_YET
+
+    def _begin(self, name: str, wanted: Wanted) -> tuple[Cursor | None, str | None]:
+        """
+        Where the replay of a subscriber reads, if it wants one, and the id behind which
+        its stream begins, if one is known.
+        """
+        if wanted.since is None:
+            return None, format_id(self._bus.newest)
+        cursor = self._bus.replay(name, wanted.filter, wanted.since)
+        begins = self._bus.begins(cursor)
+        return cursor, None if begins is None else format_id(begins)
+
+    def _outlet(self, request: Request, wanted: Wanted) -> Outlet:
+        return outlet_for(
+            request.channel.transport,
+            self._fanout.limits.stall_seconds,
+            latest=wanted.overflow is Overflow.LATEST,
+        )
+
+    def _join(
+        self,
+        request: server.Request,
+        name: str,
+        wanted: Wanted,
+        framing: Framing,
+        outlet: Outlet,
+        finish: Callable[[], object],
+        cursor: Cursor | None,
+    ) -> Member:
+        """
+        Let the response to this request have what is published from now on.
+        """
         member = self._fanout.subscribe(
             name,
             wanted.filter,
@@ -202,7 +225,7 @@ class BusResource(Resource):
             outlet,
             finish,
             overflow=wanted.overflow,
-            heartbeat=wanted.heartbeat,
+            heartbeat=wanted.heartbeat or framing.heartbeat_seconds,
             cursor=cursor,
         )
         request.registerProducer(member, True)
@@ -217,7 +240,7 @@ class BusResource(Resource):
                 self._log.info("{peer} leaves {name!r}", peer=peer, name=name)
 
         request.notifyFinish().addBoth(gone)
-        return NOT_DONE_YET
+        return member
 
     def _publish(self, request: server.Request) -> int:
         if request.clientproto == b"HTTP/1.0" and request.requestHeaders.hasHeader(

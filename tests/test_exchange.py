@@ -25,7 +25,6 @@ from msgbus.exchange import (
     refusal,
     subscription,
 )
-from msgbus.framing import Framing
 from msgbus.history import Gap
 from msgbus.message import Message, Receipt
 from msgbus.multipart import Encoder, Malformed
@@ -41,8 +40,8 @@ HEAD = {
     "msgbus-id": "1-0",
 }
 ORIGINAL_HEAD = {"content-type": "multipart/x-mixed-replace;boundary=00MsgBus00"}
-FRAMING = Framing(Encoder("B"), chunked=False)
-PREAMBLE = FRAMING.encoder.preamble
+FRAMING = Encoder("B")
+PREAMBLE = FRAMING.preamble
 
 # Pieces of what a stream may be made of, in any order.
 pieces = st.binary(max_size=9) | st.sampled_from(
@@ -522,7 +521,7 @@ class StreamTests(SynchronousTestCase):
         """
         The channel is what follows the prefix that the server told.
         """
-        framing = Framing(Encoder("B", "/a%20bus/"), chunked=False)
+        framing = Encoder("B", "/a%20bus/")
         message = Message("x/ä", b"", "a/b")
         data = PREAMBLE + framing.frame(message)
         head = {**HEAD, "msgbus-prefix": "/a%20bus/"}

@@ -13,7 +13,7 @@ from zope.interface.verify import verifyObject
 from msgbus.backlog import Overflow
 from msgbus.bus import Bus
 from msgbus.fanout import Fanout, Limits
-from msgbus.framing import Framing
+from msgbus.framing import Chunked
 from msgbus.match import Filter
 from msgbus.message import Message
 from msgbus.multipart import Encoder
@@ -27,20 +27,13 @@ class FramingTests(SynchronousTestCase):
     Parts as they stand in a response.
     """
 
-    def test_plain(self):
-        """
-        Without chunks, a message is its part.
-        """
-        message, encoder = Message("foo", b"x"), Encoder("B")
-        self.assertEqual(Framing(encoder, False).frame(message), encoder.encode(message))
-
     def test_chunked(self):
         """
         With chunks, a message is one chunk.
         """
-        part = Encoder("B").encode(Message("foo", b"x"))
+        part = Encoder("B").frame(Message("foo", b"x"))
         self.assertEqual(
-            Framing(Encoder("B"), True).frame(Message("foo", b"x")),
+            Chunked(Encoder("B")).frame(Message("foo", b"x")),
             b"%x\r\n%s\r\n" % (len(part), part),
         )
 
@@ -48,10 +41,8 @@ class FramingTests(SynchronousTestCase):
         """
         A gap is a header line of the part to come, and a chunk of its own.
         """
-        self.assertEqual(Framing(Encoder("B"), False).gap(12), b"Msgbus-Gap: 12\r\n")
-        self.assertEqual(
-            Framing(Encoder("B"), True).gap(12), b"10\r\nMsgbus-Gap: 12\r\n\r\n"
-        )
+        self.assertEqual(Encoder("B").gap(12), b"Msgbus-Gap: 12\r\n")
+        self.assertEqual(Chunked(Encoder("B")).gap(12), b"10\r\nMsgbus-Gap: 12\r\n\r\n")
 
 
 class CountingEncoder(Encoder):
@@ -78,7 +69,7 @@ class FanoutTests(SynchronousTestCase):
         self.clock = Clock()
         self.bus = Bus()
         self.fanout = Fanout(self.bus, self.clock)
-        self.framing = Framing(Encoder("B"), False)
+        self.framing = Encoder("B")
         self.frame = self.framing.frame
         self.cut = []
         self.logged = []
@@ -147,10 +138,10 @@ class FanoutTests(SynchronousTestCase):
         """
         encoder = CountingEncoder("B")
         encoder.encoded.clear()
-        for chunked in (False, True):
+        for framing in (encoder, Chunked(encoder)):
             for filter in (Filter(), Filter(sender="!bob")):
                 for _ in range(3):
-                    self.join("foo", filter, Framing(encoder, chunked))
+                    self.join("foo", filter, framing)
         sent = self.publish(b"1")
         self.turn()
         self.assertEqual(encoder.encoded, sent * 2)

@@ -15,7 +15,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from msgbus.backlog import Counters, Overflow
 from msgbus.bus import COUNT_DIGITS, Bus
 from msgbus.fanout import Fanout, Limits
-from msgbus.framing import Framing
+from msgbus.framing import Chunked
 from msgbus.history import (
     CHANNEL_OVERHEAD,
     LOOKS,
@@ -272,7 +272,7 @@ class ReplayTests(SynchronousTestCase):
         However much is taken at once, the bytes are those of the frames.
         """
         history = History(Keep(count=1))
-        framing = Framing(Encoder("B"), True)
+        framing = Chunked(Encoder("B"))
         messages = [Message("a", b"x" * n, "a/b").published(f"{n}") for n in (0, 5, 300)]
         for taken in (1, 7, 1000):
             history = History(Keep(count=1))

@@ -15,8 +15,9 @@ PACKAGE = Path(msgbus.__file__).parent
 ORDER = [
     "message",
     "match",
-    "multipart",
     "framing",
+    "multipart",
+    "formats",
     "backlog",
     "history",
     "replay",

@@ -74,7 +74,7 @@ class EncoderTests(SynchronousTestCase):
         A part has its headers, its body, and the delimiter that closes it.
         """
         self.assertEqual(
-            Encoder("B").encode(JPEG.published("1-2")),
+            Encoder("B").frame(JPEG.published("1-2")),
             b"Content-Type: image/jpeg\r\n"
             b"Content-Length: 5\r\n"
             b"Content-Location: /msgbus/foo\r\n"
@@ -89,13 +89,13 @@ class EncoderTests(SynchronousTestCase):
         """
         A message without a sender has no `From`.
         """
-        self.assertNotIn(b"From", Encoder("B").encode(Message("foo", b"")))
+        self.assertNotIn(b"From", Encoder("B").frame(Message("foo", b"")))
 
     def test_location(self):
         """
         The location is the prefix and the name, percent-encoded.
         """
-        part = Encoder("B", "/a%20bus/").encode(Message("x y/ä%2F/@:", b""))
+        part = Encoder("B", "/a%20bus/").frame(Message("x y/ä%2F/@:", b""))
         self.assertIn(b"Content-Location: /a%20bus/x%20y/%C3%A4%252F/@:\r\n", part)
 
     @given(st.lists(messages()))
@@ -104,7 +104,7 @@ class EncoderTests(SynchronousTestCase):
         Python's own MIME parser finds as many parts, and their types.
         """
         encoder = Encoder("msgbus0123456789abcdef")
-        stream = encoder.preamble + b"".join(map(encoder.encode, sent))
+        stream = encoder.preamble + b"".join(map(encoder.frame, sent))
         head = b"Content-Type: multipart/mixed;boundary=msgbus0123456789abcdef\r\n\r\n"
         parts = message_from_bytes(head + stream, policy=HTTP).get_payload()
         # A stream that ends behind a delimiter leaves a part that never came.
@@ -189,7 +189,7 @@ class DecoderTests(SynchronousTestCase):
         What was encoded is decoded, wherever the stream is cut.
         """
         encoder = Encoder("msgbus0123456789abcdef")
-        stream = encoder.preamble + b"".join(map(encoder.encode, sent))
+        stream = encoder.preamble + b"".join(map(encoder.frame, sent))
         cuts = data.draw(splits(stream))
         parts, decoder = decode(stream, cuts, encoder.boundary)
         self.assertEqual([part.message() for part in parts], sent)
