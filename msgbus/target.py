@@ -30,14 +30,18 @@ PAGE = "page"
 _PAGE_TYPE = "text/html"
 
 DEFAULT = next(iter(FORMATS))
+# A media type names its form, too.
 _NAMES = {name: name for name in FORMATS}
+_NAMES |= {form.media_type: name for name, form in FORMATS.items()}
+
+_YES_OR_NO = {"1": True, "0": False}
 
 _HEARTBEAT = re.compile(r"[1-9][0-9]{0,2}")
 _HEARTBEAT_SECONDS = range(5, 301)
 _OVERFLOWS = {kind.value: kind for kind in Overflow}
 
 _PATTERNS = ("type", "sender", "channel")
-_KNOWN = (*_PATTERNS, "format", "overflow", "heartbeat", "since", "last")
+_KNOWN = (*_PATTERNS, "format", "overflow", "heartbeat", "since", "last", "envelope")
 
 _DURATION = re.compile(r"([0-9]{1,9})([smhd])")
 _UNIT_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
@@ -56,6 +60,7 @@ class Wanted:
         format: The name of one of `FORMATS`, or `PAGE`.
         heartbeat: Every how many seconds it wants one, or None for never.
         since: Where its replay begins, or None for none.
+        envelope: Whether it wants each message in one.
     """
 
     filter: Filter = EVERYTHING
@@ -63,6 +68,7 @@ class Wanted:
     overflow: Overflow = Overflow.DROP_NEWEST
     heartbeat: int | None = None
     since: Since | None = None
+    envelope: bool = False
 
 
 def channel_name(path: bytes) -> str:
@@ -101,6 +107,7 @@ def subscription(
         _choice(parameters, "overflow", _OVERFLOWS) or Overflow.DROP_NEWEST,
         _heartbeat(parameters.get("heartbeat", [])),
         Since(parse_id(last_id)) if last_id else _since(parameters),
+        _choice(parameters, "envelope", _YES_OR_NO) or False,
     )
 
 
@@ -112,7 +119,7 @@ def required(query: bytes) -> bool:
         Invalid: It says neither yes nor no.
     """
     parameters = _parameters(query, ("require",))
-    return _choice(parameters, "require", {"1": True, "0": False}) or False
+    return _choice(parameters, "require", _YES_OR_NO) or False
 
 
 def _since(parameters: dict[str, list[str]]) -> Since | None:

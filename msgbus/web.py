@@ -28,7 +28,7 @@ from .backlog import Overflow
 from .bus import Bus, Nobody, TooLarge
 from .documents import Document
 from .fanout import Fanout, Limits
-from .formats import FORMATS, Mount
+from .formats import FORMATS, Asked
 from .framing import Chunked, Framing
 from .group import Member
 from .history import Cursor, format_id
@@ -154,7 +154,7 @@ class BusResource(Resource):
             return live_page(request, path)
 
         form = FORMATS[wanted.format]
-        framing = form.framing(Mount(self._bus.boundary, self._prefix))
+        framing = form.framing(Asked(self._bus.boundary, self._prefix, wanted.envelope))
         content_type = form.media_type + framing.parameters
         request.setHeader(b"Content-Type", content_type.encode("ascii"))
         request.setHeader(b"Cache-Control", b"no-store")

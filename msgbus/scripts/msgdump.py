@@ -5,22 +5,20 @@ msgdump: show, save, or hand on the messages of a channel or folder.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import re
 import subprocess
 import sys
 import time
-from base64 import b64encode
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from contextlib import suppress
-from datetime import datetime
+from datetime import UTC, datetime
 from functools import partial
 from itertools import islice
 from pathlib import Path
 from textwrap import indent
 
 from ..blocking import subscribe
+from ..envelope import envelope, published_at
 from ..exchange import BusError
 from ..message import Message
 from ..multipart import Malformed
@@ -158,7 +156,8 @@ def _dump(arguments: argparse.Namespace) -> int:
             if arguments.command:
                 commands.start(message)
             elif arguments.json:
-                _print_json(message, arguments.quiet)
+                told = envelope(message, _published(message), not arguments.quiet)
+                print(told.decode(), flush=True)
             else:
                 _print(message, arguments.quiet or arguments.save is not None)
     except (BusError, Malformed) as error:
@@ -250,12 +249,7 @@ def _published(message: Message) -> datetime:
     """
     When it was published, or, where its id does not tell, now.
     """
-    told = _ID.fullmatch(message.id)
-    # Any digits may come from a server, but not any year.
-    with suppress(ValueError, OverflowError, OSError):
-        if told:
-            return datetime.fromtimestamp(int(told[1]) / 1000).astimezone()
-    return datetime.now().astimezone()
+    return (published_at(message.id) or datetime.now(UTC)).astimezone()
 
 
 def _print(message: Message, quiet: bool) -> None:
@@ -285,24 +279,6 @@ def _shown(body: bytes) -> bytes:
         text = "(not text)"
     # No stranger's line looks like one of ours.
     return indent(text, "  ", lambda _: True).encode()
-
-
-def _print_json(message: Message, quiet: bool) -> None:
-    told: dict[str, object] = {
-        "id": message.id,
-        "time": _published(message).isoformat(timespec="milliseconds"),
-        "channel": message.channel,
-        "sender": message.sender,
-        "type": message.content_type,
-        "size": len(message.body),
-    }
-    if not quiet:
-        try:
-            told["body"] = message.body.decode("utf-8")
-        except UnicodeDecodeError:
-            told["base64"] = b64encode(message.body).decode()
-    # ASCII, so that no terminal gets a stranger's control character; DEL is one.
-    print(json.dumps(told).replace("\x7f", r"\u007f"), flush=True)
 
 
 def _save(message: Message, folder: Path) -> None:
