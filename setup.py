@@ -32,7 +32,12 @@ setup(
     package_data={"msgbus": ["py.typed", "page/*"], "msgbus.chatdemo": ["*"]},
     python_requires=">=3.11",
     # The extra brings pyopenssl and service-identity.
-    install_requires=["twisted[tls]>=26.10", "prompt_toolkit>=3.0", "tqdm>=4.60"],
+    install_requires=[
+        "twisted[tls]>=26.10",
+        "wsproto>=1.2",
+        "prompt_toolkit>=3.0",
+        "tqdm>=4.60",
+    ],
     entry_points={
         "console_scripts": [
             "msgsend = msgbus.scripts.msgsend:run",

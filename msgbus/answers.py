@@ -11,9 +11,30 @@ from twisted.internet.interfaces import IAddress
 from twisted.web import http, server
 from twisted.web.server import NOT_DONE_YET
 
+from .bus import Nobody, TooLarge
+from .idempotency import Reused
+from .message import Invalid
 from .origin import Origins
 
-__all__ = ["Refusal", "answer", "header", "check_host", "is_loopback", "shield"]
+__all__ = [
+    "REFUSALS",
+    "Refusal",
+    "answer",
+    "check_host",
+    "header",
+    "is_loopback",
+    "shield",
+    "status_of",
+]
+
+# Why a message is not published, each before what it is a kind of.
+_STATUSES: dict[type[Exception], int] = {
+    TooLarge: 413,
+    Reused: 422,
+    Nobody: 409,
+    Invalid: 400,
+}
+REFUSALS = tuple(_STATUSES)
 
 # Codes for which Twisted has no reason phrase, or an outdated one.
 _REASONS = {
@@ -67,6 +88,13 @@ def answer(request: server.Request, code: int, sentence: str = "") -> int:
         request.write(body)
     request.finish()
     return NOT_DONE_YET
+
+
+def status_of(error: Exception) -> int:
+    """
+    The code for one of `REFUSALS`.
+    """
+    return next(code for kind, code in _STATUSES.items() if isinstance(error, kind))
 
 
 def header(request: server.Request, name: bytes, many: bool = False) -> str | None:

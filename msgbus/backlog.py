@@ -222,6 +222,14 @@ class Backlog:
             position.start += size
             position.offset = 0
 
+    def rest(self, position: Position) -> bytes | memoryview:
+        """
+        What one still gets of what it has a part of.
+        """
+        if position.line or not position.offset:
+            return position.line
+        return memoryview(self._frames[position.number])[position.offset :]
+
     def discard(self, position: Position) -> None:
         """
         It is level, or has left.

@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import json
 import re
-from base64 import b64encode
+from base64 import b64decode, b64encode
+from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.message import EmailMessage
 from functools import lru_cache
 
-from .message import Message
+from .message import Invalid, Message
 
-__all__ = ["envelope", "gap", "is_text", "line", "published_at"]
+__all__ = ["Posted", "envelope", "gap", "is_text", "line", "posted", "published_at"]
 
 # Ids begin with milliseconds since 1970.
 _ID = re.compile(r"([0-9]{1,16})-[0-9]{1,24}")
@@ -61,7 +63,7 @@ def gap(count: int | None) -> bytes:
     return line({"gap": "unknown" if count is None else count})
 
 
-def line(told: dict[str, object]) -> bytes:
+def line(told: Mapping[str, object]) -> bytes:
     """
     One object as JSON (RFC 8259), without line ends, and in ASCII, so that no terminal
     gets a stranger's control character; DEL is one.
@@ -93,6 +95,85 @@ def published_at(id: str) -> datetime | None:
         if told:
             return datetime.fromtimestamp(int(told[1]) / 1000, UTC)
     return None
+
+
+@dataclass(frozen=True, slots=True)
+class Posted:
+    """
+    What one sends to have it published.
+
+    Attributes:
+        channel: None for the one that it is sent to.
+        keep: See `Bus.publish`.
+        require: See `Bus.publish`.
+        key: See `Bus.publish`.
+        ack: With what the publication is to be acknowledged, or None for not at all.
+    """
+
+    content_type: str
+    body: bytes
+    channel: str | None = None
+    keep: bool = True
+    require: bool = False
+    key: str | None = None
+    ack: str | int | None = None
+
+
+_FIELDS: dict[str, tuple[type, ...]] = {
+    "type": (str,),
+    "body": (str,),
+    "base64": (str,),
+    "channel": (str,),
+    "keep": (bool,),
+    "require": (bool,),
+    "key": (str,),
+    "ack": (str, int),
+}
+_MAX_ACK = 100
+_SURROGATE = re.compile("[\ud800-\udfff]")
+
+
+def posted(text: bytes) -> Posted:
+    """
+    Read an envelope that is to be published: a JSON object with a `type`, and a `body` or
+    a `base64`; `channel`, `keep`, `require`, `key` and `ack`, if need be.
+
+    Raises:
+        Invalid: It is none.
+    """
+    try:
+        told = json.loads(text)
+    except (ValueError, RecursionError):
+        raise Invalid("This is no JSON.") from None
+    if not isinstance(told, dict):
+        raise Invalid(
+            'A message is a JSON object: {"type": "text/plain", "body": "hello"}.'
+        )
+    for name, value in told.items():
+        if type(value) not in _FIELDS.get(name, ()):
+            raise Invalid(_complaint(name))
+        # JSON can name surrogates, which are no characters.
+        if isinstance(value, str) and _SURROGATE.search(value):
+            raise Invalid(f"{name!r} holds half of a character.")
+    if "type" not in told:
+        raise Invalid("A message needs a 'type', such as text/plain or image/jpeg.")
+    if "body" in told and "base64" in told:
+        raise Invalid("A message has a 'body' or a 'base64', not both.")
+    if len(str(told.get("ack", ""))) > _MAX_ACK:
+        raise Invalid(f"An 'ack' has at most {_MAX_ACK} characters.")
+    try:
+        body = b64decode(told.pop("base64", ""), validate=True)
+    except ValueError:
+        raise Invalid("'base64' is none (RFC 4648, section 4).") from None
+    body = body or told.pop("body", "").encode("utf-8")
+    return Posted(told.pop("type"), body, **told)
+
+
+def _complaint(name: str) -> str:
+    if name not in _FIELDS:
+        return f"{name[:100]!r} is not one of: {', '.join(_FIELDS)}."
+    kinds = {str: "a string", bool: "true or false", int: "a whole number"}
+    return f"{name!r} is {' or '.join(kinds[kind] for kind in _FIELDS[name])}."
 
 
 @lru_cache(maxsize=256)

@@ -101,6 +101,7 @@ class Fanout:
         overflow: Overflow = Overflow.DROP_NEWEST,
         heartbeat: int | None = None,
         cursor: Cursor | None = None,
+        late: Callable[[], object] | None = None,
     ) -> Member:
         """
         Deliver what is published from now on, and, if asked for, what was kept
@@ -113,6 +114,8 @@ class Fanout:
             overflow: What becomes of it once it is past its backlog.
             heartbeat: Every how many seconds it gets one, or None for never.
             cursor: Where its replay reads, or None for none; it is closed in the end.
+            late: Closes one that is past its backlog, where that is what becomes of it;
+                unless it is given, the connection is cut.
 
         Returns:
             The producer to register with what the outlet writes to.  Its
@@ -132,7 +135,7 @@ class Fanout:
         replay = None
         if cursor is not None:
             replay = Replay(cursor, framing, self._bus.milliseconds, self._held)
-        return group.join(outlet, finish, overflow, heartbeat, replay)
+        return group.join(outlet, finish, overflow, heartbeat, replay, late)
 
     def end(self) -> None:
         """

@@ -14,7 +14,7 @@ from functools import partial
 from twisted.internet.interfaces import IDelayedCall, IPushProducer, IReactorTime
 from zope.interface import implementer
 
-from .backlog import Backlog, Overflow, Position
+from .backlog import SLICE_BYTES, Backlog, Overflow, Position
 from .outlet import Outlet
 from .replay import Replay
 
@@ -40,20 +40,30 @@ class Member:
         "overflow",
         "position",
         "replay",
+        "aside",
         "progress",
+        "late",
         "_finish",
         "_group",
     )
 
     def __init__(
-        self, outlet: Outlet, overflow: Overflow, finish: Callable[[], object], group: Group
+        self,
+        outlet: Outlet,
+        overflow: Overflow,
+        finish: Callable[[], object],
+        late: Callable[[], object] | None,
+        group: Group,
     ) -> None:
         self.outlet = outlet
         self.overflow = overflow
         self.position: Position | None = None
         self.replay: Replay | None = None
+        # For it alone, and waiting.
+        self.aside = b""
         # When it last took a byte, or had none to take.
         self.progress = 0.0
+        self.late = late
         self._finish = finish
         self._group: Group | None = group
 
@@ -88,6 +98,20 @@ class Member:
         """
         if self._group is not None:
             self._finish()
+
+    def tell(self, data: bytes) -> None:
+        """
+        Send something to this one alone, between two messages.
+        """
+        if self._group is not None:
+            self._group.tell(self, data)
+
+    def dismiss(self, data: bytes) -> None:
+        """
+        End it: send this, behind what it has a part of, and nothing more.
+        """
+        if self._group is not None:
+            self._group.dismiss(self, data)
 
 
 class Group:
@@ -154,12 +178,13 @@ class Group:
         overflow: Overflow,
         heartbeat: int | None,
         replay: Replay | None,
+        late: Callable[[], object] | None = None,
     ) -> Member:
         """
         Add a member.  It gets what is delivered from now on, behind what is replayed.
         """
         self._flush()
-        member = Member(outlet, overflow, finish, self)
+        member = Member(outlet, overflow, finish, late, self)
         if replay is None:
             self._put_behind(member, self.backlog.fall_behind(overflow))
         else:
@@ -194,6 +219,8 @@ class Group:
             self._replay_later(member, member.replay)
         slices = SLICES
         while (position := member.position) is not None:
+            if member.aside and not position.line and not position.offset:
+                position.line, member.aside = member.aside, b""
             pieces = self.backlog.owed(position)
             if not pieces:
                 if self._ending:
@@ -214,6 +241,36 @@ class Group:
                 # It reads as fast as it is fed: others have their turn.
                 self._reactor.callLater(0, self._feed_on, member)
                 return
+
+    def tell(self, member: Member, data: bytes) -> None:
+        """
+        Send something to one member alone, between two messages.
+        """
+        if member.outlet.send not in self._level:
+            member.aside += data
+            return
+        taken, all_taken = self._send(member, [data])
+        if not all_taken and self._take_from_level(member.outlet.send):
+            position = self.backlog.fall_behind(member.overflow)
+            position.line = data[taken:]
+            self._put_behind(member, position)
+
+    def dismiss(self, member: Member, data: bytes) -> None:
+        """
+        Send something to one member, behind what it has a part of, and nothing more.
+        """
+        self._flush()
+        rest: bytes | memoryview = b""
+        if member.replay is not None:
+            rest = member.replay.rest
+        elif member.position is not None:
+            rest = self.backlog.rest(member.position)
+        # It might never be read.
+        if len(rest) > SLICE_BYTES:
+            member.outlet.abort()
+        else:
+            member.outlet.write(bytes(rest) + member.aside + data)
+        member.stopProducing()
 
     def end(self) -> None:
         """
@@ -250,7 +307,8 @@ class Group:
         for second in [second for second in self._heartbeats if second <= now]:
             for member, seconds in self._heartbeats.pop(second).items():
                 self._beat_later(member, seconds)
-                self._beat(member)
+                if member.outlet.send in self._level:
+                    self.tell(member, self._heartbeat)
         return any(self._heartbeats.values())
 
     def stalest(self) -> Member | None:
@@ -336,6 +394,9 @@ class Group:
         replay.queued = False
         if member.replay is None or member.outlet.paused:
             return
+        if member.aside:
+            replay.insert(member.aside)
+            member.aside = b""
         pieces = replay.owed()
         if pieces is None:
             # All that was delivered in this turn was replayed, so nobody may get it
@@ -365,20 +426,11 @@ class Group:
         self.backlog.late.clear()
         self.backlog.counters.closed += len(late)
         for member in late:
-            member.outlet.abort()
+            (member.late or member.outlet.abort)()
 
     def _beat_later(self, member: Member, seconds: int) -> None:
         second = int(self._reactor.seconds()) + seconds
         self._heartbeats.setdefault(second, {})[member] = seconds
-
-    def _beat(self, member: Member) -> None:
-        if member.outlet.send not in self._level:
-            return
-        taken, all_taken = self._send(member, [self._heartbeat])
-        if taken and not all_taken and self._take_from_level(member.outlet.send):
-            position = self.backlog.fall_behind(member.overflow)
-            position.line = self._heartbeat[taken:]
-            self._put_behind(member, position)
 
     def _put_behind(self, member: Member, position: Position) -> None:
         member.progress = self._reactor.seconds()

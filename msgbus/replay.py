@@ -109,6 +109,19 @@ class Replay:
             pieces[0] = memoryview(pieces[0])[skipped:]
         return pieces
 
+    @property
+    def rest(self) -> bytes:
+        """
+        What its reader still gets of what it has a part of.
+        """
+        return b"".join(self._items[0][1])[self._offset :] if self._offset else b""
+
+    def insert(self, data: bytes) -> None:
+        """
+        Let its reader have this too, behind what it has a part of.
+        """
+        self._items.insert(1 if self._offset else 0, (None, (data,)))
+
     def close(self) -> None:
         """
         Read no more.

@@ -75,6 +75,8 @@ class Channel(http.HTTPChannel):
 
     # How many more bytes are discarded, once none are read as requests.
     _discardable: int | None = None
+    # Takes what comes behind it instead.
+    _receive: Callable[[bytes], None] | None = None
     _ended = False
     _closing: IDelayedCall | None = None
 
@@ -101,7 +103,9 @@ class Channel(http.HTTPChannel):
         """
         Read a body, or what comes behind a request that is being answered.
         """
-        if self._discardable is None:
+        if self._receive is not None:
+            self._receive(data)
+        elif self._discardable is None:
             super().rawDataReceived(data)
         else:
             self._discard(data)
@@ -158,12 +162,16 @@ class Channel(http.HTTPChannel):
         super().connectionLost(reason)  # type: ignore[no-untyped-call]  # Twisted
         self.site.lost(self)
 
-    def begin_stream(self) -> None:
+    def begin_stream(self, receive: Callable[[bytes], None] | None) -> None:
         """
         Discard what comes behind the request that is being answered, because
         its answer has no end; close the connection if it is more than a bit.
         Reading on is how we notice that the peer has gone.
+
+        Args:
+            receive: Takes it instead, if it is not to be discarded.
         """
+        self._receive = receive
         self._discardable = STREAM_INPUT_BYTES
         self.site.streams.add(self)
 
@@ -268,16 +276,19 @@ class Request(server.Request):
                 self.requestHeaders.setRawHeaders(b"Host", [absolute[1]])
         super().requestReceived(command, path, version)  # type: ignore[no-untyped-call]  # Twisted
 
-    def begin_stream(self) -> None:
+    def begin_stream(self, receive: Callable[[bytes], None] | None = None) -> None:
         """
         Be as small as can be, and read no further requests: the answer has
         begun, and has no end.
+
+        Args:
+            receive: Takes what comes behind this one, which is discarded otherwise.
         """
         # A quarter of what an idle subscriber would cost.
         self.requestHeaders = self.responseHeaders = _NO_HEADERS
         self.content = self.args = self.received_cookies = self.cookies = None
         self.prepath = self.postpath = self.sitepath = None
-        self.channel.begin_stream()
+        self.channel.begin_stream(receive)
 
     def _check_body(self, size: int) -> None:
         if size > self.channel.site.max_body:

@@ -41,7 +41,7 @@ _HEARTBEAT_SECONDS = range(5, 301)
 _OVERFLOWS = {kind.value: kind for kind in Overflow}
 
 _PATTERNS = ("type", "sender", "channel")
-_KNOWN = (*_PATTERNS, "format", "overflow", "heartbeat", "since", "last", "envelope")
+_KNOWN = (*_PATTERNS, "format", "overflow", "heartbeat", "since", "last", "envelope", "raw")
 
 _DURATION = re.compile(r"([0-9]{1,9})([smhd])")
 _UNIT_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
@@ -61,6 +61,7 @@ class Wanted:
         heartbeat: Every how many seconds it wants one, or None for never.
         since: Where its replay begins, or None for none.
         envelope: Whether it wants each message in one.
+        raw: Whether it wants none, where that would be the rule.
     """
 
     filter: Filter = EVERYTHING
@@ -69,6 +70,7 @@ class Wanted:
     heartbeat: int | None = None
     since: Since | None = None
     envelope: bool = False
+    raw: bool = False
 
 
 def channel_name(path: bytes) -> str:
@@ -108,6 +110,7 @@ def subscription(
         _heartbeat(parameters.get("heartbeat", [])),
         Since(parse_id(last_id)) if last_id else _since(parameters),
         _choice(parameters, "envelope", _YES_OR_NO) or False,
+        _choice(parameters, "raw", _YES_OR_NO) or False,
     )
 
 

@@ -8,12 +8,14 @@ What a request may contain, and means, is decided in `target`, `origin` and
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import BinaryIO, cast
 
 from twisted.cred.error import UnauthorizedLogin
 from twisted.cred.portal import Portal
 from twisted.internet.address import IPv4Address, IPv6Address
+from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -21,24 +23,27 @@ from twisted.web import server
 from twisted.web.resource import IResource, Resource
 from twisted.web.server import NOT_DONE_YET
 from twisted.web.util import DeferredResource
+from wsproto.frame_protocol import CloseReason
 
-from .answers import Refusal, answer, check_host, header, shield
+from .answers import REFUSALS, Refusal, answer, check_host, header, shield, status_of
 from .auth import login, sender_of
 from .backlog import Overflow
-from .bus import Bus, Nobody, TooLarge
+from .bus import Bus
 from .documents import Document
+from .envelope import Posted
 from .fanout import Fanout, Limits
 from .formats import FORMATS, Asked
+from .frames import Frames
 from .framing import Chunked, Framing
 from .group import Member
 from .history import Cursor, format_id
-from .idempotency import Reused
 from .message import Invalid, Message, Receipt
 from .origin import Origins
 from .outlet import BufferedOutlet, Outlet, outlet_for
 from .pages import MODULES, live_page, module
 from .site import Request, Site
 from .target import PAGE, Wanted, channel_name, required, subscription
+from .websocket import WebSocket, accept_token, wants_websocket
 
 __all__ = ["BusResource", "Root", "Request", "Site"]
 
@@ -114,14 +119,8 @@ class BusResource(Resource):
             return self._render_method(request)
         except Refusal as refusal:
             return refusal.answer(request)
-        except TooLarge as error:
-            return answer(request, 413, str(error))
-        except Reused as error:
-            return answer(request, 422, str(error))
-        except Invalid as error:
-            return answer(request, 400, str(error))
-        except Nobody as error:
-            return answer(request, 409, str(error))
+        except REFUSALS as error:
+            return answer(request, status_of(error), str(error))
 
     def _render_method(self, request: server.Request) -> int:
         if request.method == b"OPTIONS":
@@ -143,13 +142,13 @@ class BusResource(Resource):
 
     def _subscribe(self, request: server.Request, path: bytes) -> int:
         name = channel_name(path)
-        query = request.uri.partition(b"?")[2]
         wanted = subscription(
-            query,
+            request.uri.partition(b"?")[2],
             header(request, b"Accept", many=True),
             header(request, b"Last-Event-ID"),
         )
-
+        if wants_websocket(request):
+            return self._upgrade(request, name, wanted)
         if wanted.format == PAGE:
             return live_page(request, path)
 
@@ -162,6 +161,8 @@ class BusResource(Resource):
         # A proxy may have put the bus elsewhere, but messages tell their location here.
         request.setHeader(b"Msgbus-Prefix", self._prefix.encode("ascii"))
         if request.method == b"HEAD":
+            # Who can see no heads of streams may ask where one would begin.
+            request.setHeader(b"Msgbus-Id", format_id(self._bus.newest).encode("ascii"))
             request.finish()
             return NOT_DONE_YET
         cursor, begins = self._begin(name, wanted)
@@ -185,6 +186,43 @@ class BusResource(Resource):
             request.finish()
 
         self._join(request, name, wanted, framing, outlet, finish, cursor)
+        return NOT_DONE_YET
+
+    def _upgrade(self, request: server.Request, name: str, wanted: Wanted) -> int:
+        """
+        Answer with a WebSocket, whose client subscribes, and may publish.
+        """
+        if not isinstance(request, Request):
+            raise Refusal(501, "There is no WebSocket here: it takes msgbus.web.Site.")
+        token = accept_token(request)
+        # Browsers let any page open one, and read what comes.
+        self._check_origin(request)
+        sender = sender_of(header(request, b"Authorization"))
+        publish = partial(self._publish_for, _peer(request), name, sender)
+        outlet = self._outlet(request, wanted)
+        cursor, begins = self._begin(name, wanted)
+        websocket = WebSocket(
+            request, self._reactor, publish, wanted.raw, self._bus.max_message
+        )
+        headers = [(b"Msgbus-Prefix", self._prefix.encode("ascii"))]
+        if begins is not None:
+            headers.append((b"Msgbus-Id", begins.encode("ascii")))
+        websocket.accept(token, headers)
+        member = self._join(
+            request,
+            name,
+            wanted,
+            Frames(wanted.raw),
+            outlet,
+            partial(websocket.close, CloseReason.GOING_AWAY, "The bus is stopping."),
+            cursor,
+            late=partial(
+                websocket.close,
+                CloseReason.TRY_AGAIN_LATER,
+                "More waited for you than the bus keeps.",
+            ),
+        )
+        websocket.joined(member)
         return NOT_DONE_YET
 
     def _begin(self, name: str, wanted: Wanted) -> tuple[Cursor | None, str | None]:
@@ -214,6 +252,7 @@ class BusResource(Resource):
         outlet: Outlet,
         finish: Callable[[], object],
         cursor: Cursor | None,
+        late: Callable[[], object] | None = None,
     ) -> Member:
         """
         Let the response to this request have what is published from now on.
@@ -227,6 +266,7 @@ class BusResource(Resource):
             overflow=wanted.overflow,
             heartbeat=wanted.heartbeat or framing.heartbeat_seconds,
             cursor=cursor,
+            late=late,
         )
         request.registerProducer(member, True)
 
@@ -254,27 +294,16 @@ class BusResource(Resource):
             raise Refusal(
                 400, "A message needs a Content-Type, such as text/plain or image/jpeg."
             )
-        message = Message(
-            channel=channel_name(_path_below(request)),
-            body=_body(request),
-            content_type=content_type,
-            sender=sender_of(header(request, b"Authorization")),
-        )
-        published = self._bus.publish(
-            message,
+        wish = Posted(
+            content_type,
+            _body(request),
             keep=not _no_store(header(request, b"Cache-Control", many=True)),
             require=required(request.uri.partition(b"?")[2]),
             key=header(request, b"Idempotency-Key"),
         )
-        if self._verbosity >= 2:
-            self._log.info(
-                "{peer} publishes {size} bytes of {type} to {name!r} as {sender!r}",
-                peer=_peer(request),
-                size=len(message.body),
-                type=message.content_type,
-                name=message.channel,
-                sender=message.sender,
-            )
+        sender = sender_of(header(request, b"Authorization"))
+        name = channel_name(_path_below(request))
+        published = self._publish_for(_peer(request), name, sender, wish)
 
         def acknowledge(receipt: Receipt) -> None:
             request.setHeader(b"Msgbus-Id", receipt.id.encode("ascii"))
@@ -283,6 +312,26 @@ class BusResource(Resource):
 
         published.addCallback(acknowledge)
         return NOT_DONE_YET
+
+    def _publish_for(
+        self, peer: str, name: str, sender: str, wish: Posted
+    ) -> Deferred[Receipt]:
+        """
+        Publish what somebody has sent to this name.
+        """
+        channel = name if wish.channel is None else wish.channel
+        message = Message(channel, wish.body, wish.content_type, sender)
+        published = self._bus.publish(message, wish.keep, wish.require, wish.key)
+        if self._verbosity >= 2:
+            self._log.info(
+                "{peer} publishes {size} bytes of {type} to {name!r} as {sender!r}",
+                peer=peer,
+                size=len(message.body),
+                type=message.content_type,
+                name=message.channel,
+                sender=message.sender,
+            )
+        return published
 
     def _options(self, request: server.Request) -> int:
         origin = header(request, b"Origin")
