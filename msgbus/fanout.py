@@ -157,11 +157,14 @@ class Fanout:
                 self._rest()
 
         backlog = Backlog(self.limits.backlog, framing.gap, self.counters)
-        group = Group(self._reactor, backlog, framing.heartbeat, self._in_turn, emptied)
+        group = Group(self._reactor, backlog, framing.heartbeat, self.in_turn, emptied)
         subscription = self._bus.subscribe(name, deliver, filter, count=group.__len__)
         return group
 
-    def _in_turn(self, call: Callable[[], None]) -> None:
+    def in_turn(self, call: Callable[[], None]) -> None:
+        """
+        Call something that looks at what is kept, when others have had their turn.
+        """
         self._queue.append(call)
         if len(self._queue) == 1:
             self._reactor.callLater(0, self._take_turns)

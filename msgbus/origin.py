@@ -70,7 +70,8 @@ class Origins:
         """
         exposed = (
             b"Access-Control-Expose-Headers",
-            b"Msgbus-Id, Msgbus-Prefix, Msgbus-Subscribers",
+            b"Content-Location, ETag, From, Msgbus-Gap, Msgbus-Id, Msgbus-Prefix,"
+            b" Msgbus-Subscribers",
         )
         if "*" in self.allowed:
             return [(b"Access-Control-Allow-Origin", b"*"), exposed]

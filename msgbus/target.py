@@ -20,7 +20,7 @@ from .history import Since, parse_id
 from .match import EVERYTHING, Filter
 from .message import Invalid, check_name
 
-__all__ = ["PAGE", "Wanted", "channel_name", "required", "subscription"]
+__all__ = ["MESSAGE", "PAGE", "Wanted", "channel_name", "required", "subscription"]
 
 T = TypeVar("T")
 
@@ -29,19 +29,34 @@ T = TypeVar("T")
 PAGE = "page"
 _PAGE_TYPE = "text/html"
 
+# No stream, but one message as itself.
+MESSAGE = "message"
+
 DEFAULT = next(iter(FORMATS))
 # A media type names its form, too.
 _NAMES = {name: name for name in FORMATS}
+_NAMES |= {MESSAGE: MESSAGE}
 _NAMES |= {form.media_type: name for name, form in FORMATS.items()}
 
 _YES_OR_NO = {"1": True, "0": False}
 
-_HEARTBEAT = re.compile(r"[1-9][0-9]{0,2}")
+_SECONDS = re.compile(r"[1-9][0-9]{0,2}")
 _HEARTBEAT_SECONDS = range(5, 301)
+_WAIT_SECONDS = range(1, 301)
 _OVERFLOWS = {kind.value: kind for kind in Overflow}
 
 _PATTERNS = ("type", "sender", "channel")
-_KNOWN = (*_PATTERNS, "format", "overflow", "heartbeat", "since", "last", "envelope", "raw")
+_KNOWN = (
+    *_PATTERNS,
+    "format",
+    "overflow",
+    "heartbeat",
+    "since",
+    "last",
+    "envelope",
+    "raw",
+    "wait",
+)
 
 _DURATION = re.compile(r"([0-9]{1,9})([smhd])")
 _UNIT_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
@@ -57,11 +72,12 @@ class Wanted:
     What a subscriber asks for.
 
     Attributes:
-        format: The name of one of `FORMATS`, or `PAGE`.
+        format: The name of one of `FORMATS`, `MESSAGE` or `PAGE`.
         heartbeat: Every how many seconds it wants one, or None for never.
         since: Where its replay begins, or None for none.
         envelope: Whether it wants each message in one.
         raw: Whether it wants none, where that would be the rule.
+        wait: How many seconds it waits for one message.
     """
 
     filter: Filter = EVERYTHING
@@ -71,6 +87,7 @@ class Wanted:
     since: Since | None = None
     envelope: bool = False
     raw: bool = False
+    wait: int = 0
 
 
 def channel_name(path: bytes) -> str:
@@ -103,14 +120,19 @@ def subscription(
         Invalid: The value of a parameter that we know is none of its kind.
     """
     parameters = _parameters(query)
+    form = _choice(parameters, "format", _NAMES) or _preferred(accept or "*/*")
+    since = Since(parse_id(last_id)) if last_id else _since(parameters)
+    if form == MESSAGE and not last_id and not parameters.keys() & {"since", "last"}:
+        since = Since(last=1)
     return Wanted(
         Filter(**{name: ",".join(parameters.get(name, ())) for name in _PATTERNS}),
-        _choice(parameters, "format", _NAMES) or _preferred(accept or "*/*"),
+        form,
         _choice(parameters, "overflow", _OVERFLOWS) or Overflow.DROP_NEWEST,
-        _heartbeat(parameters.get("heartbeat", [])),
-        Since(parse_id(last_id)) if last_id else _since(parameters),
+        _seconds(parameters, "heartbeat", _HEARTBEAT_SECONDS),
+        since,
         _choice(parameters, "envelope", _YES_OR_NO) or False,
         _choice(parameters, "raw", _YES_OR_NO) or False,
+        _seconds(parameters, "wait", _WAIT_SECONDS) or 0,
     )
 
 
@@ -156,12 +178,18 @@ def _since(parameters: dict[str, list[str]]) -> Since | None:
         ) from None
 
 
-def _heartbeat(values: list[str]) -> int | None:
-    if not values:
+def _seconds(parameters: dict[str, list[str]], name: str, allowed: range) -> int | None:
+    """
+    The value of a parameter that is given once, or None for no such parameter.
+    """
+    values = parameters.get(name)
+    if values is None:
         return None
     value = ",".join(values)
-    if not _HEARTBEAT.fullmatch(value) or int(value) not in _HEARTBEAT_SECONDS:
-        raise Invalid(f"A heartbeat comes every 5 to 300 seconds, not {value[:100]!r}.")
+    if not _SECONDS.fullmatch(value) or int(value) not in allowed:
+        raise Invalid(
+            f"The {name} is {allowed[0]} to {allowed[-1]} seconds, not {value[:100]!r}."
+        )
     return int(value)
 
 

@@ -19,7 +19,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
-from twisted.web import server
+from twisted.web import http, server
 from twisted.web.resource import IResource, Resource
 from twisted.web.server import NOT_DONE_YET
 from twisted.web.util import DeferredResource
@@ -38,11 +38,13 @@ from .framing import Chunked, Framing
 from .group import Member
 from .history import Cursor, format_id
 from .message import Invalid, Message, Receipt
+from .multipart import gap_value, location
 from .origin import Origins
 from .outlet import BufferedOutlet, Outlet, outlet_for
 from .pages import MODULES, live_page, module
+from .poll import Poll
 from .site import Request, Site
-from .target import PAGE, Wanted, channel_name, required, subscription
+from .target import MESSAGE, PAGE, Wanted, channel_name, required, subscription
 from .websocket import WebSocket, accept_token, wants_websocket
 
 __all__ = ["BusResource", "Root", "Request", "Site"]
@@ -98,6 +100,7 @@ class BusResource(Resource):
         self._fanout = Fanout(bus, reactor, limits)
         self._reactor = reactor
         self._closed = False
+        self._polls: set[Poll] = set()
 
     def close(self) -> None:
         """
@@ -106,6 +109,8 @@ class BusResource(Resource):
         """
         self._closed = True
         self._fanout.end()
+        for poll in tuple(self._polls):
+            poll.end()
 
     def render(self, request: server.Request) -> int:
         """
@@ -149,17 +154,18 @@ class BusResource(Resource):
         )
         if wants_websocket(request):
             return self._upgrade(request, name, wanted)
+        # A proxy may have put the bus elsewhere, but messages tell their location here.
+        request.setHeader(b"Msgbus-Prefix", self._prefix.encode("ascii"))
         if wanted.format == PAGE:
             return live_page(request, path)
-
+        if wanted.format == MESSAGE:
+            return self._poll(request, name, wanted)
         form = FORMATS[wanted.format]
         framing = form.framing(Asked(self._bus.boundary, self._prefix, wanted.envelope))
         content_type = form.media_type + framing.parameters
         request.setHeader(b"Content-Type", content_type.encode("ascii"))
         request.setHeader(b"Cache-Control", b"no-store")
         request.setHeader(b"X-Accel-Buffering", b"no")
-        # A proxy may have put the bus elsewhere, but messages tell their location here.
-        request.setHeader(b"Msgbus-Prefix", self._prefix.encode("ascii"))
         if request.method == b"HEAD":
             # Who can see no heads of streams may ask where one would begin.
             request.setHeader(b"Msgbus-Id", format_id(self._bus.newest).encode("ascii"))
@@ -186,6 +192,52 @@ class BusResource(Resource):
             request.finish()
 
         self._join(request, name, wanted, framing, outlet, finish, cursor)
+        return NOT_DONE_YET
+
+    def _poll(self, request: server.Request, name: str, wanted: Wanted) -> int:
+        """
+        Answer with one message, as itself.
+        """
+
+        def respond(message: Message | None) -> None:
+            self._polls.discard(poll)
+            if poll.gap is not None:
+                request.setHeader(b"Msgbus-Gap", gap_value(poll.gap.count))
+            id = format_id(self._bus.newest) if message is None else message.id
+            request.setHeader(b"Msgbus-Id", id.encode("ascii"))
+            if message is None:
+                request.setHeader(b"Cache-Control", b"no-store")
+                answer(request, 204)
+                return
+            request.setHeader(b"Cache-Control", b"no-cache")
+            path = location(self._prefix, message.channel)
+            request.setHeader(b"Content-Location", path.encode("ascii"))
+            if message.sender:
+                request.setHeader(b"From", message.sender.encode("utf-8"))
+            if request.setETag(b'"%s"' % id.encode("ascii")) is not http.CACHED:
+                request.setHeader(b"Content-Type", message.content_type.encode("utf-8"))
+                request.setHeader(b"Content-Length", b"%d" % len(message.body))
+                request.write(message.body)
+            request.finish()
+
+        poll = Poll(
+            self._bus,
+            self._reactor,
+            name,
+            wanted.filter,
+            wanted.since,
+            wanted.wait,
+            self._fanout.in_turn,
+            respond,
+        )
+        self._polls.add(poll)
+
+        def gone(_: object) -> None:
+            poll.stop()
+            self._polls.discard(poll)
+
+        request.notifyFinish().addErrback(gone)
+        poll.look()
         return NOT_DONE_YET
 
     def _upgrade(self, request: server.Request, name: str, wanted: Wanted) -> int:

@@ -35,6 +35,7 @@ ORDER = [
     "client",
     "bus",
     "store",
+    "poll",
     "outlet",
     "group",
     "fanout",

@@ -181,7 +181,8 @@ class GrantTests(SynchronousTestCase):
                 (b"Access-Control-Allow-Credentials", b"true"),
                 (
                     b"Access-Control-Expose-Headers",
-                    b"Msgbus-Id, Msgbus-Prefix, Msgbus-Subscribers",
+                    b"Content-Location, ETag, From, Msgbus-Gap, Msgbus-Id, Msgbus-Prefix,"
+                    b" Msgbus-Subscribers",
                 ),
             ],
         )
@@ -196,7 +197,8 @@ class GrantTests(SynchronousTestCase):
                 (b"Access-Control-Allow-Origin", b"*"),
                 (
                     b"Access-Control-Expose-Headers",
-                    b"Msgbus-Id, Msgbus-Prefix, Msgbus-Subscribers",
+                    b"Content-Location, ETag, From, Msgbus-Gap, Msgbus-Id, Msgbus-Prefix,"
+                    b" Msgbus-Subscribers",
                 ),
             ],
         )

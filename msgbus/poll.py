@@ -1,0 +1,108 @@
+"""
+One message for one request: the newest that there is, or the next one, waited for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+
+from .bus import Bus, Subscription
+from .history import Gap, Since
+from .match import Filter
+from .message import Message
+
+__all__ = ["Poll"]
+
+
+class Poll:
+    """
+    Looks for a message, in what is kept, and then in what is published.
+
+    Args:
+        name: A channel or folder.
+        since: The first behind this is looked for; None for the first that is published
+            from now on.
+        wait: How many seconds it is waited for one to be published.
+        in_turn: Calls something later, when others have had their turn.
+        answer: Called once: with the message, or None if there is none.
+
+    Attributes:
+        gap: What is missing before the message, or None if nothing is.
+
+    Raises:
+        Invalid: The name is none.
+    """
+
+    def __init__(
+        self,
+        bus: Bus,
+        reactor: IReactorTime,
+        name: str,
+        filter: Filter,
+        since: Since | None,
+        wait: int,
+        in_turn: Callable[[Callable[[], None]], None],
+        answer: Callable[[Message | None], object],
+    ) -> None:
+        self.gap: Gap | None = None
+        self._bus = bus
+        self._name = name
+        self._filter = filter
+        self._in_turn = in_turn
+        self._answer: Callable[[Message | None], object] | None = answer
+        self._subscription: Subscription | None = None
+        self._cursor = None if since is None else bus.replay(name, filter, since)
+        self._reactor = reactor
+        self._wait = wait
+        self._waiting: IDelayedCall | None = None
+
+    def look(self) -> None:
+        """
+        Look on.
+        """
+        if self._answer is None:
+            return
+        items = self._cursor and self._cursor.read(self._bus.milliseconds())
+        if items is None:
+            if not self._wait:
+                self.end()
+                return
+            self._subscription = self._bus.subscribe(self._name, self.end, self._filter)
+            self._waiting = self._reactor.callLater(self._wait, self.end)
+            return
+        for item in items:
+            if isinstance(item, Message):
+                self.end(item)
+                return
+            self._missed(item)
+        self._in_turn(self.look)
+
+    def end(self, message: Message | None = None) -> None:
+        """
+        Answer with this, or with nothing.  Ending it twice is no error.
+        """
+        answer = self._answer
+        self.stop()
+        if answer is not None:
+            answer(message)
+
+    def stop(self) -> None:
+        """
+        Look for nothing any more, and do not answer.  Stopping it twice is no error.
+        """
+        self._answer = None
+        if self._cursor is not None:
+            self._cursor.close()
+        if self._waiting is not None and self._waiting.active():
+            self._waiting.cancel()
+        if self._subscription is not None:
+            self._subscription.cancel()
+
+    def _missed(self, gap: Gap) -> None:
+        before = 0 if self.gap is None else self.gap.count
+        if before is None or gap.count is None:
+            self.gap = Gap(None)
+        else:
+            self.gap = Gap(before + gap.count)
