@@ -64,11 +64,14 @@ class Poll:
         """
         if self._answer is None:
             return
-        items = self._cursor and self._cursor.read(self._bus.milliseconds())
+        items = None
+        if self._cursor is not None:
+            items = self._cursor.read(self._bus.milliseconds())
         if items is None:
             if not self._wait:
                 self.end()
                 return
+            self._close()
             self._subscription = self._bus.subscribe(self._name, self.end, self._filter)
             self._waiting = self._reactor.callLater(self._wait, self.end)
             return
@@ -93,12 +96,16 @@ class Poll:
         Look for nothing any more, and do not answer.  Stopping it twice is no error.
         """
         self._answer = None
-        if self._cursor is not None:
-            self._cursor.close()
+        self._close()
         if self._waiting is not None and self._waiting.active():
             self._waiting.cancel()
         if self._subscription is not None:
             self._subscription.cancel()
+
+    def _close(self) -> None:
+        cursor, self._cursor = self._cursor, None
+        if cursor is not None:
+            cursor.close()
 
     def _missed(self, gap: Gap) -> None:
         before = 0 if self.gap is None else self.gap.count
