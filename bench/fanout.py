@@ -32,6 +32,7 @@ from tests.integration.certificates import Authority
 from tests.integration.daemon import Daemon
 
 NUMBER = re.compile(rb"~(\d{8})~")
+ID = re.compile(rb"\r\nMsgbus-Id: ([0-9-]+)\r\n")
 MARK_BYTES = 10
 SILENCE_SECONDS = 30
 PACED_MESSAGES = 50
@@ -54,8 +55,17 @@ class Row:
     lazy: float = 0
     # Do subscribers come while messages flow?
     arriving: bool = False
+    # What they ask for.
+    query: str = ""
+    headers: str = ""
+    # Does an answer end with its message?
+    polls: bool = False
 
 
+UPGRADE = (
+    "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
+    "Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n"
+)
 ROWS = {
     "plain": Row("HTTP/1.1"),
     "http10": Row("HTTP/1.0", version="1.0"),
@@ -63,6 +73,11 @@ ROWS = {
     "publishers": Row("16 publishers at once", publishers=16),
     "slow": Row("as many again never read", lazy=1),
     "arriving": Row("connecting meanwhile", arriving=True),
+    "events": Row("event stream", headers="Accept: text/event-stream\r\n"),
+    "ndjson": Row("lines of JSON", query="?format=ndjson"),
+    "websocket": Row("WebSocket", headers=UPGRADE),
+    "raw": Row("WebSocket, raw", query="?raw=1", headers=UPGRADE),
+    "polls": Row("long polling", query="?format=message", polls=True),
 }
 
 
@@ -77,6 +92,8 @@ class Subscriber:
     expected: list[int] | None = None
     got: int = 0
     tail: bytes = b""
+    # What one who polls asks for: first where to begin.
+    since: str = "&since=now"
 
 
 @dataclass
@@ -123,14 +140,33 @@ class Load:
         One more subscriber.
         """
         connection = self.connect()
-        request = f"GET /msgbus/bench HTTP/{self.row.version}\r\nHost: localhost\r\n\r\n"
-        connection.sendall(request.encode())
+        subscriber = Subscriber(connection)
+        self.ask(subscriber)
         connection.setblocking(False)
         if reads:
-            self.subscribers[connection.fileno()] = Subscriber(connection)
+            self.subscribers[connection.fileno()] = subscriber
             self.epoll.register(connection, select.EPOLLIN)
         else:
             self.lazy.append(connection)
+
+    def ask(self, subscriber):
+        """
+        Send the request of a subscriber.
+        """
+        row = self.row
+        query = row.query + subscriber.since * row.polls
+        subscriber.socket.send(
+            f"GET /msgbus/bench{query} HTTP/{row.version}\r\nHost: localhost\r\n"
+            f"{row.headers}\r\n".encode()
+        )
+
+    def ask_on(self, subscriber, answer):
+        """
+        Send the next request of one who polls, behind this answer.
+        """
+        subscriber.since = f"&wait=300&since={ID.search(answer)[1].decode()}"
+        subscriber.tail = b""
+        self.ask(subscriber)
 
     def publish(self, size=None):
         """
@@ -143,8 +179,8 @@ class Load:
         self.published[place] += 1
         self.sent[number] = time.perf_counter()
         self.publishers[place].sendall(
-            b"POST /msgbus/bench HTTP/1.1\r\nHost: localhost\r\nContent-Type: a/b\r\n"
-            b"Content-Length: %d\r\n\r\n%s" % (len(body), body)
+            b"POST /msgbus/bench HTTP/1.1\r\nHost: localhost\r\n"
+            b"Content-Type: text/plain\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body)
         )
 
     def look(self, seconds):
@@ -191,12 +227,20 @@ class Load:
                 # What is published from now on, it must get.
                 subscriber.expected = list(self.published)
                 self.ready += 1
+                if self.row.polls:
+                    self.ask_on(subscriber, text)
+                    continue
                 text = text[end:]
             end = 0
             for match in NUMBER.finditer(text):
                 end = match.end()
                 self.count(subscriber, int(match[1]), now)
-            subscriber.tail = text[max(end, len(text) - MARK_BYTES + 1) :]
+            if not self.row.polls:
+                subscriber.tail = text[max(end, len(text) - MARK_BYTES + 1) :]
+            elif end:
+                self.ask_on(subscriber, text)
+            else:
+                subscriber.tail = text
             if self.context is None:
                 return
 
