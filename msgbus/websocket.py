@@ -230,10 +230,7 @@ class WebSocket:
             data = event.data
             self._payload += data.encode("utf-8") if isinstance(data, str) else data
             if len(self._payload) > self._limit:
-                self.close(
-                    CloseReason.MESSAGE_TOO_BIG,
-                    f"At most {self._limit} bytes are taken here.",
-                )
+                self._refuse_size()
             elif event.message_finished:
                 payload, self._payload = bytes(self._payload), bytearray()
                 self._post(payload, isinstance(event, events.TextMessage))
