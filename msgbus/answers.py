@@ -11,7 +11,7 @@ from twisted.internet.interfaces import IAddress
 from twisted.web import http, server
 from twisted.web.server import NOT_DONE_YET
 
-from .bus import Nobody, TooLarge
+from .bus import Nobody, Stopping, TooLarge
 from .idempotency import Reused
 from .message import Invalid
 from .origin import Origins
@@ -33,6 +33,7 @@ _STATUSES: dict[type[Exception], int] = {
     Reused: 422,
     Nobody: 409,
     Invalid: 400,
+    Stopping: 503,
 }
 REFUSALS = tuple(_STATUSES)
 
@@ -41,6 +42,7 @@ _REASONS = {
     413: b"Content Too Large",
     421: b"Misdirected Request",
     422: b"Unprocessable Content",
+    426: b"Upgrade Required",
 }
 
 # A message is not a page of ours: what a publisher sent must not act in the

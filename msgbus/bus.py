@@ -21,7 +21,7 @@ from .idempotency import Answers, Fingerprint
 from .match import EVERYTHING, Filter
 from .message import Invalid, Message, Receipt, check_name, names_of
 
-__all__ = ["Answered", "Bus", "Nobody", "Subscription", "TooLarge"]
+__all__ = ["Answered", "Bus", "Nobody", "Stopping", "Subscription", "TooLarge"]
 
 # The lower digits of an id's number count the messages of a bus; those above tell
 # the lives of buses apart.
@@ -38,6 +38,12 @@ class TooLarge(Invalid):
 class Nobody(Exception):
     """
     A message was published for somebody, and there is nobody.
+    """
+
+
+class Stopping(Exception):
+    """
+    Nothing more is published here.
     """
 
 

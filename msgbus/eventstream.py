@@ -67,9 +67,9 @@ class EventStream(Framing):
     @property
     def heartbeat(self) -> bytes:
         """
-        A comment.
+        A comment.  No empty line follows, which some readers take for an event.
         """
-        return b":\n\n"
+        return b":\n"
 
 
 def _data(text: bytes) -> bytes:

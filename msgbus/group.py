@@ -270,6 +270,7 @@ class Group:
             member.outlet.abort()
         else:
             member.outlet.write(bytes(rest) + member.aside + data)
+        member.aside = b""
         member.stopProducing()
 
     def end(self) -> None:
@@ -394,8 +395,7 @@ class Group:
         replay.queued = False
         if member.replay is None or member.outlet.paused:
             return
-        if member.aside:
-            replay.insert(member.aside)
+        if member.aside and replay.insert(member.aside):
             member.aside = b""
         pieces = replay.owed()
         if pieces is None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from itertools import islice
 
 from .backlog import SLICE_PIECES, Counters
 from .framing import Framing
@@ -112,15 +113,26 @@ class Replay:
     @property
     def rest(self) -> bytes:
         """
-        What its reader still gets of what it has a part of.
+        What its reader still gets of what it has a part of, and what was inserted
+        behind that.
         """
-        return b"".join(self._items[0][1])[self._offset :] if self._offset else b""
+        rest = b"".join(self._items[0][1])[self._offset :] if self._offset else b""
+        for message, pieces in islice(self._items, 1 if self._offset else 0, None):
+            if message is not None:
+                break
+            rest += b"".join(pieces)
+        return rest
 
-    def insert(self, data: bytes) -> None:
+    def insert(self, data: bytes) -> bool:
         """
-        Let its reader have this too, behind what it has a part of.
+        Let its reader have this too, behind what it has a part of; False if what was
+        inserted before is still there, which goes first.
         """
-        self._items.insert(1 if self._offset else 0, (None, (data,)))
+        place = 1 if self._offset else 0
+        if place < len(self._items) and self._items[place][0] is None:
+            return False
+        self._items.insert(place, (None, (data,)))
+        return True
 
     def close(self) -> None:
         """

@@ -28,7 +28,7 @@ from wsproto.frame_protocol import CloseReason
 from .answers import REFUSALS, Refusal, answer, check_host, header, shield, status_of
 from .auth import login, sender_of
 from .backlog import Overflow
-from .bus import Bus
+from .bus import Bus, Stopping
 from .documents import Document
 from .envelope import Posted
 from .fanout import Fanout, Limits
@@ -120,7 +120,7 @@ class BusResource(Resource):
             shield(request, self._origins)
             check_host(request, self._origins)
             if self._closed:
-                raise Refusal(503, "The bus is stopping; try again in a moment.")
+                raise Stopping("The bus is stopping; try again in a moment.")
             return self._render_method(request)
         except Refusal as refusal:
             return refusal.answer(request)
@@ -371,6 +371,8 @@ class BusResource(Resource):
         """
         Publish what somebody has sent to this name.
         """
+        if self._closed:
+            raise Stopping("The bus is stopping; try again in a moment.")
         channel = name if wish.channel is None else wish.channel
         message = Message(channel, wish.body, wish.content_type, sender)
         published = self._bus.publish(message, wish.keep, wish.require, wish.key)

@@ -15,9 +15,9 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.web import server
 from wsproto import events
-from wsproto.connection import Connection, ConnectionType
+from wsproto.connection import Connection, ConnectionState, ConnectionType
 from wsproto.frame_protocol import CloseReason, Opcode
-from wsproto.utilities import RemoteProtocolError, generate_accept_token
+from wsproto.utilities import generate_accept_token
 
 from .answers import REFUSALS, Refusal, header, status_of
 from .envelope import Posted, line, posted
@@ -43,6 +43,9 @@ PAUSE_SECONDS = 0.1
 RAW_TEXT = "text/plain; charset=utf-8"
 RAW_BINARY = "application/octet-stream"
 
+# With what a connection without envelopes is closed, by the status of a refusal.
+_CODES = {413: CloseReason.MESSAGE_TOO_BIG, 503: CloseReason.GOING_AWAY}
+
 # What an envelope may take beyond the message: base64 takes a third, JSON up to all.
 ENVELOPE_FACTOR = 2
 ENVELOPE_BYTES = 16 * 1024
@@ -67,6 +70,11 @@ def accept_token(request: server.Request) -> bytes:
     Raises:
         Refusal: It is none.
     """
+    # What came behind a body would be lost.
+    if request.requestHeaders.hasHeader(b"Transfer-Encoding") or (
+        header(request, b"Content-Length") or ""
+    ).strip("0"):
+        raise Refusal(400, "A WebSocket is asked for without a body.")
     if "upgrade" not in _tokens(request, b"Connection"):
         raise Refusal(400, "A WebSocket needs 'Connection: Upgrade'.")
     if header(request, b"Sec-WebSocket-Version") != _VERSION:
@@ -99,6 +107,22 @@ class WebSocket:
         raw: Whether frames hold bodies alone, both ways.
         max_message: Bytes of the largest body.
     """
+
+    __slots__ = (
+        "_channel",
+        "_closed",
+        "_connection",
+        "_ending",
+        "_events",
+        "_limit",
+        "_member",
+        "_payload",
+        "_publish",
+        "_raw",
+        "_reactor",
+        "_request",
+        "_resuming",
+    )
 
     def __init__(
         self,
@@ -194,12 +218,7 @@ class WebSocket:
         for _ in range(EVENTS_A_TURN):
             if self._unread():
                 break
-            try:
-                event = next(self._events, None)
-            except RemoteProtocolError as error:
-                code = getattr(error.event_hint, "code", CloseReason.PROTOCOL_ERROR)
-                self.close(code, f"{error}")
-                event = None
+            event = next(self._events, None)
             if event is None:
                 if self._resuming is not None:
                     self._resuming = None
@@ -221,10 +240,12 @@ class WebSocket:
         if isinstance(event, events.Ping):
             self._tell(frame(Opcode.PONG, bytes(event.payload)))
         elif isinstance(event, events.CloseConnection):
-            answer = (
-                b"" if event.code == CloseReason.NO_STATUS_RCVD else close(event.code, "")
-            )
-            self._say_last(answer or frame(Opcode.CLOSE, b""))
+            if self._connection and self._connection.state is ConnectionState.OPEN:
+                # It was no close frame, but what wsproto has against the others.
+                self.close(event.code, event.reason or "")
+                return
+            unsaid = event.code == CloseReason.NO_STATUS_RCVD
+            self._say_last(frame(Opcode.CLOSE, b"") if unsaid else close(event.code, ""))
             self._channel.loseConnection()
         elif isinstance(event, events.Message) and not self._closed:
             data = event.data
@@ -258,12 +279,7 @@ class WebSocket:
         status = status_of(error)
         if self._raw:
             # There is no frame that it could not take for a message.
-            self.close(
-                CloseReason.MESSAGE_TOO_BIG
-                if status == 413
-                else CloseReason.POLICY_VIOLATION,
-                str(error),
-            )
+            self.close(_CODES.get(status, CloseReason.POLICY_VIOLATION), str(error))
             return
         told: dict[str, object] = {"error": str(error), "status": status}
         if ack is not None:

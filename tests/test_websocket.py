@@ -136,6 +136,8 @@ class HandshakeTests(WebSocketTestCase):
             self.assertIn(old, UPGRADE)
             request = get(headers=UPGRADE.replace(old, new))
             self.assert_refused(request, code, sentence)
+        body = get(headers=UPGRADE + "Content-Length: 5\n") + "hello"
+        self.assert_refused(body, 400, "body")
         self.assert_refused(get("/msgbus/..", UPGRADE), 400, "dot")
         self.assert_refused(get("/msgbus/foo?raw=2", UPGRADE), 400, "raw")
 
@@ -222,6 +224,53 @@ class SubscribeTests(WebSocketTestCase):
         self.assertFalse(peer.closed)
         self.server.clock.advance(2)
         self.assertTrue(peer.closed)
+
+    def test_stopping(self):
+        """
+        Who is owed something when the bus stops publishes nothing more.
+        """
+        peer, raw = self.open(), self.open("/msgbus/foo?raw=1")
+        for slow in (peer, raw):
+            slow.protocol.pauseProducing()
+        self.server.bus.publish(Message("foo", b"x", "a/b"))
+        self.server.turn()
+        self.published.clear()
+        self.server.resource.close()
+        peer.send(text(ack=1))
+        raw.send(masked(Opcode.TEXT, b"x"))
+        self.assertEqual(self.published, [])
+        self.assertEqual(self.closed(raw)[0], 1001)
+        peer.protocol.resumeProducing()
+        told = [json.loads(event.data) for event in self.events(peer)[:-1]]
+        self.assertEqual([t.get("status") for t in told], [503, None])
+
+    def test_answers_in_replay(self):
+        """
+        What is answered in a replay comes in order, between messages, and is kept within
+        its bound.
+        """
+        for _ in range(20):
+            self.server.bus.publish(Message("foo", b"x" * 100_000, "a/b"))
+        peer = self.open("/msgbus/foo?since=all")
+        sent, got = 0, []
+        for step in range(400):
+            if peer.transport.producerState == "producing" or not step:
+                peer.send(masked(Opcode.PING, b"%03d" % (sent % 1000)))
+                sent += 1
+            (peer.protocol.pauseProducing, peer.protocol.resumeProducing)[step % 2]()
+            got += self.events_so_far(peer)
+        self.settle()
+        got += self.events_so_far(peer)
+        pongs = [int(e.payload) for e in got if isinstance(e, events.Pong)]
+        self.assertEqual(pongs, list(range(sent)))
+        self.assertEqual(sum(e.message_finished for e in got if "data" in vars(e)), 20)
+
+    def events_so_far(self, peer):
+        """
+        What came since the last call, of which a frame may be a part.
+        """
+        peer.client.receive_data(peer.received())
+        return list(peer.client.events())
 
     def test_late(self):
         """
@@ -388,7 +437,9 @@ class FrameTests(WebSocketTestCase):
         ):
             peer = self.open()
             peer.send(data)
-            self.assertEqual(self.closed(peer)[0], code, data)
+            closed, reason = self.closed(peer)
+            self.assertEqual((closed, bool(reason)), (code, True), data)
+            self.assertFalse(peer.closed)
             peer.send(text(body="behind"))
             self.server.clock.advance(2)
             self.assertTrue(peer.closed, data)

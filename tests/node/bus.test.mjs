@@ -3,53 +3,14 @@
  */
 
 import assert from "node:assert/strict";
-import { spawn } from "node:child_process";
-import { randomUUID } from "node:crypto";
 import { once } from "node:events";
-import { closeSync, mkdtempSync, openSync, readFileSync } from "node:fs";
 import { createServer } from "node:net";
-import { tmpdir } from "node:os";
-import { join } from "node:path";
 import { after, test } from "node:test";
 
+import { kill, start, stop } from "./buses.mjs";
 import { BusError, publish, subscribe, timeOf } from "../../msgbus/page/msgbus.js";
 
-const TWISTD = process.env.TWISTD ?? ".venv/bin/twistd";
-
-const folder = mkdtempSync(join(tmpdir(), "msgbus-"));
-const buses = new Set();
-after(() => {
-  for (const bus of buses) bus.kill("SIGKILL");
-});
-
-/** Start a bus with these options; it has a `url`. */
-async function start(port = 0, ...options) {
-  const listen = ["--listen", `tcp:${port}:interface=127.0.0.1`];
-  const file = join(folder, `${randomUUID()}.log`);
-  const output = openSync(file, "a");
-  const bus = spawn(TWISTD, ["-n", "--pidfile=", "msgbus", ...listen, ...options], {
-    stdio: ["ignore", output, output],
-  });
-  closeSync(output);
-  buses.add(bus);
-  let log = "";
-  while (!log.includes("Serving, until SIGTERM")) {
-    assert.equal(bus.exitCode, null, log);
-    await new Promise((resolve) => setTimeout(resolve, 20));
-    log = readFileSync(file, "utf-8");
-  }
-  bus.port = /starting on (\d+)/.exec(log)[1];
-  bus.url = `http://127.0.0.1:${bus.port}/msgbus/`;
-  return bus;
-}
-
-/** Kill a bus, as a power cut would. */
-async function kill(bus) {
-  const gone = once(bus, "exit");
-  bus.kill("SIGKILL");
-  await gone;
-  buses.delete(bus);
-}
+after(stop);
 
 /** A server that says these bytes to each connection, and ends it; it has a `url`. */
 async function say(...answers) {
