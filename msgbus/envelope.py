@@ -15,10 +15,20 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.message import EmailMessage
 from functools import lru_cache
+from typing import Any
 
 from .message import Invalid, Message
 
-__all__ = ["Posted", "envelope", "gap", "is_text", "line", "posted", "published_at"]
+__all__ = [
+    "NotPosted",
+    "Posted",
+    "envelope",
+    "gap",
+    "is_text",
+    "line",
+    "posted",
+    "published_at",
+]
 
 # Ids begin with milliseconds since 1970.
 _ID = re.compile(r"([0-9]{1,16})-[0-9]{1,24}")
@@ -119,6 +129,19 @@ class Posted:
     ack: str | int | None = None
 
 
+class NotPosted(Invalid):
+    """
+    What was sent to be published is not.
+
+    Attributes:
+        ack: With what that is to be acknowledged, or None for not at all.
+    """
+
+    def __init__(self, sentence: str, ack: str | int | None = None) -> None:
+        super().__init__(sentence)
+        self.ack = ack
+
+
 _FIELDS: dict[str, tuple[type, ...]] = {
     "type": (str,),
     "body": (str,),
@@ -130,6 +153,7 @@ _FIELDS: dict[str, tuple[type, ...]] = {
     "ack": (str, int),
 }
 _MAX_ACK = 100
+_EXAMPLE = 'send {"type": "text/plain", "body": "hello"}, or bodies alone with ?raw=1'
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
@@ -139,16 +163,24 @@ def posted(text: bytes) -> Posted:
     a `base64`; `channel`, `keep`, `require`, `key` and `ack`, if need be.
 
     Raises:
-        Invalid: It is none.
+        NotPosted: It is none.
     """
     try:
         told = json.loads(text)
     except (ValueError, RecursionError):
-        raise Invalid("This is no JSON.") from None
+        raise NotPosted(f"This is no JSON; {_EXAMPLE}.") from None
     if not isinstance(told, dict):
-        raise Invalid(
-            'A message is a JSON object: {"type": "text/plain", "body": "hello"}.'
-        )
+        raise NotPosted(f"This is no object; {_EXAMPLE}.")
+    ack = told.get("ack")
+    if type(ack) not in _FIELDS["ack"] or len(str(ack)) > _MAX_ACK:
+        ack = None
+    try:
+        return _posted(told)
+    except Invalid as error:
+        raise NotPosted(str(error), ack) from None
+
+
+def _posted(told: dict[str, Any]) -> Posted:
     for name, value in told.items():
         if type(value) not in _FIELDS.get(name, ()):
             raise Invalid(_complaint(name))
@@ -157,15 +189,17 @@ def posted(text: bytes) -> Posted:
             raise Invalid(f"{name!r} holds half of a character.")
     if "type" not in told:
         raise Invalid("A message needs a 'type', such as text/plain or image/jpeg.")
-    if "body" in told and "base64" in told:
-        raise Invalid("A message has a 'body' or a 'base64', not both.")
+    if ("body" in told) == ("base64" in told):
+        raise Invalid("A message has either a 'body' or a 'base64'.")
     if len(str(told.get("ack", ""))) > _MAX_ACK:
         raise Invalid(f"An 'ack' has at most {_MAX_ACK} characters.")
     try:
-        body = b64decode(told.pop("base64", ""), validate=True)
+        base64 = told.pop("base64", None)
+        body = None if base64 is None else b64decode(base64, validate=True)
     except ValueError:
-        raise Invalid("'base64' is none (RFC 4648, section 4).") from None
-    body = body or told.pop("body", "").encode("utf-8")
+        raise Invalid("'base64' holds no base64 (RFC 4648, section 4).") from None
+    if body is None:
+        body = told.pop("body").encode("utf-8")
     return Posted(told.pop("type"), body, **told)
 
 

@@ -9,17 +9,14 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass
 
-from .envelope import envelope, gap, is_text
-from .framing import Framing
+from .envelope import envelope, gap, is_text, line
+from .framing import HEARTBEAT_SECONDS, Framing
 from .message import Message
 
 __all__ = ["EventStream"]
 
 # After how many milliseconds one who is cut off comes back: not all at once.
 RETRY = range(1000, 4000)
-
-# Who reads events cannot ask for it by a header, and proxies cut what is silent for long.
-HEARTBEAT_SECONDS = 25
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,10 +39,14 @@ class EventStream(Framing):
 
     def opening(self, begins: str | None) -> bytes:
         """
-        When to come back, and behind which id.
+        When to come back, and behind which id: in an event of the type `begin`, because
+        Firefox and WebKit remember an id only with data.
         """
-        id = "" if begins is None else f"id: {begins}\n"
-        return f"retry: {random.choice(RETRY)}\n{id}\n".encode("ascii")
+        retry = b"retry: %d\n" % random.choice(RETRY)
+        if begins is None:
+            return retry
+        since = _data(line({"since": begins}))
+        return b"%sevent: begin\nid: %s\n%s\n" % (retry, begins.encode("ascii"), since)
 
     def pieces(self, message: Message) -> tuple[bytes, ...]:
         """

@@ -12,13 +12,10 @@ from dataclasses import dataclass
 from wsproto.frame_protocol import Opcode
 
 from .envelope import envelope, gap, is_text
-from .framing import Framing
+from .framing import HEARTBEAT_SECONDS, Framing
 from .message import Message
 
 __all__ = ["Frames", "close", "frame", "head"]
-
-# Proxies cut what is silent for long, and no script can ask for it in a header.
-HEARTBEAT_SECONDS = 25
 
 MAX_CONTROL_BYTES = 125
 

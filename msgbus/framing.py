@@ -12,7 +12,10 @@ from dataclasses import dataclass
 
 from .message import Message
 
-__all__ = ["Chunked", "Framing"]
+__all__ = ["HEARTBEAT_SECONDS", "Chunked", "Framing"]
+
+# Of forms whose readers do not see it: proxies cut what is silent for long.
+HEARTBEAT_SECONDS = 25
 
 
 class Framing(ABC):

@@ -26,7 +26,8 @@ class Poll:
             from now on.
         wait: How many seconds it is waited for one to be published.
         in_turn: Calls something later, when others have had their turn.
-        answer: Called once: with the message, or None if there is none.
+        answer: Called once, unless it is stopped before: with the message, or None if
+            there is none.
 
     Attributes:
         gap: What is missing before the message, or None if nothing is.

@@ -73,7 +73,7 @@ class Wanted:
 
     Attributes:
         format: The name of one of `FORMATS`, `MESSAGE` or `PAGE`.
-        heartbeat: Every how many seconds it wants one, or None for never.
+        heartbeat: Every how many seconds it wants one, or None for as its form has it.
         since: Where its replay begins, or None for none.
         envelope: Whether it wants each message in one.
         raw: Whether it wants none, where that would be the rule.

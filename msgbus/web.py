@@ -104,8 +104,8 @@ class BusResource(Resource):
 
     def close(self) -> None:
         """
-        End all streams, each with what its subscriber is owed and behind a
-        delimiter, and answer what comes later with 503.
+        End all streams, each with what its subscriber is owed, answer those who wait for
+        one message, and what comes later with 503.
         """
         self._closed = True
         self._fanout.end()
@@ -203,6 +203,7 @@ class BusResource(Resource):
             self._polls.discard(poll)
             if poll.gap is not None:
                 request.setHeader(b"Msgbus-Gap", gap_value(poll.gap.count))
+            # Where none was found, all up to the newest has been looked at, in this turn.
             id = format_id(self._bus.newest) if message is None else message.id
             request.setHeader(b"Msgbus-Id", id.encode("ascii"))
             if message is None:

@@ -20,7 +20,7 @@ from wsproto.frame_protocol import CloseReason, Opcode
 from wsproto.utilities import generate_accept_token
 
 from .answers import REFUSALS, Refusal, header, status_of
-from .envelope import Posted, line, posted
+from .envelope import NotPosted, Posted, line, posted
 from .frames import close, frame
 from .group import Member
 from .message import Receipt
@@ -46,20 +46,30 @@ RAW_BINARY = "application/octet-stream"
 # With what a connection without envelopes is closed, by the status of a refusal.
 _CODES = {413: CloseReason.MESSAGE_TOO_BIG, 503: CloseReason.GOING_AWAY}
 
-# What an envelope may take beyond the message: base64 takes a third, JSON up to all.
-ENVELOPE_FACTOR = 2
+# What an envelope may take: JSON can have six characters for a byte.
+ENVELOPE_FACTOR = 6
 ENVELOPE_BYTES = 16 * 1024
 
 
 def wants_websocket(request: server.Request) -> bool:
     """
     Does this request ask for one?
+
+    Raises:
+        Refusal: It means to, and does not.
     """
-    return (
-        request.method == b"GET"
-        and request.clientproto == b"HTTP/1.1"
-        and "websocket" in _tokens(request, b"Upgrade")
-    )
+    if request.method != b"GET":
+        return False
+    if request.clientproto == b"HTTP/1.1" and "websocket" in _tokens(request, b"Upgrade"):
+        return True
+    if request.requestHeaders.hasHeader(b"Sec-WebSocket-Key"):
+        raise Refusal(
+            426,
+            "A WebSocket needs 'Upgrade: websocket' and HTTP/1.1; a proxy that drops them"
+            " has to be told to pass them on, as docs/operations.md has it.",
+            [(b"Upgrade", b"websocket"), (b"Connection", b"Upgrade")],
+        )
+    return False
 
 
 def accept_token(request: server.Request) -> bytes:
@@ -266,7 +276,7 @@ class WebSocket:
             ack = wish.ack
             published = self._publish(wish)
         except REFUSALS as error:
-            self._refuse(error, ack)
+            self._refuse(error, error.ack if isinstance(error, NotPosted) else ack)
             return
         if ack is not None:
             published.addCallback(self._acknowledge, ack)

@@ -14,7 +14,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from wsproto import events
 from wsproto.connection import Connection, ConnectionType
 
-from msgbus.envelope import Posted, envelope, posted, published_at
+from msgbus.envelope import NotPosted, Posted, envelope, posted, published_at
 from msgbus.eventstream import RETRY, EventStream
 from msgbus.formats import FORMATS, Asked
 from msgbus.frames import Frames, close
@@ -150,6 +150,10 @@ class EnvelopeTests(SynchronousTestCase):
         All that it may have.
         """
         wish = {"type": "a/b", "channel": "c", "keep": False, "require": True, "key": "k"}
+        for wrong in ({"body": 1}, {"body": "", "x": 1}, {"base64": "x"}, {}):
+            with self.assertRaises(NotPosted) as caught:
+                posted(json.dumps({**wish, "ack": 7, **wrong}).encode())
+            self.assertEqual(caught.exception.ack, 7)
         self.assertEqual(
             posted(json.dumps({**wish, "ack": 7, "base64": "AA=="}).encode()),
             Posted("a/b", b"\0", "c", keep=False, require=True, key="k", ack=7),
@@ -172,6 +176,7 @@ class EnvelopeTests(SynchronousTestCase):
             b'{"type": "a/b", "ack": %s}' % (b"9" * 5000),
             b'{"type": 1}',
             b'{"body": "x"}',
+            b'{"type": "a/b"}',
             b'{"type": "a/b", "body": "", "base64": ""}',
             b'{"type": "a/b", "base64": "x"}',
             b'{"type": "a/b", "base64": "\xc3\xa4"}',
@@ -271,12 +276,12 @@ class EventStreamTests(SynchronousTestCase):
         """
         seen = set()
         for _ in range(50):
-            match = re.fullmatch(rb"retry: (\d+)\nid: (.*)\n\n", EventStream().opening(ID))
+            match = re.match(rb"retry: (\d+)\n", EventStream().opening(ID))
             self.assertIn(int(match[1]), RETRY)
-            self.assertEqual(match[2].decode(), ID)
             seen.add(match[1])
         self.assertGreater(len(seen), 5)
-        self.assertEqual(events_of(EventStream().opening(ID)), ([], ID))
+        opened = [("begin", json.dumps({"since": ID}), ID)]
+        self.assertEqual(events_of(EventStream().opening(ID)), (opened, ID))
         self.assertEqual(events_of(EventStream().opening(None)), ([], ""))
 
     def test_between(self):
@@ -286,7 +291,7 @@ class EventStreamTests(SynchronousTestCase):
         framing = EventStream()
         for count, told in ((12, '{"gap": 12}'), (None, '{"gap": "unknown"}')):
             stream = framing.opening(ID) + framing.heartbeat + framing.gap(count)
-            self.assertEqual(events_of(stream)[0], [("gap", told, ID)])
+            self.assertEqual(events_of(stream)[0][1:], [("gap", told, ID)])
 
 
 class LinesTests(SynchronousTestCase):

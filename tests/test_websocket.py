@@ -52,7 +52,10 @@ def text(**told):
     """
     An envelope as a client sends it.
     """
-    return masked(Opcode.TEXT, json.dumps({"type": "text/plain", **told}).encode())
+    told = {"type": "text/plain", **told}
+    if "base64" not in told:
+        told.setdefault("body", "")
+    return masked(Opcode.TEXT, json.dumps(told).encode())
 
 
 class WebSocketTestCase(WebTestCase):
@@ -143,15 +146,16 @@ class HandshakeTests(WebSocketTestCase):
 
     def test_none(self):
         """
-        Where none can be, the request is what it is otherwise.
+        Where none can be, but is meant, that is said; else the request is what it is.
         """
         for request in (
             get(headers=UPGRADE, version="1.0"),
-            get(headers=UPGRADE.replace("websocket", "h2c")),
+            get(headers=UPGRADE.replace("Upgrade: websocket", "X: y")),
         ):
-            code, headers, _ = self.server.ask(request)
-            self.assertEqual(code, 200)
-            self.assertIn("multipart/", headers["Content-Type"])
+            self.assert_refused(request, 426, "proxy")
+        code, headers, _ = self.server.ask(get(headers="Upgrade: h2c\n"))
+        self.assertEqual(code, 200)
+        self.assertIn("multipart/", headers["Content-Type"])
         post = f"POST /msgbus/foo HTTP/1.1\n{HOST}{UPGRADE}Content-Type: a/b\n\n"
         self.assertEqual(self.server.ask(post)[0], 204)
 

@@ -2,44 +2,44 @@
 A browser's own `EventSource` and `WebSocket`; and each form through nginx.
 """
 
+import json
+import ssl
 import subprocess
+import time
+
+import websockets.sync.client
 
 from msgbus.blocking import publish
 
 from ..integration.test_docs import CHECKOUT, blocks
 from .test_origins import proxy  # noqa: F401  # a fixture
 
-DEFAULT = "location / { proxy_pass http://127.0.0.1:8888; proxy_read_timeout 6s; }"
 
-
-def page_of(number, start, window, tmp_path):
+def site(tmp_path, page):
     """
-    A bus, and a page of docs/formats.md that is open in a browser.
+    A document root with this page.
     """
-    site = tmp_path / "site"
-    site.mkdir()
-    page = blocks(CHECKOUT / "docs/formats.md", "html")[number]
-    (site / "index.html").write_text(page)
-    bus = start("--docroot", str(site), "-v")
-    reader = window()
-    return bus, site, reader, page
+    folder = tmp_path / "site"
+    folder.mkdir()
+    (folder / "index.html").write_text(page)
+    return str(folder)
 
 
 def test_events(start, window, tmp_path):
     """
-    The page of docs/formats.md shows events; when the connection is cut before the first
-    one, nothing is missed.
+    The page of docs/formats.md shows events; one who is cut off before the first one
+    misses nothing.
     """
-    bus, site, reader, page = page_of(0, start, window, tmp_path)
-    # Only what comes from now on, for one who sees nothing before.
-    (site / "index.html").write_text(page.replace("&since=1h", ""))
+    page = blocks(CHECKOUT / "docs/formats.md", "html")[0]
+    # Only what comes from now on, for one who has seen nothing.
+    options = ("--docroot", site(tmp_path, page.replace("&since=1h", "")))
+    options += ("--history-file", str(tmp_path / "history.db"), "-v")
+    bus = start(*options)
+    reader = window()
     reader.open(f"http://localhost:{bus.port}/")
-    peer = bus.wait_for(r"127\.0\.0\.1:(\d+) subscribes to 'sensors/'")[1]
-    # As a network that fails would.
-    subprocess.run(
-        ["ss", "-K", "sport", "=", f":{bus.port}", "dport", "=", f":{peer}"], check=True
-    )
-    bus.wait_for("leaves 'sensors/'")
+    bus.wait_for("subscribes to 'sensors/'")
+    bus.kill()
+    bus = start("--listen", f"tcp:{bus.port}:interface=127.0.0.1", *options)
     publish(bus.url + "sensors/attic", "ä".encode(), "text/plain")
     reader.wait("return document.querySelector('li')?.textContent === 'sensors/attic: ä'")
     publish(bus.url + "sensors/cellar", b"2", "a/b")
@@ -50,7 +50,9 @@ def test_websocket(start, window, tmp_path):
     """
     The other page publishes and reads by a WebSocket.
     """
-    bus, _, reader, _ = page_of(1, start, window, tmp_path)
+    page = blocks(CHECKOUT / "docs/formats.md", "html")[1]
+    bus = start("--docroot", site(tmp_path, page))
+    reader = window()
     reader.open(f"http://localhost:{bus.port}/")
     reader.wait("return document.querySelector('p').textContent === 'hello'")
 
@@ -74,3 +76,48 @@ def test_foreign_websocket(start, window, canary):
         f"ws://localhost:{bus.port}/msgbus/foo",
     )
     assert told == "refused"
+
+
+def test_through_nginx(start, proxy):  # noqa: F811
+    """
+    Through nginx with nothing but `proxy_pass`, and times short, streams come at once, and
+    silent ones live by their heartbeats; with the block of docs/operations.md, so does a
+    WebSocket.
+    """
+    bus = start("--host", "chat.example")
+    plain = proxy(bus, location="proxy_pass http://127.0.0.1:8888;", seconds=6)
+    whole = proxy(bus, seconds=6)
+    names = ("multipart", "mixed", "event-stream", "ndjson")
+    readers = {}
+    for name in names:
+        url = f"https://chat.example:{plain}/msgbus/foo?heartbeat=5&format={name}"
+        resolve = f"chat.example:{plain}:127.0.0.1"
+        readers[name] = subprocess.Popen(
+            ["curl", "-skN", "--resolve", resolve, url], stdout=subprocess.PIPE
+        )
+    insecure = ssl.create_default_context()
+    insecure.check_hostname, insecure.verify_mode = False, ssl.CERT_NONE
+    with websockets.sync.client.connect(
+        f"wss://localhost:{whole}/msgbus/foo?heartbeat=5", ssl=insecure
+    ) as client:
+        time.sleep(13)
+        published = time.monotonic()
+        id = publish(bus.url + "foo", b"hello", "text/plain").id
+        assert json.loads(client.recv(30))["id"] == id
+        for reader in readers.values():
+            while b"hello" not in (line := reader.stdout.readline()):
+                assert line
+        assert time.monotonic() - published < 2
+    for reader in readers.values():
+        reader.terminate()
+        reader.communicate(timeout=30)
+    said = subprocess.run(
+        [
+            "curl",
+            "-sk",
+            f"https://localhost:{plain}/msgbus/foo?format=message",
+        ],
+        capture_output=True,
+        check=True,
+    ).stdout
+    assert said == b"hello"

@@ -137,11 +137,12 @@ def _all(bus, channel):
 def proxy(tmp_path):
     """
     A function that starts nginx, as docs/operations.md has it, with more lines in its
-    `location`, in front of a bus; it returns the port.
+    `location`, or another one, and another time-out, in front of a bus; it returns the
+    port.
     """
     started = []
 
-    def proxy(bus, *lines):
+    def proxy(bus, *lines, location=None, seconds=600):
         folder = tmp_path / f"nginx{len(started)}"
         folder.mkdir()
         pem = Authority(folder).issue("chat.example").read_text()
@@ -149,6 +150,10 @@ def proxy(tmp_path):
         (folder / "key.pem").write_text(pem[:cut])
         (folder / "cert.pem").write_text(pem[cut:])
         (server,) = blocks(CHECKOUT / "docs/operations.md", "nginx")
+        if location is not None:
+            head, _, _ = server.partition("location /")
+            server = f"{head}location / {{ {location} proxy_read_timeout 10m; }} }}"
+        server = server.replace("10m", f"{seconds}s")
         with socket.create_server(("127.0.0.1", 0)) as free:
             port = free.getsockname()[1]
         server = (
