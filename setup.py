@@ -18,6 +18,7 @@ TEST = [
     "pexpect",
     "pyte",
     # Clients of others.
+    "httpx",
     "httpx-sse",
     "sseclient-py",
     "requests-toolbelt",

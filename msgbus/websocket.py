@@ -39,6 +39,10 @@ EVENTS_A_TURN = 64
 ANSWER_BYTES = 64 * 1024
 PAUSE_SECONDS = 0.1
 
+# How long a client whose frames are none has to read why, in seconds: its answer is not
+# read any more (RFC 6455, section 7.1.7), but a reset would take that away.
+FAIL_SECONDS = 0.2
+
 # Of what is published by a frame without an envelope.
 RAW_TEXT = "text/plain; charset=utf-8"
 RAW_BINARY = "application/octet-stream"
@@ -185,14 +189,12 @@ class WebSocket:
         self._member = member
         self._request.notifyFinish().addBoth(self._gone)
 
-    def close(self, code: int, reason: str) -> None:
+    def close(self, code: int, reason: str, seconds: float = LINGER_SECONDS) -> None:
         """
-        Close the connection: once the client has answered, or after two seconds.
+        Close the connection: once the client has answered, or after so many seconds.
         """
         if self._say_last(close(code, reason)):
-            self._ending = self._reactor.callLater(
-                LINGER_SECONDS, self._channel.loseConnection
-            )
+            self._ending = self._reactor.callLater(seconds, self._channel.loseConnection)
 
     def _say_last(self, farewell: bytes) -> bool:
         """
@@ -252,7 +254,7 @@ class WebSocket:
         elif isinstance(event, events.CloseConnection):
             if self._connection and self._connection.state is ConnectionState.OPEN:
                 # It was no close frame, but what wsproto has against the others.
-                self.close(event.code, event.reason or "")
+                self.close(event.code, event.reason or "", FAIL_SECONDS)
                 return
             unsaid = event.code == CloseReason.NO_STATUS_RCVD
             self._say_last(frame(Opcode.CLOSE, b"") if unsaid else close(event.code, ""))
