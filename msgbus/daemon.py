@@ -144,6 +144,7 @@ class BusService(Service):
         deadline = self._reactor.seconds() + self._drain
         ports, self._ports = self._ports, []
         await DeferredList([maybeDeferred(port.stopListening) for port in ports])
+        self._bus.stop_waiting()
         # Who was told that his message is in order must find it delivered: so
         # publications that have begun may end before the streams do.
         await self._at_most(self._drain / 2, self._site.drain())

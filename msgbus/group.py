@@ -426,7 +426,11 @@ class Group:
         self.backlog.late.clear()
         self.backlog.counters.closed += len(late)
         for member in late:
-            (member.late or member.outlet.abort)()
+            if member.late is None:
+                member.outlet.abort()
+            else:
+                # Not at once: somebody may be about to join, and the group not empty.
+                self._reactor.callLater(0, member.late)
 
     def _beat_later(self, member: Member, seconds: int) -> None:
         second = int(self._reactor.seconds()) + seconds

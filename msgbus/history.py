@@ -424,6 +424,12 @@ class Cursor:
             # At once, as far as it gets: what goes from now on is missing.
             self._go_back(history.log(name))
         self.begins = None if strange or self._wanted is not None else self._id
+        if since.seconds is not None:
+            # A time has no number, but the first message behind it has.
+            entries = history.log("")
+            place = bisect_right(entries, self._id, key=_id)
+            first = entries[place].id[1] if place < len(entries) else history.newest[1] + 1
+            self.begins = (self._id[0], first - 1)
 
     def lose(self, entry: _Entry, channel: str) -> None:
         """

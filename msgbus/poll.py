@@ -58,6 +58,7 @@ class Poll:
         self._reactor = reactor
         self._wait = wait
         self._waiting: IDelayedCall | None = None
+        self._message: Message | None = None
 
     def look(self) -> None:
         """
@@ -69,28 +70,37 @@ class Poll:
         if self._cursor is not None:
             items = self._cursor.read(self._bus.milliseconds())
         if items is None:
+            self._close()
             if not self._wait:
                 self.end()
                 return
-            self._close()
-            self._subscription = self._bus.subscribe(self._name, self.end, self._filter)
+            self._subscription = self._bus.subscribe(self._name, self._found, self._filter)
             self._waiting = self._reactor.callLater(self._wait, self.end)
             return
         for item in items:
             if isinstance(item, Message):
-                self.end(item)
+                self._message = item
+                self.end()
                 return
             self._missed(item)
         self._in_turn(self.look)
 
-    def end(self, message: Message | None = None) -> None:
+    def hurry(self) -> None:
         """
-        Answer with this, or with nothing.  Ending it twice is no error.
+        Wait no longer: answer with what there is, once all that is kept was looked at.
+        """
+        self._wait = 0
+        if self._cursor is None:
+            self.end()
+
+    def end(self) -> None:
+        """
+        Answer with the message, or with nothing.  Ending it twice is no error.
         """
         answer = self._answer
         self.stop()
         if answer is not None:
-            answer(message)
+            answer(self._message)
 
     def stop(self) -> None:
         """
@@ -98,6 +108,15 @@ class Poll:
         """
         self._answer = None
         self._close()
+        self._stop_waiting()
+
+    def _found(self, message: Message) -> None:
+        # Not within the delivery: what is pipelined behind may publish.
+        self._stop_waiting()
+        self._message = message
+        self._waiting = self._reactor.callLater(0, self.end)
+
+    def _stop_waiting(self) -> None:
         if self._waiting is not None and self._waiting.active():
             self._waiting.cancel()
         if self._subscription is not None:

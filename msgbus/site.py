@@ -75,6 +75,9 @@ class Channel(http.HTTPChannel):
 
     # How many more bytes are discarded, once none are read as requests.
     _discardable: int | None = None
+    # Does its request wait, for minutes maybe?
+    waits = False
+
     # Takes what comes behind it instead.
     _receive: Callable[[bytes], None] | None = None
     _ended = False
@@ -107,8 +110,28 @@ class Channel(http.HTTPChannel):
             self._receive(data)
         elif self._discardable is None:
             super().rawDataReceived(data)
+            # Past that Twisted reads no more, and does not notice that the peer has gone.
+            if self.waits and sum(map(len, self._dataBuffer)) > STREAM_INPUT_BYTES:
+                self.transport.abortConnection()
         else:
             self._discard(data)
+
+    def pauseProducing(self) -> None:
+        """
+        Begin no other request while answers wait for the peer.
+        """
+        super().pauseProducing()  # type: ignore[no-untyped-call]  # Twisted
+        # What comes behind a stream is read all the same.
+        self.paused = self._discardable is None
+
+    def resumeProducing(self) -> None:
+        """
+        Go on.
+        """
+        super().resumeProducing()  # type: ignore[no-untyped-call]  # Twisted
+        if self.paused:
+            self.paused = False
+            self.dataReceived(b"")
 
     def headerReceived(self, line: bytes) -> bool:
         """

@@ -49,6 +49,8 @@ from .websocket import WebSocket, accept_token, wants_websocket
 
 __all__ = ["BusResource", "Root", "Request", "Site"]
 
+_STOPPING = Refusal(503, "The bus is stopping; try again in a moment.")
+
 _METHODS = b"GET, HEAD, POST, PUT, OPTIONS"
 
 _PREFLIGHT = (
@@ -100,17 +102,27 @@ class BusResource(Resource):
         self._fanout = Fanout(bus, reactor, limits)
         self._reactor = reactor
         self._closed = False
-        self._polls: set[Poll] = set()
+        self._may_wait = True
+        self._polls: dict[Poll, server.Request] = {}
 
     def close(self) -> None:
         """
-        End all streams, each with what its subscriber is owed, answer those who wait for
-        one message, and what comes later with 503.
+        End all streams, each with what its subscriber is owed, and answer what still looks
+        for a message, and what comes later, with 503.
         """
         self._closed = True
         self._fanout.end()
+        for poll, request in tuple(self._polls.items()):
+            poll.stop()
+            _STOPPING.answer(request)
+
+    def stop_waiting(self) -> None:
+        """
+        Answer those who wait for a message, and let nobody wait any more.
+        """
+        self._may_wait = False
         for poll in tuple(self._polls):
-            poll.end()
+            poll.hurry()
 
     def render(self, request: server.Request) -> int:
         """
@@ -120,7 +132,7 @@ class BusResource(Resource):
             shield(request, self._origins)
             check_host(request, self._origins)
             if self._closed:
-                raise Stopping("The bus is stopping; try again in a moment.")
+                raise _STOPPING
             return self._render_method(request)
         except Refusal as refusal:
             return refusal.answer(request)
@@ -166,14 +178,14 @@ class BusResource(Resource):
         request.setHeader(b"Content-Type", content_type.encode("ascii"))
         request.setHeader(b"Cache-Control", b"no-store")
         request.setHeader(b"X-Accel-Buffering", b"no")
-        if request.method == b"HEAD":
-            # Who can see no heads of streams may ask where one would begin.
-            request.setHeader(b"Msgbus-Id", format_id(self._bus.newest).encode("ascii"))
-            request.finish()
-            return NOT_DONE_YET
         cursor, begins = self._begin(name, wanted)
         if begins is not None:
             request.setHeader(b"Msgbus-Id", begins.encode("ascii"))
+        if request.method == b"HEAD":
+            if cursor is not None:
+                cursor.close()
+            request.finish()
+            return NOT_DONE_YET
 
         # The head goes out with the opening, in this turn; what is published from now
         # on, at the end of it or later.
@@ -199,8 +211,12 @@ class BusResource(Resource):
         Answer with one message, as itself.
         """
 
+        tags = header(request, b"If-None-Match", many=True) or ""
+        if isinstance(request, Request):
+            request.channel.waits = True
+
         def respond(message: Message | None) -> None:
-            self._polls.discard(poll)
+            gone(None)
             if poll.gap is not None:
                 request.setHeader(b"Msgbus-Gap", gap_value(poll.gap.count))
             # Where none was found, all up to the newest has been looked at, in this turn.
@@ -215,7 +231,11 @@ class BusResource(Resource):
             request.setHeader(b"Content-Location", path.encode("ascii"))
             if message.sender:
                 request.setHeader(b"From", message.sender.encode("utf-8"))
-            if request.setETag(b'"%s"' % id.encode("ascii")) is not http.CACHED:
+            request.setHeader(b"ETag", b'"%s"' % id.encode("ascii"))
+            # RFC 9110, section 13.1.2: any of a list, weak ones too.
+            if tags.strip() == "*" or f'"{id}"' in tags:
+                request.setResponseCode(http.NOT_MODIFIED)
+            else:
                 request.setHeader(b"Content-Type", message.content_type.encode("utf-8"))
                 request.setHeader(b"Content-Length", b"%d" % len(message.body))
                 request.write(message.body)
@@ -227,15 +247,17 @@ class BusResource(Resource):
             name,
             wanted.filter,
             wanted.since,
-            wanted.wait,
+            wanted.wait if self._may_wait else 0,
             self._fanout.in_turn,
             respond,
         )
-        self._polls.add(poll)
+        self._polls[poll] = request
 
         def gone(_: object) -> None:
             poll.stop()
-            self._polls.discard(poll)
+            self._polls.pop(poll, None)
+            if isinstance(request, Request):
+                request.channel.waits = False
 
         request.notifyFinish().addErrback(gone)
         poll.look()
@@ -373,7 +395,7 @@ class BusResource(Resource):
         Publish what somebody has sent to this name.
         """
         if self._closed:
-            raise Stopping("The bus is stopping; try again in a moment.")
+            raise Stopping(str(_STOPPING))
         channel = name if wish.channel is None else wish.channel
         message = Message(channel, wish.body, wish.content_type, sender)
         published = self._bus.publish(message, wish.keep, wish.require, wish.key)

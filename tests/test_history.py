@@ -262,6 +262,29 @@ class HistoryTests(SynchronousTestCase):
                 parse_id(text)
 
 
+class BeginsTests(SynchronousTestCase):
+    """
+    Where a replay says that it begins.
+    """
+
+    def test_time(self):
+        """
+        Behind a time, nothing before it is missing, and something behind it may be.
+        """
+        history = History(Keep(count=100))
+        for number in range(1, 6):
+            history.add(
+                (number * 1000, number), Message("a", b"x").published(f"{number}-1")
+            )
+        for now, begins in ((3500, (2500, 2)), (9000, (8000, 5)), (500, (0, 0))):
+            cursor = history.replay("", Filter(), Since(seconds=1), now)
+            self.assertEqual(cursor.begins, begins)
+            again = history.replay("", Filter(), Since(cursor.begins), now)
+            found = again.read(now) or []
+            self.assertEqual([m for m in found if isinstance(m, Gap)], [])
+            self.assertEqual(len(found), 5 - begins[1])
+
+
 class ReplayTests(SynchronousTestCase):
     """
     A replay, taken in pieces.

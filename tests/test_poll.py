@@ -9,7 +9,7 @@ from msgbus.message import Message
 from msgbus.target import subscription
 
 from .memory import Server
-from .test_web import SAFE, WebTestCase, get
+from .test_web import SAFE, WebTestCase, get, post
 
 PATH = "/msgbus/foo?format=message"
 
@@ -95,6 +95,8 @@ class PollTests(WebTestCase):
         for tag, code in (
             (f'"{id}"', 304),
             (f'W/"x", "{id}"', 304),
+            (f'"{id}","x"', 304),
+            (f'W/"{id}" , "x"', 304),
             ("*", 304),
             ('"x"', 200),
         ):
@@ -120,14 +122,15 @@ class PollTests(WebTestCase):
             self.assertEqual(peer.received(), b"")
             self.publish(b"2", channel="bar")
             self.assertEqual(peer.received(), b"")
-            (id,) = self.publish(b"2")
+            # The first counts.
+            _, last = self.publish(b"2", b"3")
             self.assertEqual(peer.answer()[2], b"2")
-        peer = self.poll(f"{PATH}&since={id}&wait=10")
+        peer = self.poll(f"{PATH}&since={last}&wait=10")
         self.server.clock.advance(9)
         self.assertEqual(peer.received(), b"")
         self.server.clock.advance(1)
         self.assertEqual(peer.answer()[0], 204)
-        self.assertEqual(self.server.ask(get(f"{PATH}&wait=10"))[2], b"2")
+        self.assertEqual(self.server.ask(get(f"{PATH}&wait=10"))[2], b"3")
         for wait in ("0", "301", "x", "1&wait=2"):
             self.assert_bad(f"{PATH}&wait={wait}", "wait")
 
@@ -203,7 +206,7 @@ class PollTests(WebTestCase):
             self.server.turn()
         self.assertNotIn("foo", self.server.bus._subscriptions)
         self.assertEqual(self.server.bus.history._cursors, set())
-        self.assertEqual(self.server.resource._polls, set())
+        self.assertEqual(self.server.resource._polls, {})
         waiting = [c for c in self.server.clock.getDelayedCalls() if "Poll" in repr(c.func)]
         self.assertEqual(waiting, [])
 
@@ -211,9 +214,56 @@ class PollTests(WebTestCase):
         """
         Who waits when the bus stops is answered.
         """
-        peer = self.poll(f"{PATH}&wait=10")
+        waiting, found = (
+            self.poll(f"{PATH}&wait=10"),
+            self.poll("/msgbus/bar?wait=9&format=message"),
+        )
+        self.publish(b"1", channel="bar")
+        self.server.bus.history = History(Keep(count=10_000))
+        self.publish(b"first", channel="a")
+        self.publish(*[b"x"] * 5000, channel="b")
+        looking = self.poll("/msgbus/?format=message&channel=a&since=all")
+        slow = self.poll("/msgbus/?format=message&channel=z&since=all&wait=9")
+        self.server.resource.stop_waiting()
+        self.assertEqual(waiting.answer()[0], 204)
+        self.assertEqual(found.answer()[2], b"1")
+        self.assertEqual(looking.answer()[2], b"first")
+        self.assertEqual(slow.answer()[0], 204)
+        self.assertEqual(self.server.ask(get(f"{PATH}&wait=10"))[0], 204)
+        looking = self.poll("/msgbus/?format=message&channel=z&since=all")
         self.server.resource.close()
-        self.assertEqual(peer.answer()[0], 204)
+        self.assertEqual(looking.answer()[0], 503)
+
+    def test_chain(self):
+        """
+        However many wait for each other, each is answered.
+        """
+        peers = []
+        for number in range(300):
+            peer = self.poll(f"/msgbus/c{number}?format=message&since=now&wait=30")
+            peer.send(post(f"/msgbus/c{number + 1}"))
+            peers.append(peer)
+        self.server.ask(post("/msgbus/c0"))
+        self.server.turn()
+        for peer in peers:
+            data = peer.received()
+            self.assertEqual((data.count(b" 200 OK"), data.count(b" 204 No")), (1, 1))
+
+    def test_pipelined(self):
+        """
+        No answer is begun while the one before waits for the peer; one who sends much
+        behind a poll that waits is cut.
+        """
+        self.publish(b"x" * 100_000)
+        peer = self.server.connect()
+        peer.protocol.pauseProducing()
+        peer.send(get(PATH) * 50)
+        self.assertEqual(peer.received(), b"")
+        peer.protocol.resumeProducing()
+        self.assertEqual(peer.received().count(b" 200 OK"), 50)
+        peer.send(get(f"{PATH}&since=now&wait=9"))
+        peer.send(post() * 200)
+        self.assertTrue(peer.transport.disconnected or peer.transport.aborting)
 
     def test_wanted(self):
         """

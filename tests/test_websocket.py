@@ -288,6 +288,20 @@ class SubscribeTests(WebSocketTestCase):
             self.server.turn()
         self.assertEqual(self.closed(peer)[0], 1013)
 
+    def test_last_is_late(self):
+        """
+        Who joins as the only other one is found to be late gets what is published.
+        """
+        self.server = Server(limits=Limits(backlog=100))
+        late = self.open("/msgbus/foo?overflow=close")
+        late.protocol.pauseProducing()
+        for _ in range(3):
+            self.server.bus.publish(Message("foo", b"x" * 100, "a/b"))
+        peer = self.open("/msgbus/foo?overflow=close")
+        self.assertEqual(self.closed(late)[0], 1013)
+        self.server.bus.publish(Message("foo", b"y", "a/b"))
+        self.assertEqual([told["body"] for told in self.told(peer)], ["y"])
+
     def test_leaves(self):
         """
         Nothing is left of one who leaves.
