@@ -49,7 +49,7 @@ from .websocket import WebSocket, accept_token, wants_websocket
 
 __all__ = ["BusResource", "Root", "Request", "Site"]
 
-_STOPPING = Refusal(503, "The bus is stopping; try again in a moment.")
+_STOPPING = "The bus is stopping; try again in a moment."
 
 _METHODS = b"GET, HEAD, POST, PUT, OPTIONS"
 
@@ -114,7 +114,7 @@ class BusResource(Resource):
         self._fanout.end()
         for poll, request in tuple(self._polls.items()):
             poll.stop()
-            _STOPPING.answer(request)
+            answer(request, 503, _STOPPING)
 
     def stop_waiting(self) -> None:
         """
@@ -132,7 +132,7 @@ class BusResource(Resource):
             shield(request, self._origins)
             check_host(request, self._origins)
             if self._closed:
-                raise _STOPPING
+                raise Stopping(_STOPPING)
             return self._render_method(request)
         except Refusal as refusal:
             return refusal.answer(request)
@@ -210,10 +210,7 @@ class BusResource(Resource):
         """
         Answer with one message, as itself.
         """
-
         tags = header(request, b"If-None-Match", many=True) or ""
-        if isinstance(request, Request):
-            request.channel.waits = True
 
         def respond(message: Message | None) -> None:
             gone(None)
@@ -252,6 +249,8 @@ class BusResource(Resource):
             respond,
         )
         self._polls[poll] = request
+        if isinstance(request, Request):
+            request.channel.waits = True
 
         def gone(_: object) -> None:
             poll.stop()
@@ -395,7 +394,7 @@ class BusResource(Resource):
         Publish what somebody has sent to this name.
         """
         if self._closed:
-            raise Stopping(str(_STOPPING))
+            raise Stopping(_STOPPING)
         channel = name if wish.channel is None else wish.channel
         message = Message(channel, wish.body, wish.content_type, sender)
         published = self._bus.publish(message, wish.keep, wish.require, wish.key)
