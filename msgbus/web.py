@@ -249,14 +249,16 @@ class BusResource(Resource):
             respond,
         )
         self._polls[poll] = request
-        if isinstance(request, Request):
-            request.channel.waits = True
+        # A request that has lost its connection has none.
+        channel = request.channel if isinstance(request, Request) else None
+        if channel is not None:
+            channel.waits = True
 
         def gone(_: object) -> None:
             poll.stop()
             self._polls.pop(poll, None)
-            if isinstance(request, Request):
-                request.channel.waits = False
+            if channel is not None:
+                channel.waits = False
 
         request.notifyFinish().addErrback(gone)
         poll.look()

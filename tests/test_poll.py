@@ -2,6 +2,8 @@
 Tests for `msgbus.poll`, over HTTP.
 """
 
+import gc
+
 from twisted.internet.error import ConnectionDone
 
 from msgbus.history import History, Keep
@@ -207,6 +209,8 @@ class PollTests(WebTestCase):
         self.assertNotIn("foo", self.server.bus._subscriptions)
         self.assertEqual(self.server.bus.history._cursors, set())
         self.assertEqual(self.server.resource._polls, {})
+        gc.collect()
+        self.assertEqual(self.flushLoggedErrors(), [])
         waiting = [c for c in self.server.clock.getDelayedCalls() if "Poll" in repr(c.func)]
         self.assertEqual(waiting, [])
 
