@@ -5,9 +5,10 @@
 import assert from "node:assert/strict";
 import { once } from "node:events";
 import { createServer } from "node:net";
+import { join } from "node:path";
 import { after, test } from "node:test";
 
-import { kill, start, stop } from "./buses.mjs";
+import { folder, kill, start, stop } from "./buses.mjs";
 import { BusError, publish, subscribe, timeOf } from "../../msgbus/page/msgbus.js";
 
 after(stop);

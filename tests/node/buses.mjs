@@ -12,7 +12,8 @@ import { join } from "node:path";
 
 const TWISTD = process.env.TWISTD ?? ".venv/bin/twistd";
 
-const folder = mkdtempSync(join(tmpdir(), "msgbus-"));
+/** For what they write. */
+export const folder = mkdtempSync(join(tmpdir(), "msgbus-"));
 const buses = new Set();
 
 /** Kill those that are left. */
