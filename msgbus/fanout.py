@@ -177,6 +177,8 @@ class Fanout:
             except Exception:
                 self._log.failure("A replay failed")
             self._queue.popleft()
+        if self.counters.waiting > self.limits.waiting:
+            self._shed()
         if self._queue:
             self._reactor.callLater(0, self._take_turns)
 

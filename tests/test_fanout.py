@@ -3,6 +3,7 @@ Tests for `msgbus.fanout`.
 """
 
 import re
+from functools import partial
 
 from twisted.internet.interfaces import IPushProducer
 from twisted.internet.task import Clock
@@ -14,6 +15,7 @@ from msgbus.backlog import Overflow
 from msgbus.bus import Bus
 from msgbus.fanout import Fanout, Limits
 from msgbus.framing import Chunked
+from msgbus.history import Since
 from msgbus.match import Filter
 from msgbus.message import Message
 from msgbus.multipart import Encoder
@@ -154,6 +156,29 @@ class FanoutTests(SynchronousTestCase):
         self.join("foo", Filter("a/b,c/d"))
         self.join("foo", Filter("C/d,a/b"))
         self.assertEqual(len(self.bus._subscriptions["foo"]), 1)
+
+    def test_replays_fill(self):
+        """
+        What replays alone hold is bounded too, though nobody publishes.
+        """
+        self.fanout.limits = Limits(waiting=25_000)
+        for number in range(20):
+            self.publish_to(f"{number}", b"x" * 10_000)
+        cut = []
+        for number in range(20):
+            # Nobody reads.
+            pipe = Pipe()
+            pipe.abort = partial(cut.append, number)
+            cursor = self.bus.replay(f"{number}", Filter(), Since(last=1))
+            member = self.fanout.subscribe(
+                f"{number}", Filter(), self.framing, pipe, lambda: None, cursor=cursor
+            )
+            member.resumeProducing()
+        self.turn()
+        self.assertLessEqual(self.fanout.counters.waiting, 25_000)
+        self.assertGreater(self.fanout.counters.waiting, 0)
+        self.assertGreater(len(cut), 15)
+        self.assertEqual(self.fanout.counters.closed, len(cut))
 
     def test_late_member(self):
         """
