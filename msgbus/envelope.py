@@ -17,6 +17,7 @@ from email.message import EmailMessage
 from functools import lru_cache
 from typing import Any
 
+from .history import parse_id
 from .message import Invalid, Message
 
 __all__ = [
@@ -29,9 +30,6 @@ __all__ = [
     "posted",
     "published_at",
 ]
-
-# Ids begin with milliseconds since 1970.
-_ID = re.compile(r"([0-9]{1,16})-[0-9]{1,24}")
 
 _TEXT = re.compile(r"text/|application/json\b|[^/]+/[^;]+\+json\b", re.IGNORECASE)
 _UTF8 = ("", "utf-8", "utf8", "us-ascii")
@@ -99,11 +97,10 @@ def published_at(id: str) -> datetime | None:
     """
     When the message with this id was published, or None if that tells no time.
     """
-    told = _ID.fullmatch(id)
     # Any digits may come from a server, but not any year.
     with suppress(ValueError, OverflowError, OSError):
-        if told:
-            return datetime.fromtimestamp(int(told[1]) / 1000, UTC)
+        milliseconds, _ = parse_id(id)
+        return datetime.fromtimestamp(milliseconds / 1000, UTC)
     return None
 
 

@@ -34,8 +34,7 @@ MESSAGE = "message"
 
 DEFAULT = next(iter(FORMATS))
 # A media type names its form, too.
-_NAMES = {name: name for name in FORMATS}
-_NAMES |= {MESSAGE: MESSAGE}
+_NAMES = {name: name for name in (*FORMATS, MESSAGE)}
 _NAMES |= {form.media_type: name for name, form in FORMATS.items()}
 
 _YES_OR_NO = {"1": True, "0": False}

@@ -15,6 +15,7 @@ PACKAGE = Path(msgbus.__file__).parent
 ORDER = [
     "message",
     "match",
+    "history",
     "framing",
     "multipart",
     "envelope",
@@ -23,7 +24,6 @@ ORDER = [
     "frames",
     "formats",
     "backlog",
-    "history",
     "replay",
     "idempotency",
     "target",

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import re
 import subprocess
 import sys
 import time
@@ -20,7 +19,8 @@ from textwrap import indent
 from ..blocking import subscribe
 from ..envelope import envelope, published_at
 from ..exchange import BusError
-from ..message import Message
+from ..history import parse_id
+from ..message import Invalid, Message
 from ..multipart import Malformed
 from .command import FAILED, OK, add_heartbeat, address, complain, main, parser, tell, whole
 from .terminal import clean
@@ -40,9 +40,6 @@ EXAMPLES = """\
 With --exec, a command gets the body on its standard input, and the rest in MSGBUS_ID,
 MSGBUS_CHANNEL, MSGBUS_SENDER, MSGBUS_TYPE and MSGBUS_TIME.
 """
-
-# Ids begin with milliseconds since 1970, and nothing else may name a file.
-_ID = re.compile(r"([0-9]{1,16})-[0-9]{1,24}")
 
 
 def run() -> int:
@@ -285,7 +282,12 @@ def _save(message: Message, folder: Path) -> None:
     """
     Write the body to a file that is there whole, or not at all.
     """
-    name = message.id if _ID.fullmatch(message.id) else f"{time.time_ns()}"
+    try:
+        parse_id(message.id)
+        name = message.id
+    except Invalid:
+        # Nothing else may name a file.
+        name = f"{time.time_ns()}"
     part = folder / f".{name}.part"
     part.write_bytes(message.body)
     part.replace(folder / name)
