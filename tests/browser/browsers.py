@@ -415,7 +415,17 @@ class FirefoxWindow(Window):
         )
 
     def screenshot(self, path):
-        shot = self._call("browsingContext.captureScreenshot", context=self._context)
+        method = "browsingContext.captureScreenshot"
+        deadline = time.monotonic() + WAIT_SECONDS
+        while True:
+            try:
+                shot = self._call(method, context=self._context)
+                break
+            except AssertionError as error:
+                # Firefox has none of a document that gives way to the next just then.
+                if "Unable to capture" not in str(error) or time.monotonic() > deadline:
+                    raise
+            time.sleep(0.1)
         Path(path).write_bytes(base64.b64decode(shot["data"]))
 
     def resize(self, width, height):
