@@ -165,7 +165,8 @@ class Watch:
     def __init__(self, bus):
         self._url = bus.url + "pwned"
         self._messages = []
-        self._thread = threading.Thread(target=self._listen)
+        # Nobody waits for it where a test has failed.
+        self._thread = threading.Thread(target=self._listen, daemon=True)
         self._thread.start()
         bus.wait_for("subscribes to 'pwned'")
 
@@ -175,6 +176,7 @@ class Watch:
         """
         publish(self._url, b"", "a/last")
         self._thread.join(30)
+        assert not self._thread.is_alive(), self._messages
         return self._messages[:-1]
 
     def _listen(self):

@@ -241,7 +241,7 @@ class TestSystemd:
                 code, _ = curl(url, "-H", "Content-Type: a/b", "-d", "x")
                 answers.append(code)
 
-        knocking = threading.Thread(target=knock)
+        knocking = threading.Thread(target=knock, daemon=True)
         process, notified = self.spawn(listener, tmp_path)
         assert notified.recv(100) == b"READY=1"
         knocking.start()
