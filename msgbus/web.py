@@ -57,10 +57,23 @@ _PREFLIGHT = (
     (b"Access-Control-Allow-Methods", _METHODS),
     (
         b"Access-Control-Allow-Headers",
-        b"Authorization, Cache-Control, Content-Type, Idempotency-Key, Last-Event-ID",
+        b"Authorization, Cache-Control, Content-Type, Idempotency-Key, If-None-Match,"
+        b" Last-Event-ID",
     ),
     (b"Access-Control-Max-Age", b"600"),
 )
+
+# The destinations of requests (Fetch standard, section 2.2.5) for what acts as the page.
+_CODE = {
+    "audioworklet",
+    "paintworklet",
+    "script",
+    "serviceworker",
+    "sharedworker",
+    "style",
+    "worker",
+    "xslt",
+}
 
 
 class BusResource(Resource):
@@ -210,6 +223,8 @@ class BusResource(Resource):
         """
         Answer with one message, as itself.
         """
+        if header(request, b"Sec-Fetch-Dest") in _CODE:
+            raise Refusal(403, "A message is no script and no style sheet of a page.")
         tags = header(request, b"If-None-Match", many=True) or ""
 
         def respond(message: Message | None) -> None:

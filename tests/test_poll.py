@@ -62,6 +62,23 @@ class PollTests(WebTestCase):
         }.items():
             self.assertEqual(told[name.title()], value, name)
 
+    def test_code(self):
+        """
+        A page can show it, and read it, but not take it for a script or a style sheet of
+        its own.
+        """
+        self.publish(b"evil()")
+        for destination, expected in (
+            ("script", 403),
+            ("style", 403),
+            ("serviceworker", 403),
+            ("image", 200),
+            ("empty", 200),
+        ):
+            code, _, body = self.server.ask(get(PATH, f"Sec-Fetch-Dest: {destination}\n"))
+            self.assertEqual(code, expected, destination)
+            self.assertEqual(body == b"evil()", expected == 200)
+
     def test_where(self):
         """
         Folders and filters are those of any subscription.

@@ -772,7 +772,8 @@ class BrowserTests(WebTestCase):
         )
         self.assertEqual(
             headers["Access-Control-Allow-Headers"],
-            "Authorization, Cache-Control, Content-Type, Idempotency-Key, Last-Event-ID",
+            "Authorization, Cache-Control, Content-Type, Idempotency-Key, If-None-Match,"
+            " Last-Event-ID",
         )
         self.assert_refused(
             get(method="OPTIONS", headers=f"Origin: https://evil.example\n{ask}"),

@@ -12,7 +12,8 @@ import websockets.sync.client
 from msgbus.blocking import publish
 
 from ..integration.test_docs import CHECKOUT, blocks
-from .test_origins import proxy  # noqa: F401  # a fixture
+from .test_chat import root
+from .test_origins import PICTURE, proxy  # noqa: F401  # a fixture
 
 
 def site(tmp_path, page):
@@ -36,7 +37,7 @@ def test_events(start, window, tmp_path):
     options += ("--history-file", str(tmp_path / "history.db"), "-v")
     bus = start(*options)
     reader = window()
-    reader.open(f"http://localhost:{bus.port}/")
+    reader.open(root(bus))
     bus.wait_for("subscribes to 'sensors/'")
     bus.kill()
     bus = start("--listen", f"tcp:{bus.port}:interface=127.0.0.1", *options)
@@ -53,8 +54,48 @@ def test_websocket(start, window, tmp_path):
     page = blocks(CHECKOUT / "docs/formats.md", "html")[1]
     bus = start("--docroot", site(tmp_path, page))
     reader = window()
-    reader.open(f"http://localhost:{bus.port}/")
+    reader.open(root(bus))
     reader.wait("return document.querySelector('p').textContent === 'hello'")
+
+
+CODE = """
+    const ran = (promise) => promise.then(() => true, () => false);
+    const url = "/msgbus/code?format=message";
+    const color = getComputedStyle(document.querySelector("p")).color;
+    return {
+      script: document.title === "ran",
+      style: color === "rgb(1, 2, 3)",
+      module: await ran(import(url)),
+      worker: await ran(new Promise((resolve, reject) => {
+        Object.assign(new Worker(url), { onmessage: resolve, onerror: reject });
+      })),
+      serviceWorker: await ran(navigator.serviceWorker.register(url)),
+      picture: document.querySelector("img").naturalWidth === 64,
+      fetched: (await (await fetch(url)).text()).includes("ran"),
+    };
+"""
+
+
+def test_code(start, window, tmp_path):
+    """
+    A page of the same origin can show a message, and read it, but not run it.
+    """
+    page = """
+        <!doctype html>
+        <script src="/msgbus/code?format=message"></script>
+        <link rel="stylesheet" href="/msgbus/style?format=message">
+        <img src="/msgbus/cam?format=message">
+        <p></p>
+    """
+    bus = start("--docroot", site(tmp_path, page))
+    code = b"if (self.document) document.title = 'ran'; else self.postMessage?.('ran')"
+    publish(bus.url + "code", code, "text/javascript")
+    publish(bus.url + "style", b"p { color: rgb(1 2 3) }", "text/css")
+    publish(bus.url + "cam", PICTURE.read_bytes(), "image/jpeg")
+    page = window()
+    page.open(root(bus))
+    outcome = page.run(CODE)
+    assert [name for name, can in outcome.items() if can] == ["picture", "fetched"]
 
 
 def test_foreign_websocket(start, window, canary):
