@@ -790,7 +790,8 @@ class TestFlood:
             (f"<h1>hello world {n}</h1>".encode(), "text/html") for n in (1, 2, 3)
         ]
         assert 0.5 < got[2][1] - got[1][1] < 5
-        assert re.match(rb"[34] messages in ", flood.interrupt().out)
+        # The answer to the third may not have come yet.
+        assert re.match(rb"[234] messages in ", flood.interrupt().out)
 
     def test_together(self, tool, bus):
         """
