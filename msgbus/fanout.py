@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import LoopingCall
@@ -24,7 +25,7 @@ from .history import Cursor
 from .match import Filter
 from .message import Message
 from .outlet import Outlet
-from .replay import Held, Replay
+from .replay import Alone, Held, Replay
 
 __all__ = ["Fanout", "Limits"]
 
@@ -127,15 +128,41 @@ class Fanout:
         key = (name, filter, framing)
         group = self._groups.get(key)
         if group is None:
-            group = self._groups[key] = self._group(*key)
-        if not self._sweeping.running:
-            self._sweeping.start(self.limits.stall_seconds / 10, now=False)
+            group = self._group(*key)
+        self._watch()
         if heartbeat is not None and not self._beating.running:
             self._beating.start(1, now=False)
         replay = None
         if cursor is not None:
             replay = Replay(cursor, framing, self._bus.milliseconds, self._held)
         return group.join(outlet, finish, overflow, heartbeat, replay, late)
+
+    def answer(
+        self,
+        message: Message,
+        framing: Framing,
+        outlet: Outlet,
+        finish: Callable[[], object],
+    ) -> Member:
+        """
+        Deliver this message alone to a response, and end it.
+
+        Args:
+            framing: Of such responses alone.
+
+        Returns:
+            The producer, as `subscribe` does.
+        """
+        key = ("", Filter(), framing)
+        group = self._groups.get(key)
+        if group is None:
+            group = self._new_group(framing, partial(self._remove, key))
+            self._groups[key] = group
+            # So each of its members ends once it has what it is owed.
+            group.end()
+        self._watch()
+        replay = Replay(Alone(message), framing, self._bus.milliseconds, self._held)
+        return group.join(outlet, finish, Overflow.CLOSE, None, replay)
 
     def end(self) -> None:
         """
@@ -152,14 +179,25 @@ class Fanout:
 
         def emptied() -> None:
             subscription.cancel()
-            del self._groups[name, filter, framing]
-            if not self._groups:
-                self._rest()
+            self._remove((name, filter, framing))
 
-        backlog = Backlog(self.limits.backlog, framing.gap, self.counters)
-        group = Group(self._reactor, backlog, framing.heartbeat, self.in_turn, emptied)
+        group = self._new_group(framing, emptied)
         subscription = self._bus.subscribe(name, deliver, filter, count=group.__len__)
+        self._groups[name, filter, framing] = group
         return group
+
+    def _new_group(self, framing: Framing, emptied: Callable[[], None]) -> Group:
+        backlog = Backlog(self.limits.backlog, framing.gap, self.counters)
+        return Group(self._reactor, backlog, framing.heartbeat, self.in_turn, emptied)
+
+    def _remove(self, key: tuple[str, Filter, Framing]) -> None:
+        del self._groups[key]
+        if not self._groups:
+            self._rest()
+
+    def _watch(self) -> None:
+        if not self._sweeping.running:
+            self._sweeping.start(self.limits.stall_seconds / 10, now=False)
 
     def in_turn(self, call: Callable[[], None]) -> None:
         """

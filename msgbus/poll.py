@@ -5,15 +5,43 @@ One message for one request: the newest that there is, or the next one, waited f
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
 from .bus import Bus, Subscription
+from .framing import Framing
 from .history import Gap, Since
 from .match import Filter
 from .message import Message
 
-__all__ = ["Poll"]
+__all__ = ["Body", "Poll"]
+
+
+@dataclass(frozen=True, slots=True)
+class Body(Framing):
+    """
+    The body of a message, and nothing else.
+    """
+
+    def pieces(self, message: Message) -> tuple[bytes, ...]:
+        """
+        The body.
+        """
+        return (message.body,)
+
+    def gap(self, count: int | None) -> bytes:
+        """
+        It has its place in the head.
+        """
+        return b""
+
+    @property
+    def heartbeat(self) -> bytes:
+        """
+        There is none.
+        """
+        return b""
 
 
 class Poll:

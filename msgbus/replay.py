@@ -9,13 +9,14 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 from itertools import islice
+from typing import Protocol
 
 from .backlog import SLICE_PIECES, Counters
 from .framing import Framing
-from .history import Cursor, Gap
+from .history import Gap
 from .message import Message
 
-__all__ = ["Held", "Replay"]
+__all__ = ["Alone", "Held", "Replay", "Source"]
 
 
 class Held:
@@ -52,13 +53,50 @@ class Held:
             self._counters.waiting -= sum(map(len, pieces))
 
 
+class Source(Protocol):
+    """
+    Where a replay reads: a cursor of `history`, or another.
+    """
+
+    def read(self, milliseconds: int) -> list[Message | Gap] | None:
+        """
+        What comes next, or None at the end.
+        """
+
+    def close(self) -> None:
+        """
+        Read no more.
+        """
+
+
+class Alone:
+    """
+    A source with one message.
+    """
+
+    def __init__(self, message: Message) -> None:
+        self._messages: list[Message | Gap] | None = [message]
+
+    def read(self, _: int) -> list[Message | Gap] | None:
+        """
+        The message, once.
+        """
+        messages, self._messages = self._messages, None
+        return messages
+
+    def close(self) -> None:
+        """
+        Nothing to do.
+        """
+
+
 class Replay:
     """
     Paced by its reader, and never more than a slice ahead of it.  Many readers of one
     message share its bytes.
 
     Args:
-        cursor: Is closed with the replay.
+        source: Is closed with the replay.
         framing: Of the response.
         milliseconds: The time.
         held: Of all replays of the bus.
@@ -69,14 +107,14 @@ class Replay:
 
     def __init__(
         self,
-        cursor: Cursor,
+        source: Source,
         framing: Framing,
         milliseconds: Callable[[], int],
         held: Held,
     ) -> None:
         self.queued = False
         self._held = held
-        self._cursor = cursor
+        self._source = source
         self._framing = framing
         self._milliseconds = milliseconds
         # What was read and not yet taken whole, and how much of the first was.
@@ -90,7 +128,7 @@ class Replay:
         the present.
         """
         if not self._items:
-            read = self._cursor.read(self._milliseconds())
+            read = self._source.read(self._milliseconds())
             if read is None:
                 return None
             for item in read:
@@ -138,7 +176,7 @@ class Replay:
         """
         Read no more.
         """
-        self._cursor.close()
+        self._source.close()
         while self._items:
             self._drop()
 

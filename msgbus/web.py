@@ -27,7 +27,7 @@ from wsproto.frame_protocol import CloseReason
 
 from .answers import REFUSALS, Refusal, answer, check_host, header, shield, status_of
 from .auth import login, sender_of
-from .backlog import Overflow
+from .backlog import SLICE_BYTES, Overflow
 from .bus import Bus, Stopping
 from .documents import Document
 from .envelope import Posted
@@ -42,7 +42,7 @@ from .multipart import gap_value, location
 from .origin import Origins
 from .outlet import BufferedOutlet, Outlet, outlet_for
 from .pages import MODULES, live_page, module
-from .poll import Poll
+from .poll import Body, Poll
 from .site import Request, Site
 from .target import MESSAGE, PAGE, Wanted, channel_name, required, subscription
 from .websocket import WebSocket, accept_token, wants_websocket
@@ -205,17 +205,10 @@ class BusResource(Resource):
         request.write(framing.opening(begins))
         if isinstance(request, Request):
             request.begin_stream()
-            outlet = self._outlet(request, wanted)
             if request.chunked:
                 framing = Chunked(framing)
-        else:
-            # A foreign request may chunk, compress or multiplex.
-            outlet = BufferedOutlet(request.write, request.loseConnection)
-
-        def finish() -> None:
-            request.unregisterProducer()
-            request.finish()
-
+        outlet = self._outlet(request, wanted.overflow is Overflow.LATEST)
+        finish = partial(_finish, request)
         self._join(request, name, wanted, framing, outlet, finish, cursor)
         return NOT_DONE_YET
 
@@ -247,11 +240,15 @@ class BusResource(Resource):
             # RFC 9110, section 13.1.2: any of a list, weak ones too.
             if tags.strip() == "*" or f'"{id}"' in tags:
                 request.setResponseCode(http.NOT_MODIFIED)
-            else:
-                request.setHeader(b"Content-Type", message.content_type.encode("utf-8"))
-                request.setHeader(b"Content-Length", b"%d" % len(message.body))
+                request.finish()
+                return
+            request.setHeader(b"Content-Type", message.content_type.encode("utf-8"))
+            request.setHeader(b"Content-Length", b"%d" % len(message.body))
+            if request.method == b"HEAD" or len(message.body) <= SLICE_BYTES:
                 request.write(message.body)
-            request.finish()
+                request.finish()
+            else:
+                self._answer(request, message)
 
         poll = Poll(
             self._bus,
@@ -279,6 +276,17 @@ class BusResource(Resource):
         poll.look()
         return NOT_DONE_YET
 
+    def _answer(self, request: server.Request, message: Message) -> None:
+        """
+        Answer with a body that may have to wait for its reader.
+        """
+        request.write(b"")
+        outlet = self._outlet(request, latest=False)
+        finish = partial(_finish, request)
+        member = self._fanout.answer(message, Body(), outlet, finish)
+        request.registerProducer(member, True)
+        request.notifyFinish().addBoth(lambda _: member.stopProducing())
+
     def _upgrade(self, request: server.Request, name: str, wanted: Wanted) -> int:
         """
         Answer with a WebSocket, whose client subscribes, and may publish.
@@ -290,7 +298,7 @@ class BusResource(Resource):
         self._check_origin(request)
         sender = sender_of(header(request, b"Authorization"))
         publish = partial(self._publish_for, _peer(request), name, sender)
-        outlet = self._outlet(request, wanted)
+        outlet = self._outlet(request, wanted.overflow is Overflow.LATEST)
         cursor, begins = self._begin(name, wanted)
         websocket = WebSocket(
             request, self._reactor, publish, wanted.raw, self._bus.max_message
@@ -327,12 +335,12 @@ class BusResource(Resource):
         begins = self._bus.begins(cursor)
         return cursor, None if begins is None else format_id(begins)
 
-    def _outlet(self, request: Request, wanted: Wanted) -> Outlet:
-        return outlet_for(
-            request.channel.transport,
-            self._fanout.limits.stall_seconds,
-            latest=wanted.overflow is Overflow.LATEST,
-        )
+    def _outlet(self, request: server.Request, latest: bool) -> Outlet:
+        if not isinstance(request, Request):
+            # It may chunk, compress or multiplex.
+            return BufferedOutlet(request.write, request.loseConnection)
+        transport = request.channel.transport
+        return outlet_for(transport, self._fanout.limits.stall_seconds, latest)
 
     def _join(
         self,
@@ -582,6 +590,11 @@ def _foreign_page(origin: str | None) -> Refusal:
             " bus's own behind a proxy, with --host and its name."
         )
     return Refusal(403, sentence)
+
+
+def _finish(request: server.Request) -> None:
+    request.unregisterProducer()
+    request.finish()
 
 
 def _peer(request: server.Request) -> str:

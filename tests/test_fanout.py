@@ -20,6 +20,7 @@ from msgbus.match import Filter
 from msgbus.message import Message
 from msgbus.multipart import Encoder
 from msgbus.outlet import BufferedOutlet
+from msgbus.poll import Body
 
 from .memory import Pipe
 
@@ -179,6 +180,35 @@ class FanoutTests(SynchronousTestCase):
         self.assertGreater(self.fanout.counters.waiting, 0)
         self.assertGreater(len(cut), 15)
         self.assertEqual(self.fanout.counters.closed, len(cut))
+
+    def test_answers(self):
+        """
+        One message alone goes to each as it takes it, is held once for all, and ends the
+        response; who takes nothing is cut.
+        """
+        message = self.publish_to("foo", b"x" * 10_000)
+        ended = []
+        pipes = [Pipe(), Pipe()]
+        members = [
+            self.fanout.answer(message, Body(), pipe, partial(ended.append, pipe))
+            for pipe in pipes
+        ]
+        self.assertEqual(pipes[0].got, b"")
+        for member, pipe in zip(members, pipes, strict=True):
+            pipe.grant(member, 4_000)
+            self.turn()
+        self.assertEqual(self.fanout.counters.waiting, 10_000)
+        pipes[0].grant(members[0], 9_000)
+        self.turn()
+        self.assertEqual((pipes[0].got, ended), (message.body, pipes[:1]))
+        members[0].stopProducing()
+        self.assertEqual(self.fanout.counters.waiting, 10_000)
+        pipes[1].abort = members[1].stopProducing
+        self.clock.advance(400)
+        self.assertEqual(pipes[1].got, message.body[:4_000])
+        self.assertEqual(self.fanout.counters.waiting, 0)
+        self.assertEqual(self.fanout._groups, {})
+        self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_late_member(self):
         """

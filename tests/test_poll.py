@@ -79,6 +79,25 @@ class PollTests(WebTestCase):
             self.assertEqual(code, expected, destination)
             self.assertEqual(body == b"evil()", expected == 200)
 
+    def test_large(self):
+        """
+        A large body goes out as its reader takes it, and the connection lives on; nothing
+        is held for one who has left.
+        """
+        large = bytes(200_000)
+        self.publish(large)
+        peer = self.poll()
+        peer.transport.producer.pauseProducing()
+        self.assertLess(len(peer.received()), len(large))
+        peer.transport.producer.resumeProducing()
+        peer.send(get("/msgbus/foo?format=nothing"))
+        self.assertIn(bytes(1000) + b"HTTP/1.1 400 Bad Request\r\n", peer.received())
+        leaving = self.poll()
+        leaving.transport.producer.pauseProducing()
+        leaving.received()
+        leaving.leave(ConnectionDone())
+        self.assertEqual(self.server.resource._fanout.counters.waiting, 0)
+
     def test_where(self):
         """
         Folders and filters are those of any subscription.

@@ -12,6 +12,7 @@ import subprocess
 import threading
 import time
 from contextlib import suppress
+from http.client import HTTPResponse
 
 import pytest
 
@@ -206,6 +207,34 @@ def test_large_messages(start, tmp_path):
         assert reader.numbers == list(range(12))
     print(f"40 readers of 1 MiB messages cost {(peak - before) / 1e6:.1f} MB")
     assert peak - before < 20e6
+
+
+def test_one_message(serve):
+    """
+    Two hundred that ask for a large message each, and do not read it, are held within the
+    limit for all together; who reads gets his whole, and the next on the same connection.
+    """
+    bus = serve(
+        *("--max-waiting", "20000000", "--history-bytes", "10000000"),
+        *("--stall-timeout", "50"),
+    )
+    reader = bus.connect()
+    before = bus.daemon.memory()
+    lazy = []
+    for place in range(200):
+        body = number(place, 1 << 20)
+        bus.publish(body)
+        get = GET.replace(b"foo", b"foo?format=message")
+        lazy.append(bus.connect(get, SO_RCVBUF=4096))
+        if not place % 20:
+            reader.sendall(get)
+            response = HTTPResponse(reader)
+            response.begin()
+            assert response.read() == body
+    grown = bus.daemon.memory() - before
+    print(f"200 messages of 1 MiB that nobody reads: {grown / 1e6:.1f} MB, {serve.scheme}")
+    assert grown < 80e6
+    bus.daemon.wait_for("Closed [0-9]+ subscribers that were past their backlog")
 
 
 @pytest.mark.parametrize("version", ["1.1", "1.0"])
