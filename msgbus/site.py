@@ -36,6 +36,10 @@ STREAM_INPUT_BYTES = 16 * 1024
 CLOSE_SECONDS = 60
 CUT_SECONDS = 240
 
+# How long a new connection has for its first request when the server stops: who has
+# connected sends it, and would be told nothing.
+FIRST_REQUEST_SECONDS = 1
+
 # More digits than any limit, and fewer than Python refuses to read.
 _MAX_LENGTH_DIGITS = 30
 
@@ -78,6 +82,8 @@ class Channel(http.HTTPChannel):
     # Does its request wait, for minutes maybe?
     waits = False
 
+    # Has there been a request yet?
+    _used = False
     # Takes what comes behind it instead.
     _receive: Callable[[bytes], None] | None = None
     _ended = False
@@ -202,6 +208,7 @@ class Channel(http.HTTPChannel):
         """
         May the connection have another request?
         """
+        self._used = True
         if self.site.draining:
             self._say_last(request)
             return False
@@ -211,6 +218,10 @@ class Channel(http.HTTPChannel):
         """
         Close the connection once its request, if it has one, is answered.
         """
+        if not self._used:
+            # Whether it has another is decided once this one has come.
+            self.setTimeout(FIRST_REQUEST_SECONDS)  # type: ignore[no-untyped-call]  # Twisted
+            return
         self.persistent = False
         if not self.requests:
             self.loseConnection()
@@ -349,7 +360,7 @@ class Site(server.Site):
     def drain(self) -> Deferred[None]:
         """
         Close every connection once its request is answered, and idle ones at
-        once.
+        once, or, if they are new, soon.
 
         Returns:
             A Deferred that fires when only streams are left, whose answers

@@ -196,11 +196,16 @@ class StopTests(SynchronousTestCase):
 
     def test_idle(self):
         """
-        Connections without a request are closed at once.
+        Connections between two requests are closed at once; one that waits for its
+        first, when a second is over.
         """
-        peers = [self.connect(), self.connect(GET_ROOT)]
+        new, old = self.connect(), self.connect(GET_ROOT)
         stopped = self.stop()
-        self.lose(*peers)
+        self.lose(old)
+        self.reactor.advance(0.9)
+        self.assertFalse(new.closed)
+        self.reactor.advance(0.1)
+        self.lose(new)
         self.assertIsNone(self.successResultOf(stopped))
         self.assertEqual(self.reactor.getDelayedCalls(), [])
 
@@ -234,7 +239,7 @@ class StopTests(SynchronousTestCase):
         """
         reader = self.connect(GET_FOO)
         publisher = self.connect(POST[:-1])
-        undecided = self.connect(POST[:40])
+        undecided, new = self.connect(POST[:40]), self.connect()
         stopped = self.stop()
         self.assertFalse(reader.closed)
         publisher.send(POST[-1:] + POST)
@@ -242,8 +247,12 @@ class StopTests(SynchronousTestCase):
         self.assertEqual((code, headers["Connection"], rest), (204, "close", b""))
         undecided.send(POST[40:])
         self.assertEqual(undecided.answer()[1]["Connection"], "close")
-        self.lose(publisher, undecided)
-        self.assertEqual(reader.received().count(b"\r\nhello\r\n"), 2)
+        new.send(POST[:40])
+        self.reactor.advance(0.9)
+        new.send(POST[40:])
+        self.assertEqual(new.answer()[1]["Connection"], "close")
+        self.lose(publisher, undecided, new)
+        self.assertEqual(reader.received().count(b"\r\nhello\r\n"), 3)
         self.lose(reader)
         self.assertIsNone(self.successResultOf(stopped))
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from .blocking import GET, publish, raw, rest_of
+from .blocking import GET, POST, publish, raw, rest_of
 from .daemon import BIN
 from .test_twistd import curl, twistd
 
@@ -154,6 +154,22 @@ class TestStop:
         for reader in lazy:
             reader.close()
         assert "Cutting 100 connections" in bus.log
+
+    def test_first_request(self, bus):
+        """
+        Who has connected before the stop can still have one answer.
+        """
+        publisher = raw(bus)
+        # The bus knows of the first once it has answered a second.
+        assert curl(bus.url + "foo", "-H", "Content-Type: a/b", "-d", "x")[0] == 204
+        bus.process.terminate()
+        bus.wait_for("stopping within")
+        time.sleep(0.2)
+        publisher.sendall(POST + b"Content-Length: 1\r\n\r\nx")
+        answer = rest_of(publisher)
+        assert answer.startswith(b"HTTP/1.1 204 ")
+        assert b"\r\nConnection: close\r\n" in answer
+        assert bus.process.wait(5) == 0
 
     def test_second_signal(self, bus):
         """
