@@ -283,6 +283,11 @@ class Options(usage.Options):
 
         if self["history-file"] is not None and not self["history"]:
             self["warnings"].append("--history 0 keeps nothing, in --history-file neither")
+        if self["max-waiting"] < self["max-message"]:
+            self["warnings"].append(
+                "--max-waiting has no room for one message of --max-message:"
+                " who gets such a one slowly is cut"
+            )
         self["endpoints"] = {
             text: endpoint(reactor, text) for text in self["listen"] or [DEFAULT_LISTEN]
         }

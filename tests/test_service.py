@@ -129,6 +129,15 @@ class OptionTests(SynchronousTestCase):
             self.assertEqual(options["secret"], "é".encode())
             self.assertIn("--secret-file", options["warnings"][0])
 
+    def test_room(self):
+        """
+        That no message of the largest may wait is warned of.
+        """
+        (warning,) = self.parse("--max-waiting", "1000000")["warnings"]
+        self.assertIn("no room for one message", warning)
+        options = self.parse("--max-waiting", "9", "--max-message", "9")
+        self.assertEqual(options["warnings"], [])
+
     def test_docroot(self):
         """
         The document root stays what it is when a daemon changes its folder.
