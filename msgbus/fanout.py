@@ -237,18 +237,21 @@ class Fanout:
             group.backlog.prune()
         # Some room at once, or the next message would begin anew.
         enough = self.limits.waiting * 3 / 4
+        closed = self.counters.closed
         for group in sorted(self._groups.values(), key=lambda g: -g.backlog.kept):
             if self.counters.waiting <= enough:
                 break
             group.shed()
+        if self.counters.closed > closed:
+            # What waits for some of them goes with the close that they are sent.
+            return
         while self.counters.waiting > enough:
             # Who has a part of a message that history has dropped can only be cut.
             replaying = [m for group in self._groups.values() if (m := group.stalest())]
             if not replaying:
                 break
             stalest = min(replaying, key=lambda member: member.progress)
-            stalest.stopProducing()
-            stalest.outlet.abort()
+            stalest.cut()
             self.counters.closed += 1
 
     def _sweep(self) -> None:

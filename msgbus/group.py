@@ -92,6 +92,15 @@ class Member:
             self.outlet.paused = True
             group.leave(self)
 
+    def cut(self) -> None:
+        """
+        End it, and the connection.
+        """
+        if self._group is not None:
+            # What waits for it is gone at once, and its connection in its own time.
+            self.stopProducing()
+            self.outlet.abort()
+
     def finish(self) -> None:
         """
         End the response.
@@ -189,6 +198,7 @@ class Group:
             self._put_behind(member, self.backlog.fall_behind(overflow))
         else:
             member.replay = replay
+            member.progress = self._reactor.seconds()
             self._replaying.add(member)
         if heartbeat is not None:
             self._beat_later(member, heartbeat)
@@ -293,7 +303,7 @@ class Group:
         behind = (*self._behind.values(), *self._replaying)
         stalled = [member for member in behind if member.progress <= before]
         for member in stalled:
-            member.outlet.abort()
+            member.cut()
         return len(stalled)
 
     def beat(self) -> bool:
@@ -323,7 +333,11 @@ class Group:
         Let those who are farthest behind lose what waits for them.
         """
         self.backlog.shed()
-        self._close_the_late()
+        for member in self._late():
+            if member.late is None:
+                member.cut()
+            else:
+                self._reactor.callLater(0, member.late)
 
     def _flush(self) -> None:
         if self._flushing is None:
@@ -362,7 +376,9 @@ class Group:
         for member in full:
             if member.position is not None:
                 member.outlet.ask()
-        self._close_the_late()
+        for member in self._late():
+            # Not at once: somebody may be about to join, and the group not empty.
+            self._reactor.callLater(0, member.late or member.cut)
 
     def _send(self, member: Member, pieces: list[bytes | memoryview]) -> tuple[int, bool]:
         """
@@ -421,16 +437,14 @@ class Group:
             replay.close()
             self._replaying.discard(member)
 
-    def _close_the_late(self) -> None:
+    def _late(self) -> list[Member]:
+        """
+        Those that are past their backlog, to be closed.
+        """
         late = [self._behind[p] for p in self.backlog.late if p in self._behind]
         self.backlog.late.clear()
         self.backlog.counters.closed += len(late)
-        for member in late:
-            if member.late is None:
-                member.outlet.abort()
-            else:
-                # Not at once: somebody may be about to join, and the group not empty.
-                self._reactor.callLater(0, member.late)
+        return late
 
     def _beat_later(self, member: Member, seconds: int) -> None:
         second = int(self._reactor.seconds()) + seconds

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import BinaryIO, cast
+from typing import Any, BinaryIO, cast
 
 from twisted.cred.error import UnauthorizedLogin
 from twisted.cred.portal import Portal
@@ -232,6 +232,7 @@ class BusResource(Resource):
                 answer(request, 204)
                 return
             request.setHeader(b"Cache-Control", b"no-cache")
+            request.responseHeaders.addRawHeader(b"Vary", b"Sec-Fetch-Dest")
             path = location(self._prefix, message.channel)
             request.setHeader(b"Content-Location", path.encode("ascii"))
             if message.sender:
@@ -337,8 +338,10 @@ class BusResource(Resource):
 
     def _outlet(self, request: server.Request, latest: bool) -> Outlet:
         if not isinstance(request, Request):
-            # It may chunk, compress or multiplex.
-            return BufferedOutlet(request.write, request.loseConnection)
+            # It may chunk, compress or multiplex; in HTTP/2 it can be cut by itself.
+            channel: Any = request.channel  # of HTTP/1 or HTTP/2
+            cut = getattr(channel, "abortConnection", None)
+            return BufferedOutlet(request.write, cut or channel.transport.abortConnection)
         transport = request.channel.transport
         return outlet_for(transport, self._fanout.limits.stall_seconds, latest)
 

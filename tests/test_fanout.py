@@ -181,6 +181,80 @@ class FanoutTests(SynchronousTestCase):
         self.assertGreater(len(cut), 15)
         self.assertEqual(self.fanout.counters.closed, len(cut))
 
+    def replaying(self, channel):
+        """
+        Who gets what is kept there, as there is room, and what came of him.
+        """
+        pipe, cut = Pipe(), []
+        pipe.abort = partial(cut.append, channel)
+        cursor = self.bus.replay(channel, Filter(), Since(last=1))
+        member = self.fanout.subscribe(
+            channel, Filter(), self.framing, pipe, lambda: None, cursor=cursor
+        )
+        return pipe, cut, member
+
+    def test_new_replays(self):
+        """
+        Who has just come is not taken for one that has read nothing for long.
+        """
+        self.join()
+        self.publish_to("a", b"x")
+        self.clock.advance(299)
+        _, cut, member = self.replaying("a")
+        self.clock.advance(30)
+        self.assertEqual(cut, [])
+        member.stopProducing()
+
+    def test_streams_before_replays(self):
+        """
+        Where streams hold too much, those are cut, as many as need be, and no replay.
+        """
+        self.fanout.limits = Limits(waiting=100_000)
+        self.publish_to("kept", b"x" * 10_000)
+        pipe, cut, member = self.replaying("kept")
+        pipe.grant(member, 1_000)
+        self.turn()
+        lazy_cut = []
+        for number in range(10):
+            lazy = Pipe()
+            lazy.abort = partial(lazy_cut.append, number)
+            self.fanout.subscribe(
+                f"{number}", Filter(), self.framing, lazy, lambda: None
+            ).resumeProducing()
+            # It gets a part of the message, so the rest cannot be dropped.
+            lazy.room = 10
+            self.publish_to(f"{number}", b"x" * 10_000)
+            self.turn()
+        self.assertEqual((len(lazy_cut), cut), (3, []))
+        self.assertEqual(self.fanout.counters.closed, 3)
+
+    def test_closes_before_replays(self):
+        """
+        No replay is cut either where what streams hold goes with the close that they get.
+        """
+        self.fanout.limits = Limits(waiting=100_000)
+        self.publish_to("kept", b"x" * 10_000)
+        pipe, cut, member = self.replaying("kept")
+        pipe.grant(member, 1_000)
+        self.turn()
+        closing = {}
+        for number in range(10):
+            lazy = Pipe()
+            closing[number] = self.fanout.subscribe(
+                f"{number}",
+                Filter(),
+                self.framing,
+                lazy,
+                lambda: None,
+                late=lambda number=number: closing[number].stopProducing(),
+            )
+            closing[number].resumeProducing()
+            lazy.room = 10
+            self.publish_to(f"{number}", b"x" * 10_000)
+            self.turn()
+        self.assertGreater(self.fanout.counters.closed, 2)
+        self.assertEqual(cut, [])
+
     def test_answers(self):
         """
         One message alone goes to each as it takes it, is held once for all, and ends the

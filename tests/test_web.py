@@ -9,7 +9,7 @@ from tempfile import TemporaryDirectory
 from hypothesis import given
 from hypothesis import strategies as st
 from twisted.internet.defer import Deferred
-from twisted.internet.error import ConnectionDone, ConnectionLost
+from twisted.internet.error import ConnectionAborted, ConnectionDone, ConnectionLost
 from twisted.logger import LogLevel, globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 from twisted.web.resource import IResource
@@ -1078,6 +1078,28 @@ class MountedTests(SynchronousTestCase):
             self.assertEqual(part.body, b"sender=eve")
             peer.leave(ConnectionDone())
         self.assertEqual(server.bus._subscriptions, {})
+        server.site.stopFactory()
+
+    def test_stalled_in_a_foreign_site(self):
+        """
+        There, too, the connection of one who takes nothing is cut, not closed: that would
+        wait for him.
+        """
+        server = Server()
+        server.site = ForeignSite(server.root, reactor=server.clock)
+        body = "x" * 100_000
+        server.ask(post(body=body))
+        for path in ("/msgbus/foo?format=message", "/msgbus/foo"):
+            peer = Peer(server, "127.0.0.1")
+            peer.send(get(path))
+            server.turn()
+            peer.transport.producer.pauseProducing()
+            server.bus.publish(Message("foo", body.encode()))
+            for _ in range(11):
+                server.clock.advance(30)
+            self.assertTrue(peer.transport.disconnected)
+            self.assertEqual(server.resource._fanout.counters.waiting, 0)
+            peer.leave(ConnectionAborted())
         server.site.stopFactory()
 
     def test_python_subscriber(self):
