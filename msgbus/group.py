@@ -337,6 +337,7 @@ class Group:
             if member.late is None:
                 member.cut()
             else:
+                # What it published may be what is delivered just now.
                 self._reactor.callLater(0, member.late)
 
     def _flush(self) -> None:
