@@ -205,55 +205,56 @@ class FanoutTests(SynchronousTestCase):
         self.assertEqual(cut, [])
         member.stopProducing()
 
+    def fill(self, late=False):
+        """
+        Ten streams, each with a part of a message, so that its rest cannot be dropped, past
+        a limit for nine, and a replay; which of them were cut, and those of the replay.
+
+        Args:
+            late: Are they told that they are late?
+        """
+        self.fanout.limits = Limits(waiting=100_000)
+        self.publish_to("kept", b"x" * 10_000)
+        pipe, replay_cut, replay = self.replaying("kept")
+        pipe.grant(replay, 1_000)
+        self.turn()
+        cut, members = [], {}
+
+        def leave(number):
+            members[number].stopProducing()
+
+        for number in range(10):
+            lazy = Pipe()
+            lazy.abort = partial(cut.append, number)
+            members[number] = self.fanout.subscribe(
+                f"{number}",
+                Filter(),
+                self.framing,
+                lazy,
+                lambda: None,
+                late=partial(leave, number) if late else None,
+            )
+            members[number].resumeProducing()
+            lazy.room = 10
+            self.publish_to(f"{number}", b"x" * 10_000)
+            self.turn()
+        return cut, replay_cut
+
     def test_streams_before_replays(self):
         """
         Where streams hold too much, those are cut, as many as need be, and no replay.
         """
-        self.fanout.limits = Limits(waiting=100_000)
-        self.publish_to("kept", b"x" * 10_000)
-        pipe, cut, member = self.replaying("kept")
-        pipe.grant(member, 1_000)
-        self.turn()
-        lazy_cut = []
-        for number in range(10):
-            lazy = Pipe()
-            lazy.abort = partial(lazy_cut.append, number)
-            self.fanout.subscribe(
-                f"{number}", Filter(), self.framing, lazy, lambda: None
-            ).resumeProducing()
-            # It gets a part of the message, so the rest cannot be dropped.
-            lazy.room = 10
-            self.publish_to(f"{number}", b"x" * 10_000)
-            self.turn()
-        self.assertEqual((len(lazy_cut), cut), (3, []))
+        cut, replay_cut = self.fill()
+        self.assertEqual((len(cut), replay_cut), (3, []))
         self.assertEqual(self.fanout.counters.closed, 3)
 
     def test_closes_before_replays(self):
         """
         No replay is cut either where what streams hold goes with the close that they get.
         """
-        self.fanout.limits = Limits(waiting=100_000)
-        self.publish_to("kept", b"x" * 10_000)
-        pipe, cut, member = self.replaying("kept")
-        pipe.grant(member, 1_000)
-        self.turn()
-        closing = {}
-        for number in range(10):
-            lazy = Pipe()
-            closing[number] = self.fanout.subscribe(
-                f"{number}",
-                Filter(),
-                self.framing,
-                lazy,
-                lambda: None,
-                late=lambda number=number: closing[number].stopProducing(),
-            )
-            closing[number].resumeProducing()
-            lazy.room = 10
-            self.publish_to(f"{number}", b"x" * 10_000)
-            self.turn()
+        cut, replay_cut = self.fill(late=True)
+        self.assertEqual((cut, replay_cut), ([], []))
         self.assertGreater(self.fanout.counters.closed, 2)
-        self.assertEqual(cut, [])
 
     def test_answers(self):
         """
