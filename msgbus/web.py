@@ -245,6 +245,7 @@ class BusResource(Resource):
                 return
             request.setHeader(b"Content-Type", message.content_type.encode("utf-8"))
             request.setHeader(b"Content-Length", b"%d" % len(message.body))
+            # So much may wait in the transport of any connection.
             if request.method == b"HEAD" or len(message.body) <= SLICE_BYTES:
                 request.write(message.body)
                 request.finish()

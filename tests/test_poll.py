@@ -68,6 +68,8 @@ class PollTests(WebTestCase):
         its own.
         """
         self.publish(b"evil()")
+        # What a browser keeps of the one is not for the other.
+        self.assertIn(b"\r\nVary: Sec-Fetch-Dest\r\n", self.poll().received())
         for destination, expected in (
             ("script", 403),
             ("style", 403),
