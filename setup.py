@@ -5,7 +5,7 @@ How msgbus is packaged.
 import re
 from pathlib import Path
 
-from setuptools import setup
+from setuptools import find_packages, setup
 
 HERE = Path(__file__).parent
 VERSION = re.search(r'__version__ = "(.+)"', (HERE / "msgbus/__init__.py").read_text())[1]
@@ -39,10 +39,18 @@ setup(
         "Programming Language :: Python :: 3",
         "Topic :: Internet :: WWW/HTTP :: HTTP Servers",
     ],
-    packages=["msgbus", "msgbus.scripts", "msgbus.chatdemo", "twisted.plugins"],
+    packages=[
+        *find_packages(include=["msgbus", "msgbus.*"]),
+        "msgbus.chatdemo",
+        "twisted.plugins",
+    ],
     # It is at the top, where it is looked for, and installed below the package.
     package_dir={"msgbus.chatdemo": "chatdemo"},
-    package_data={"msgbus": ["py.typed", "page/*"], "msgbus.chatdemo": ["*"]},
+    package_data={
+        "msgbus": ["py.typed"],
+        "msgbus.web": ["page/*"],
+        "msgbus.chatdemo": ["*"],
+    },
     python_requires=">=3.11",
     # The extra brings pyopenssl and service-identity.
     install_requires=[

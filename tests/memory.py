@@ -9,10 +9,10 @@ from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
 from twisted.python.failure import Failure
 
-from msgbus.auth import portal_for
-from msgbus.bus import Bus
-from msgbus.multipart import Decoder
-from msgbus.web import BusResource, Root, Site
+from msgbus.bus.bus import Bus
+from msgbus.formats.multipart import Decoder
+from msgbus.web.auth import portal_for
+from msgbus.web.resource import BusResource, Root, Site
 
 
 class Server:

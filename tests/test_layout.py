@@ -1,121 +1,195 @@
 """
-Tests for the layout: which module may import which, and what the plugin costs.
+Tests for the layout: which room may import which, how large its parts may grow, and what
+importing us costs.
 """
 
 import ast
+import importlib
+import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
+
+import pytest
 
 import msgbus
 
 PACKAGE = Path(msgbus.__file__).parent
+CHECKOUT = Path(__file__).parents[1]
 
-# Each may import those before it.
-ORDER = [
+GROUND = {"message", "match", "ids"}
+
+# In the order in which a message travels, from a publisher's socket inward and out again.
+MAY_IMPORT = {
+    "server": {"web", "fanout", "formats", "bus"},
+    "web": {"fanout", "formats", "bus"},
+    "fanout": {"formats", "bus"},
+    "formats": set(),
+    "bus": set(),
+    "client": {"formats"},
+    "scripts": {"client", "formats"},
+    # A name for users.
+    "blocking": {"client"},
+}
+
+# No I/O and no clock, and no Twisted, which clients do without.
+PURE = {
     "message",
     "match",
-    "history",
-    "framing",
-    "multipart",
-    "envelope",
-    "eventstream",
-    "ndjson",
-    "frames",
+    "ids",
     "formats",
-    "backlog",
-    "replay",
-    "idempotency",
-    "target",
-    "origin",
-    "address",
-    "exchange",
-    "blocking",
-    "connect",
-    "client",
-    "bus",
-    "store",
-    "poll",
-    "outlet",
-    "group",
-    "fanout",
-    "auth",
-    "answers",
-    "pages",
-    "documents",
-    "site",
-    "websocket",
-    "web",
-    "daemon",
-    "service",
-]
+    "bus.history",
+    "bus.idempotency",
+    "fanout.backlog",
+    "fanout.replay",
+    "web.query",
+    "web.origins",
+    "client.url",
+    "client.exchange",
+}
+IMPURE = {"twisted", "socket", "select", "ssl", "time", "threading", "sqlite3"}
 
-# No I/O and no Twisted, but for its logger.
-PURE = ORDER[: ORDER.index("blocking")]
-
-# What clients share with the server is pure.
-CLIENTS = ("blocking", "connect", "client")
+MODULES = {
+    ".".join(path.relative_to(PACKAGE).with_suffix("").parts).removesuffix(
+        ".__init__"
+    ): path
+    for path in PACKAGE.rglob("*.py")
+    if path != PACKAGE / "__init__.py" and "chatdemo" not in path.parts
+}
 
 
-def imports(tree):
+def room(module):
     """
-    The modules that a module imports, ours with a leading dot.
+    The first part of a name: a room, or a module of the ground.
     """
-    for node in ast.walk(tree):
+    return module.partition(".")[0]
+
+
+def imports(module):
+    """
+    All that a module imports: ours by names without `msgbus.`, and that of others with a
+    bang.
+    """
+    path = MODULES[module]
+    package = module if path.name == "__init__.py" else module.rpartition(".")[0]
+    for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
+            yield from ("!" + alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
-            dots = "." * node.level
-            if node.module is None:
-                yield from (dots + alias.name for alias in node.names)
+            if not node.level:
+                yield "!" + node.module
+                continue
+            parts = package.split(".") if package else []
+            base = parts[: len(parts) - node.level + 1]
+            if node.module:
+                yield ".".join([*base, node.module])
             else:
-                yield dots + node.module
-
-
-def tree(name):
-    """
-    The parsed source of one of our modules.
-    """
-    return ast.parse((PACKAGE / f"{name}.py").read_text())
+                yield from (".".join([*base, alias.name]) for alias in node.names)
 
 
 def test_every_module_has_its_place():
     """
-    The list above names every module.
+    Each module is on the ground or in a room of the table, and the tests' folders mirror
+    the rooms.
     """
-    assert {path.stem for path in PACKAGE.glob("*.py")} == {*ORDER, "__init__"}
+    assert {room(module) for module in MODULES} == GROUND | MAY_IMPORT.keys()
+    options = tomllib.loads((CHECKOUT / "pyproject.toml").read_text())
+    folders = {
+        path.rpartition("/")[2]
+        for path in options["tool"]["pytest"]["ini_options"]["testpaths"]
+    }
+    rooms = {name for name in MAY_IMPORT if (PACKAGE / name).is_dir()}
+    assert folders == rooms | {"integration", "test_*.py"}
 
 
 def test_imports_go_one_way():
     """
-    A module imports those before it only.
+    A room imports itself, the ground, and what the table allows it; a module of the
+    ground, others of the ground.
     """
-    for place, name in enumerate(ORDER):
-        ours = {i.removeprefix(".") for i in imports(tree(name)) if i.startswith(".")}
-        assert ours - {"__version__"} <= set(ORDER[:place]), name
-        assert "msgbus" not in {i.partition(".")[0] for i in imports(tree(name))}, name
+    for module in MODULES:
+        home = room(module)
+        allowed = GROUND if home in GROUND else GROUND | {home} | MAY_IMPORT[home]
+        for imported in imports(module):
+            assert imported.startswith("!") or room(imported) in {
+                *allowed,
+                "__version__",
+            }, f"{module} imports {imported}"
+            assert not imported.startswith("!msgbus"), f"{module} imports {imported}"
+
+
+def test_no_circles():
+    """
+    No module imports itself, by way of whatever others.
+    """
+    left = {
+        module: {i for i in imports(module) if i in MODULES and i != module}
+        for module, path in MODULES.items()
+        if path.name != "__init__.py"
+    }
+    while free := {module for module, needs in left.items() if not needs & left.keys()}:
+        for module in free:
+            del left[module]
+    assert not left
 
 
 def test_pure_modules():
     """
-    The pure modules know neither Twisted nor sockets.
+    The pure modules know neither Twisted nor sockets nor the time.
     """
-    for name in PURE:
-        for imported in imports(tree(name)):
-            assert imported.partition(".")[0] not in ("twisted", "socket", "time"), name
+    for module in MODULES:
+        if {module, room(module)} & PURE:
+            for imported in imports(module):
+                assert imported.lstrip("!").partition(".")[0] not in IMPURE, module
 
 
-def test_clients_and_server():
+@pytest.mark.parametrize(
+    "name",
+    [
+        "msgbus.blocking.Publisher",
+        "msgbus.blocking.publish",
+        "msgbus.blocking.subscribe",
+        "msgbus.bus.Bus",
+        "msgbus.bus.History",
+        "msgbus.bus.Keep",
+        "msgbus.bus.TooLarge",
+        "msgbus.client.Client",
+        "msgbus.fanout.Limits",
+        "msgbus.match.Filter",
+        "msgbus.message.Invalid",
+        "msgbus.message.Message",
+        "msgbus.web.BusResource",
+        "msgbus.web.Origins",
+        "msgbus.web.Request",
+        "msgbus.web.Root",
+        "msgbus.web.Site",
+    ],
+)
+def test_what_users_import(name):
     """
-    Clients and the server meet in the pure modules only, and the blocking client knows
-    no Twisted.
+    What our documentation names is where it says.
     """
-    for name in ORDER:
-        ours = {i.removeprefix(".") for i in imports(tree(name)) if i.startswith(".")}
-        if name in CLIENTS:
-            assert ours <= {*PURE, *CLIENTS}, name
-        else:
-            assert not ours & set(CLIENTS), name
+    module, _, attribute = name.rpartition(".")
+    assert getattr(importlib.import_module(module), attribute)
+
+
+def test_each_room_introduces_itself():
+    """
+    A room says what it is for, and names all its modules in the order to read them.
+    """
+    for module, path in MODULES.items():
+        if path.name == "__init__.py" and module != "scripts":
+            said = ast.get_docstring(ast.parse(path.read_text()))
+            for sibling in path.parent.glob("*.py"):
+                if sibling != path:
+                    assert re.search(rf"`{sibling.stem}`", said), (module, sibling.stem)
+
+
+def test_the_blocking_client_knows_no_twisted():
+    """
+    A plain program imports neither Twisted nor OpenSSL with it.
+    """
     code = (
         "import sys, msgbus.blocking;"
         "sys.exit(any(m.partition('.')[0] in ('twisted', 'OpenSSL') for m in sys.modules))"
@@ -129,7 +203,10 @@ def test_no_reactor_at_module_level():
     plugin imports nothing of ours until it is chosen.
     """
     for modules, absent in (
-        ("msgbus.web, msgbus.service, msgbus.client", "twisted.internet.reactor"),
+        (
+            "msgbus.web, msgbus.server.plugin, msgbus.client.client",
+            "twisted.internet.reactor",
+        ),
         ("twisted.plugins.msgbus_plugin", "msgbus"),
     ):
         code = f"import sys, {modules}; sys.exit({absent!r} in sys.modules)"

@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import TypeVar
 
 from .. import __version__
-from ..address import Address, locate
-from ..exchange import BusError, Notice, Subscribed
+from ..client.exchange import BusError, Notice, Subscribed
+from ..client.url import Address, locate
+from ..formats.multipart import Malformed
 from ..message import Invalid
-from ..multipart import Malformed
 from .terminal import clean
 
 __all__ = [

@@ -16,10 +16,10 @@ from functools import partial
 from prompt_toolkit import PromptSession
 from prompt_toolkit.patch_stdout import patch_stdout
 
-from ..address import Address
-from ..blocking import Publisher, subscribe
-from ..exchange import BusError, Notice
-from ..history import parse_id
+from ..client.blocking import Publisher, subscribe
+from ..client.exchange import BusError, Notice
+from ..client.url import Address
+from ..ids import parse_id
 from ..message import Invalid, Message
 from .command import FAILED, OK, address, complain, main, parser, tell, whole
 from .terminal import clean

@@ -16,12 +16,12 @@ from itertools import islice
 from pathlib import Path
 from textwrap import indent
 
-from ..blocking import subscribe
-from ..envelope import envelope, published_at
-from ..exchange import BusError
-from ..history import parse_id
+from ..client.blocking import subscribe
+from ..client.exchange import BusError
+from ..formats.envelope import envelope, published_at
+from ..formats.multipart import Malformed
+from ..ids import parse_id
 from ..message import Invalid, Message
-from ..multipart import Malformed
 from .command import FAILED, OK, add_heartbeat, address, complain, main, parser, tell, whole
 from .terminal import clean
 

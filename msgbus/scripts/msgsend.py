@@ -14,8 +14,8 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from ..blocking import Publisher
-from ..exchange import BusError
+from ..client.blocking import Publisher
+from ..client.exchange import BusError
 from ..message import Invalid
 from .command import FAILED, OK, WRONG_USE, address, complain, main, parser, seconds
 

@@ -14,8 +14,8 @@ from tqdm import tqdm
 from twisted.internet.defer import Deferred, FirstError, gatherResults
 from twisted.internet.task import deferLater
 
-from ..client import Client
-from ..exchange import BusError
+from ..client.client import Client
+from ..client.exchange import BusError
 from .command import FAILED, OK, address, complain, parser, seconds, whole
 from .flood import CHANNEL, Latencies, Mark, body
 from .reactor import run_in_reactor

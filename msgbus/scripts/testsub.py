@@ -16,9 +16,9 @@ from twisted.internet.defer import CancelledError
 from twisted.internet.task import deferLater
 from twisted.python.failure import Failure
 
-from ..client import Client
-from ..exchange import Notice, Subscribed
-from ..history import Gap
+from ..client.client import Client
+from ..client.exchange import Notice, Subscribed
+from ..ids import Gap
 from ..message import Message
 from .command import FAILED, OK, add_heartbeat, address, complain, parser, seconds, whole
 from .flood import CHANNEL, Latencies, Order, mark

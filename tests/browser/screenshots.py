@@ -9,7 +9,7 @@ from tempfile import TemporaryDirectory
 
 from PIL import Image
 
-from msgbus.blocking import publish
+from msgbus.client.blocking import publish
 
 from ..integration.daemon import Daemon
 from .browsers import Chromium

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from msgbus.blocking import publish
+from msgbus.client.blocking import publish
 
 from .test_chat import CHAT, PICTURE, join, root
 from .test_live import live

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from msgbus.blocking import publish, subscribe
+from msgbus.client.blocking import publish, subscribe
 
 CHAT = Path(__file__).parents[2] / "chatdemo"
 PICTURE = Path(__file__).parents[1] / "data" / "picture.jpg"

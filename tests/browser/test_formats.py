@@ -9,7 +9,7 @@ import time
 
 import websockets.sync.client
 
-from msgbus.blocking import publish
+from msgbus.client.blocking import publish
 
 from ..integration.test_docs import CHECKOUT, blocks
 from .test_chat import root

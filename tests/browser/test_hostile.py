@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from msgbus.blocking import publish, subscribe
+from msgbus.client.blocking import publish, subscribe
 
 from .browsers import Firefox
 from .test_chat import CHAT, root

@@ -13,7 +13,7 @@ from urllib.request import Request, urlopen
 import pytest
 from PIL import Image
 
-from msgbus.blocking import publish, subscribe
+from msgbus.client.blocking import publish, subscribe
 
 from .canary import Site
 from .test_chat import PICTURE, noise

@@ -10,7 +10,7 @@ from itertools import takewhile
 
 import pytest
 
-from msgbus.blocking import publish, subscribe
+from msgbus.client.blocking import publish, subscribe
 
 from ..integration.certificates import Authority
 from ..integration.test_docs import CHECKOUT, blocks

@@ -21,11 +21,11 @@ from twisted.internet.threads import deferToThread
 from twisted.logger import globalLogPublisher
 
 from msgbus import blocking
-from msgbus.client import Client, Closed
-from msgbus.exchange import Lost, Refused, Subscribed, Unreachable, Untrusted
-from msgbus.history import Gap
+from msgbus.client.client import Client, Closed
+from msgbus.client.exchange import Lost, Refused, Subscribed, Unreachable, Untrusted
+from msgbus.formats.multipart import Malformed
+from msgbus.ids import Gap
 from msgbus.message import Invalid, Message
-from msgbus.multipart import Malformed
 
 from .certificates import Authority
 

@@ -8,7 +8,7 @@ import pytest_twisted
 from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.threads import deferToThread
 
-from msgbus.multipart import Decoder
+from msgbus.formats.multipart import Decoder
 
 from .blocking import GET, POST
 from .peers import connect, publish, subscribe

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from msgbus.blocking import publish, subscribe
+from msgbus.client.blocking import publish, subscribe
 
 from .certificates import Authority
 from .daemon import BIN

@@ -16,7 +16,7 @@ from http.client import HTTPResponse
 
 import pytest
 
-from msgbus.multipart import Decoder
+from msgbus.formats.multipart import Decoder
 
 from .blocking import GET, POST, publish, raw, rest_of
 from .certificates import Authority

@@ -10,8 +10,8 @@ import time
 
 import pytest
 
+from msgbus.formats.multipart import Decoder
 from msgbus.message import Message
-from msgbus.multipart import Decoder
 
 from .daemon import BIN
 

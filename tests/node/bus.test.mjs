@@ -9,7 +9,7 @@ import { join } from "node:path";
 import { after, test } from "node:test";
 
 import { folder, kill, start, stop } from "./buses.mjs";
-import { BusError, publish, subscribe, timeOf } from "../../msgbus/page/msgbus.js";
+import { BusError, publish, subscribe, timeOf } from "../../msgbus/web/page/msgbus.js";
 
 after(stop);
 

@@ -10,7 +10,7 @@ import { join } from "node:path";
 import { pathToFileURL } from "node:url";
 import { after, test } from "node:test";
 
-import { publish } from "../../msgbus/page/msgbus.js";
+import { publish } from "../../msgbus/web/page/msgbus.js";
 import { kill, start, stop } from "./buses.mjs";
 
 const MODULES = process.env.MODULES ?? "node_modules";

@@ -6,7 +6,7 @@ import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
 import { test } from "node:test";
 
-import { boundaryOf, Decoder, Malformed } from "../../msgbus/page/msgbus.js";
+import { boundaryOf, Decoder, Malformed } from "../../msgbus/web/page/msgbus.js";
 
 const VECTORS = JSON.parse(readFileSync(new URL("../data/multipart.json", import.meta.url)));
 

@@ -6,7 +6,7 @@ from twisted.application.service import ServiceMaker
 
 msgbus = ServiceMaker(
     "msgbus",
-    "msgbus.service",
+    "msgbus.server.plugin",
     "A publish/subscribe message bus over HTTP.",
     "msgbus",
 )

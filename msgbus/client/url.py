@@ -1,0 +1,230 @@
+"""
+Where a bus or a channel of it is, and who asks: addresses, as clients are given them.
+
+No I/O.  What is asked there is `exchange`'s business.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from urllib.parse import SplitResult, quote, unquote, urlsplit
+
+from ..message import Invalid, check_name
+
+__all__ = ["Address", "DEFAULT_URL", "locate"]
+
+DEFAULT_PATH = "/msgbus/"
+DEFAULT_URL = f"http://localhost:8888{DEFAULT_PATH}"
+
+# What may stand in a path and in a query (RFC 3986, sections 3.3 and 3.4), and what is
+# percent-encoded already.
+_PATH_SAFE = "/!$&'()*+,;=:@%"
+_QUERY_SAFE = _PATH_SAFE + "?"
+
+_PORTS = {"http": 80, "https": 443, "http+unix": 0}
+# A host and a port; an IPv6 address; a scheme; a name and a password.
+_LOOKS_LIKE_A_HOST = re.compile(r"[\w.-]+:[0-9]+/|\[[0-9a-fA-F:]+\]|[a-z+]+:/|[^@]*:[^@]*@")
+_CONTROL = re.compile(r"[\x00-\x20\x7f-\x9f]")
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """
+    Where a bus or a channel is, and under which name and password it is asked.  As a
+    string it is the URL, without them.
+
+    Attributes:
+        scheme: "http" or "https".
+        host: A name or an address, without brackets; "localhost" for a Unix socket.
+        port: 0 for a Unix socket.
+        socket: The path of a Unix socket, or the empty string.
+        path: Percent-encoded.
+        query: Percent-encoded, without a question mark.
+        user: The name that messages are sent under, or the empty string.
+        password: Or the empty string.
+    """
+
+    scheme: str
+    host: str
+    port: int
+    socket: str
+    path: str
+    query: str = ""
+    user: str = ""
+    password: str = field(default="", repr=False)
+
+    @classmethod
+    def parse(cls, url: str) -> Address:
+        """
+        Read a URL (RFC 3986): `http:`, `https:`, or `http+unix:` with the socket's path,
+        percent-encoded, in place of the host, such as
+        `http+unix://%2Frun%2Fmsgbus.sock/msgbus/foo`.  What may not stand in a path is
+        percent-encoded; without a path it is that of the bus.
+
+        Raises:
+            Invalid: It is none.  What it says, holds no password.
+        """
+        try:
+            if _no_utf8(url):
+                raise ValueError
+            parts = urlsplit(url)
+            unix = parts.scheme == "http+unix"
+            port = parts.port
+            host = parts.hostname or ""
+            if not unix and not _CONTROL.search(host):
+                host = host.encode("idna").decode("ascii")
+            socket, user, password = (
+                unquote(text or "", errors="strict")
+                for text in (_host(parts) if unix else "", parts.username, parts.password)
+            )
+        except ValueError:
+            # What Python says may quote a password.
+            raise Invalid(f"{_public(url)!r} is no URL, by its host or port.") from None
+        if parts.scheme not in _PORTS:
+            raise Invalid(
+                f"{_public(url)!r} is no URL of a bus: it begins with http://, https:// or"
+                " http+unix://."
+            )
+        nowhere = port is not None if unix else port == 0
+        if not host or nowhere or _CONTROL.search(parts.netloc) or "\0" in socket:
+            raise Invalid(f"{_public(url)!r} names no host.")
+        return cls(
+            scheme="https" if parts.scheme == "https" else "http",
+            host="localhost" if unix else host,
+            port=port or _PORTS[parts.scheme],
+            socket=socket,
+            path=DEFAULT_PATH if parts.path in ("", "/") else quote(parts.path, _PATH_SAFE),
+            query=quote(parts.query, _QUERY_SAFE),
+            user=user,
+            password=password,
+        )
+
+    def __post_init__(self) -> None:
+        # As arguments of a program may be.
+        if _no_utf8(self.user) or _no_utf8(self.password):
+            raise Invalid("The name or the password is no UTF-8.")
+        if ":" in self.user:
+            raise Invalid(f"The name {self.user!r} holds a colon (RFC 7617, section 2).")
+
+    def channel(self, name: str) -> Address:
+        """
+        A channel or folder of the bus that is here.
+
+        Raises:
+            Invalid: The name is none; see `message.check_name`.
+        """
+        check_name(name)
+        path = self.path.removesuffix("/") + "/" + quote(name, safe="/!$&'()*+,;=:@")
+        return replace(self, path=path)
+
+    def split(self) -> tuple[Address, str]:
+        """
+        The folder that this channel is in, as if it were a bus, and the channel's name
+        there; of a folder, itself and nothing.
+        """
+        folder, _, name = self.path.rpartition("/")
+        return replace(self, path=f"{folder}/"), unquote(name)
+
+    def asked(self, parameters: Mapping[str, str | int]) -> Address:
+        """
+        The same, with these parameters behind those that there are.  Such that are
+        empty or zero are left out.
+
+        Raises:
+            Invalid: One is neither text nor a number, or no UTF-8.
+        """
+        for name, value in parameters.items():
+            if not isinstance(value, str | int) or _no_utf8(str(value)):
+                raise Invalid(f"The {name} {value!r} is no text, or no UTF-8.")
+        items = [
+            f"{name}={quote(str(value), safe='/*!,?')}"
+            for name, value in parameters.items()
+            if value
+        ]
+        return replace(self, query="&".join([self.query, *items]).strip("&"))
+
+    def by(self, user: str = "", password: str = "") -> Address:
+        """
+        The same, asked under this name and password, where they are given.
+        """
+        return replace(self, user=user or self.user, password=password or self.password)
+
+    @property
+    def hosts(self) -> tuple[str, ...]:
+        """
+        Where to look, one after the other: `localhost` is this machine, over IPv4 or
+        IPv6, whatever a file says (RFC 6761, section 6.3).
+        """
+        return ("127.0.0.1", "::1") if self.host == "localhost" else (self.host,)
+
+    @property
+    def target(self) -> str:
+        """
+        What stands in a request line (RFC 9112, section 3.2.1).
+        """
+        return f"{self.path}?{self.query}" if self.query else self.path
+
+    @property
+    def authority(self) -> str:
+        """
+        What stands in `Host` (RFC 9110, section 7.2).
+        """
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        usual = self.port in (0, _PORTS[self.scheme])
+        return host if usual else f"{host}:{self.port}"
+
+    def __str__(self) -> str:
+        if self.socket:
+            return f"http+unix://{quote(self.socket, safe='')}{self.target}"
+        return f"{self.scheme}://{self.authority}{self.target}"
+
+
+def locate(text: str, environment: Mapping[str, str]) -> Address:
+    """
+    What the user of a tool means: a URL; or the name of a channel or folder of the bus
+    at `MSGBUS_URL` in the environment, or else at `DEFAULT_URL`.  `MSGBUS_PASSWORD` is
+    the password where the URL has none.
+
+    Raises:
+        Invalid: It is neither.
+    """
+    if "://" in text:
+        address = Address.parse(text)
+    elif _LOOKS_LIKE_A_HOST.match(text):
+        raise Invalid(
+            f"{_public(text)!r} is no name of a channel; write http:// before a host."
+        )
+    elif text.startswith("/"):
+        raise Invalid(f"{text!r} is no name of a channel, for it begins with a slash.")
+    elif "?" in text:
+        raise Invalid(f"{text!r} has a query, which needs a URL; tools have options.")
+    else:
+        address = Address.parse(environment.get("MSGBUS_URL") or DEFAULT_URL).channel(text)
+    return address.by(password=address.password or environment.get("MSGBUS_PASSWORD", ""))
+
+
+def _host(parts: SplitResult) -> str:
+    """
+    As it was written: `hostname` is in lower case.
+    """
+    return parts.netloc.rpartition("@")[2]
+
+
+def _no_utf8(text: str) -> bool:
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return True
+    return False
+
+
+def _public(url: str) -> str:
+    """
+    Without what may be a password.
+    """
+    credentials, at, rest = url.rpartition("@")
+    scheme, separator, _ = credentials.partition("://")
+    known = separator and scheme in _PORTS
+    return f"{scheme}://{rest}" if at and known else rest

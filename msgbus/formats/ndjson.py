@@ -1,0 +1,41 @@
+"""
+Lines of JSON: `curl -N ... | jq`.
+
+No I/O.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ..message import Message
+from .envelope import envelope, gap
+from .framing import Framing
+
+__all__ = ["Lines"]
+
+
+@dataclass(frozen=True, slots=True)
+class Lines(Framing):
+    """
+    An object a line.
+    """
+
+    def pieces(self, message: Message) -> tuple[bytes, ...]:
+        """
+        The envelope of a message.
+        """
+        return envelope(message), b"\n"
+
+    def gap(self, count: int | None) -> bytes:
+        """
+        An object with a `gap`, and nothing else.
+        """
+        return gap(count) + b"\n"
+
+    @property
+    def heartbeat(self) -> bytes:
+        """
+        An empty line, which readers of JSON skip.
+        """
+        return b"\n"

@@ -1,0 +1,93 @@
+"""
+Where to listen: endpoint strings of Twisted's, with our defaults, and checked further than
+Twisted does.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import cast
+
+import OpenSSL
+from cryptography.x509 import SubjectAlternativeName, load_pem_x509_certificates
+from twisted.internet.endpoints import serverFromString
+from twisted.internet.interfaces import IStreamServerEndpoint
+
+__all__ = ["CannotListen", "endpoint"]
+
+# What an operator would have written, had he thought of it: room for many
+# clients that come at once, and a socket file that is not everybody's.
+_BACKLOG = re.compile(r"(haproxy:)?(tcp|tcp6|ssl|tls|unix):")
+_PEM_FOLDER = re.compile(r"(?:haproxy:)?tls:((?:[^:\\]|\\.)*)")
+_DEFAULTS = {"backlog": "1024", "mode": "660"}
+
+
+class CannotListen(ValueError):
+    """
+    A string describes no endpoint that can be used.  The text is one sentence for the
+    operator.
+    """
+
+
+def endpoint(reactor: object, text: str) -> IStreamServerEndpoint:
+    """
+    The endpoint that a string describes.
+
+    Raises:
+        CannotListen: It describes none, or one whose files cannot be used.
+    """
+    try:
+        parsed = serverFromString(reactor, _with_defaults(text))
+        if folder := _PEM_FOLDER.match(text):
+            _check_certificates(Path(folder[1].replace("\\", "")))
+    except Exception as error:  # Each kind of endpoint raises its own.
+        raise CannotListen(
+            f"Cannot --listen {text}: {_reason(error)}; it should be such as tcp:8888 or"
+            " ssl:8443:privateKey=key.pem:certKey=cert.pem."
+        ) from error
+    return cast(IStreamServerEndpoint, parsed)
+
+
+def _reason(error: Exception) -> object:
+    # An error of OpenSSL's is a list of its parts.
+    if isinstance(error, OpenSSL.SSL.Error | OpenSSL.crypto.Error) and error.args:
+        reasons = "; ".join(str(reason) for *_, reason in error.args[0])
+        return f"no usable key or certificate in PEM ({reasons})"
+    if isinstance(error, KeyError):
+        return f"systemd has passed no socket of the name {error}"
+    return error
+
+
+def _check_certificates(folder: Path) -> None:
+    """
+    Refuse a folder that would let every client fail.
+    """
+    files = {file: file.read_bytes() for file in folder.glob("*.pem")}
+    pem = b"".join(files.values())
+    if b"PRIVATE KEY-----" not in pem or b"BEGIN CERTIFICATE-----" not in pem:
+        raise ValueError(
+            f"there is no PEM file with a key and a certificate in {str(folder)!r}"
+        )
+    for file, content in files.items():
+        if b"BEGIN CERTIFICATE-----" not in content or b"PRIVATE KEY-----" not in content:
+            continue
+        extensions = load_pem_x509_certificates(content)[0].extensions
+        if not any(isinstance(e.value, SubjectAlternativeName) for e in extensions):
+            raise ValueError(
+                f"the certificate in {str(file)!r} has no subjectAltName, by which it is"
+                " found for a client"
+            )
+
+
+def _with_defaults(endpoint: str) -> str:
+    """
+    The endpoint string with our defaults for what it does not say.
+    """
+    match = _BACKLOG.match(endpoint)
+    if match is None:
+        return endpoint
+    for name, value in _DEFAULTS.items():
+        if f":{name}=" not in endpoint and (name != "mode" or match[2] == "unix"):
+            endpoint += f":{name}={value}"
+    return endpoint

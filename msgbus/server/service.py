@@ -1,0 +1,266 @@
+"""
+The life of the process that serves a bus: it listens, says that it is ready,
+and stops in order.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import resource
+import signal
+import socket
+import sys
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Any
+
+from twisted.application.service import Service
+from twisted.internet import defer
+from twisted.internet.address import IPv4Address, IPv6Address
+from twisted.internet.defer import Deferred, DeferredList, maybeDeferred
+from twisted.internet.interfaces import IListeningPort, IStreamServerEndpoint
+from twisted.internet.task import LoopingCall
+from twisted.logger import Logger
+
+from ..bus.store import CannotLoad, Store
+from ..web.resource import BusResource
+from ..web.responses import is_loopback
+from ..web.site import Site
+
+__all__ = ["BusService", "CannotStart", "notify"]
+
+
+class CannotStart(Exception):
+    """
+    The service cannot be started.  The text is one sentence for the operator;
+    a process that ends by this prints it instead of a traceback.
+    """
+
+
+class BusService(Service):
+    """
+    Owns the ports, the connections, and the end of the bus.
+
+    Args:
+        reactor: Twisted's, which provides more interfaces than have a name.
+        endpoints: Where to listen, by the strings that describe them: at all
+            of them, or the start fails.
+        site: What to serve there.
+        bus: The resource whose streams are ended at the stop.
+        guarded: Whether a password is asked for.
+        drain: Seconds that a stop may take before connections are cut.
+        warnings: What the operator should be told at the start.
+        store: Of the bus, to be loaded before anybody is served, as the user who
+            serves, and closed when nobody is served any more.
+    """
+
+    _log = Logger()
+
+    def __init__(
+        self,
+        reactor: Any,
+        endpoints: dict[str, IStreamServerEndpoint],
+        site: Site,
+        bus: BusResource,
+        guarded: bool = False,
+        drain: float = 10,
+        warnings: Sequence[str] = (),
+        store: Store | None = None,
+    ) -> None:
+        self._reactor = reactor
+        self._endpoints = endpoints
+        self._site = site
+        self._bus = bus
+        self._guarded = guarded
+        self._drain = drain
+        self._warnings = warnings
+        self._store = store
+        self._ports: list[IListeningPort] = []
+        self._stopping = False
+        self._watchdog = LoopingCall(notify, "WATCHDOG=1")
+        self._watchdog.clock = reactor
+
+    def privilegedStartService(self) -> None:
+        """
+        Listen, while the process may still be root.
+
+        Raises:
+            CannotStart: A port cannot be had.
+        """
+        for text, endpoint in self._endpoints.items():
+            failures: list[Any] = []
+            listening = maybeDeferred(endpoint.listen, self._site)
+            listening.addCallbacks(self._ports.append, failures.append)
+            if failures:
+                error = failures[0].value
+                # An error of a socket knows a shorter reason than Twisted's.
+                reason = getattr(error, "socketError", error)
+                reason = getattr(reason, "strerror", None) or reason
+                raise self._cannot_start(f"{reason}: {text}") from error
+
+    def _cannot_start(self, sentence: str) -> CannotStart:
+        sys.excepthook = _plain_excepthook
+        # A daemon has no other place to say all of it.
+        if os.path.samestat(os.fstat(2), os.stat(os.devnull)):
+            self._log.error("Cannot start: {sentence}", sentence=sentence)
+        return CannotStart(sentence)
+
+    def startService(self) -> None:
+        """
+        Serve; listen first if there was no privileged start, as with `twist`.
+
+        Raises:
+            CannotStart: The store cannot be loaded.
+        """
+        super().startService()  # type: ignore[no-untyped-call]  # Twisted
+        if not self._ports:
+            self.privilegedStartService()
+        if self._store is not None:
+            try:
+                self._store.load()
+            except CannotLoad as error:
+                raise self._cannot_start(f"{error}: {self._store.file}") from error
+        self._raise_file_limit()
+        for warning in self._warnings:
+            self._log.warn("{warning}", warning=warning)
+        self._warn_of_strangers()
+        self._reactor.callWhenRunning(self._ready)
+
+    def stopService(self) -> Deferred[None]:
+        """
+        Stop in order: no new connections; answers to the requests that have
+        come; for each subscriber what it is owed, up to a delimiter.
+
+        Returns:
+            A Deferred that fires when all connections have ended, which are
+            cut when the time is up.
+        """
+        super().stopService()  # type: ignore[no-untyped-call]  # Twisted
+        return Deferred.fromCoroutine(self._stop())
+
+    async def _stop(self) -> None:
+        notify("STOPPING=1")
+        deadline = self._reactor.seconds() + self._drain
+        ports, self._ports = self._ports, []
+        await DeferredList([maybeDeferred(port.stopListening) for port in ports])
+        self._bus.stop_waiting()
+        # Who was told that his message is in order must find it delivered: so
+        # publications that have begun may end before the streams do.
+        await self._at_most(self._drain / 2, self._site.drain())
+        self._bus.close()
+        await self._at_most(deadline - self._reactor.seconds(), self._site.closed())
+        if self._site.channels:
+            self._log.warn("Cutting {count} connections", count=len(self._site.channels))
+        self._site.abort()
+        await self._site.closed()
+        if self._store is not None:
+            await self._at_most(
+                max(1.0, deadline - self._reactor.seconds()), self._store.close()
+            )
+        if self._watchdog.running:
+            self._watchdog.stop()
+
+    async def _at_most(self, seconds: float, awaited: Deferred[None]) -> None:
+        try:
+            await awaited.addTimeout(max(0, seconds), self._reactor)
+        except defer.TimeoutError:
+            return
+
+    def _ready(self) -> None:
+        # Twisted's own handlers end the process by the signal, and do not
+        # know of a second one.
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._handle_signal)
+        self._log.info("Serving, until SIGTERM or SIGINT")
+        notify("READY=1")
+        if (seconds := _watchdog_seconds()) is not None:
+            self._watchdog.start(seconds / 2)
+
+    def _handle_signal(self, number: int, frame: object) -> None:
+        self._reactor.callFromThread(self._signalled, signal.Signals(number).name)
+
+    def _signalled(self, name: str) -> None:
+        if self._stopping:
+            self._log.warn("{name} again: cutting all connections", name=name)
+            self._site.abort()
+            return
+        self._stopping = True
+        self._log.info(
+            "{name}: stopping within {seconds} seconds, or at once if it comes again",
+            name=name,
+            seconds=self._drain,
+        )
+        self._reactor.stop()
+
+    def _raise_file_limit(self) -> None:
+        """
+        Each subscriber is an open file.
+        """
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        try:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+        except (OSError, ValueError) as error:
+            self._log.warn(
+                "The limit of open files stays at {soft}: {error}", soft=soft, error=error
+            )
+            return
+        self._log.info("Up to {limit} open files, each connection being one", limit=hard)
+
+    def _warn_of_strangers(self) -> None:
+        if self._guarded:
+            return
+        hosts = [port.getHost() for port in self._ports]
+        exposed = [
+            f"{host.host}:{host.port}"
+            for host in hosts
+            if isinstance(host, IPv4Address | IPv6Address) and not is_loopback(host)
+        ]
+        if exposed:
+            self._log.warn(
+                "There is no password: everybody who can reach {exposed} can read and"
+                " publish all messages. Ask for one by --secret-file, or listen to this"
+                " machine only by interface=127.0.0.1 in the string of the endpoint",
+                exposed=", ".join(exposed),
+            )
+
+
+def notify(state: str) -> None:
+    """
+    Tell systemd of the state of the service (sd_notify(3)), if it asks to be
+    told.  A message that cannot be sent is lost: systemd's time-outs deal with
+    that.
+    """
+    address = os.environ.get("NOTIFY_SOCKET", "")
+    if not address:
+        return
+    if address.startswith("@"):
+        address = "\0" + address[1:]
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) as sender:
+        try:
+            sender.sendto(state.encode("ascii"), address)
+        except OSError as error:
+            Logger().warn("Cannot notify systemd: {error}", error=error)
+
+
+def _watchdog_seconds() -> float | None:
+    """
+    How long systemd waits for a sign of life (sd_watchdog_enabled(3)), or None
+    if it does not.
+    """
+    microseconds = os.environ.get("WATCHDOG_USEC", "")
+    if not re.fullmatch(r"0*[1-9][0-9]*", microseconds):
+        return None
+    if os.environ.get("WATCHDOG_PID", str(os.getpid())) != str(os.getpid()):
+        return None
+    return int(microseconds) / 1_000_000
+
+
+def _plain_excepthook(
+    kind: type[BaseException], error: BaseException, traceback: TracebackType | None
+) -> None:
+    if isinstance(error, CannotStart):
+        # The other stderr is the log by now.
+        print(f"Cannot start: {error}", file=sys.__stderr__)
+    else:
+        sys.__excepthook__(kind, error, traceback)

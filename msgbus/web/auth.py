@@ -1,0 +1,125 @@
+"""
+Who the sender of a message is, and whether he may come in.
+
+With one password for all, or none, the name of a sender is a claim that anybody
+can make.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import hmac
+from collections.abc import Callable
+from typing import Any
+
+from twisted.cred.checkers import ICredentialsChecker
+from twisted.cred.credentials import IUsernamePassword, UsernamePassword
+from twisted.cred.error import UnauthorizedLogin
+from twisted.cred.portal import IRealm, Portal
+from twisted.internet.defer import Deferred, fail, succeed
+from zope.interface import Interface, implementer
+
+from ..message import Invalid
+
+__all__ = ["ISender", "SharedSecret", "portal_for", "login", "sender_of"]
+
+
+class ISender(Interface):
+    """
+    One who may publish and subscribe: an avatar of `twisted.cred`.
+    """
+
+
+@implementer(ICredentialsChecker)
+class SharedSecret:
+    """
+    One password for everybody, under any name.
+
+    Args:
+        secret: Any bytes, but none.
+    """
+
+    credentialInterfaces = (IUsernamePassword,)
+
+    def __init__(self, secret: bytes) -> None:
+        self._digest = _digest(secret)
+
+    def requestAvatarId(self, credentials: UsernamePassword) -> Deferred[bytes | tuple[()]]:
+        """
+        The name that was given, if the password is right; takes as long
+        whatever is wrong with it.
+        """
+        if hmac.compare_digest(_digest(credentials.password), self._digest):
+            return succeed(credentials.username)
+        return fail(UnauthorizedLogin())
+
+
+@implementer(IRealm)
+class _Realm:
+    def requestAvatar(
+        self, avatarId: bytes | tuple[()], mind: object, *interfaces: type[Interface]
+    ) -> tuple[type[Interface], object, Callable[[], None]]:
+        return ISender, avatarId, lambda: None
+
+
+def portal_for(secret: bytes) -> Portal:
+    """
+    The door of `twisted.cred` behind which this password is asked for.
+    """
+    return Portal(_Realm(), [SharedSecret(secret)])
+
+
+def login(portal: Portal, authorization: str | None) -> Deferred[Any]:
+    """
+    Show the credentials of an `Authorization` header at the door.
+
+    Returns:
+        A Deferred that fires if they are right, and fails with
+        `UnauthorizedLogin` if they are missing or wrong, and with `Invalid`
+        if they cannot be read.
+    """
+    try:
+        credentials = _credentials(authorization)
+    except Invalid:
+        return fail()
+    if credentials is None:
+        return fail(UnauthorizedLogin())
+    return portal.login(UsernamePassword(*credentials), None, ISender)
+
+
+def sender_of(authorization: str | None) -> str:
+    """
+    The sender that an `Authorization` header names: the user of Basic
+    authentication (RFC 7617, section 2), as UTF-8; the empty string for no
+    header and for other schemes.
+
+    Raises:
+        Invalid: It says that it is Basic, and is not.
+    """
+    credentials = _credentials(authorization)
+    return credentials[0].decode("utf-8") if credentials else ""
+
+
+def _credentials(authorization: str | None) -> tuple[bytes, bytes] | None:
+    scheme, _, encoded = (authorization or "").partition(" ")
+    if scheme.lower() != "basic":
+        return None
+    try:
+        decoded = base64.b64decode(encoded.strip(), validate=True)
+        user, colon, password = decoded.partition(b":")
+        if not colon:
+            raise ValueError("no colon")
+        user.decode("utf-8")
+    except (ValueError, binascii.Error):
+        raise Invalid(
+            "The Authorization header is not Basic authentication: base64 of"
+            " USER:PASSWORD in UTF-8 follows the word Basic."
+        ) from None
+    return user, password
+
+
+def _digest(secret: bytes) -> bytes:
+    # Of one length, so that a comparison tells nothing of the secret's.
+    return hashlib.sha256(secret).digest()

@@ -1,0 +1,104 @@
+"""
+What browsers load from the bus itself: the page at the address of a channel, and the
+modules that it and the pages of others import.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+from functools import cache
+from pathlib import Path
+from string import Template
+
+from twisted.web import http, server
+from twisted.web.server import NOT_DONE_YET
+
+from .responses import Refusal
+
+__all__ = ["MODULES", "live_page", "module"]
+
+MODULES = b".js/"
+"""
+Below the root of the bus: no channel has such a name.
+"""
+
+_FOLDER = Path(__file__).parent / "page"
+
+# A page runs the scripts that it was sent with, by a number that nobody guesses: a path
+# would not do, since a proxy may change it, and a message has one too.  What frames show
+# inherits all of this, so nothing here is "self" that a frame could ask for; the styles are
+# theirs.
+_POLICY = "; ".join(
+    (
+        "default-src 'none'",
+        "script-src 'nonce-{nonce}'",
+        "style-src 'unsafe-inline'",
+        "img-src data:",
+        "connect-src 'self'",
+        "base-uri 'none'",
+        "form-action 'none'",
+        "frame-ancestors 'self'",
+    )
+)
+
+
+def live_page(request: server.Request, path: bytes) -> int:
+    """
+    Answer with the page that shows a channel as it lives.
+
+    Args:
+        path: Of the channel below the root of the bus, percent-encoded.
+    """
+    nonce = secrets.token_urlsafe(16)
+    # By relative addresses it works wherever a proxy has put the bus.
+    root = "../" * path.count(b"/") or "./"
+    page = Template(_read("live.html").decode()).substitute(nonce=nonce, root=root)
+    policy = _POLICY.format(nonce=nonce)
+    request.setHeader(b"Content-Security-Policy", policy.encode("ascii"))
+    request.setHeader(b"Referrer-Policy", b"no-referrer")
+    # Nor are the names looked up that a message links to.
+    request.setHeader(b"X-DNS-Prefetch-Control", b"off")
+    request.setHeader(b"Cache-Control", b"no-store")
+    return _send(request, "text/html", page.encode())
+
+
+def module(request: server.Request, path: bytes) -> int:
+    """
+    Answer with a module.
+
+    Args:
+        path: Below the root of the bus; begins with `MODULES`.
+
+    Raises:
+        Refusal: There is none of that name.
+    """
+    name = path.removeprefix(MODULES).decode("ascii", "replace")
+    if name not in _modules():
+        raise Refusal(404, f"There is no such module; there are: {', '.join(_modules())}.")
+    content = _read(name)
+    request.setHeader(b"Cache-Control", b"no-cache")
+    etag = hashlib.sha256(content).hexdigest()[:32].encode("ascii")
+    if request.setETag(b'"%s"' % etag) is http.CACHED:
+        request.finish()
+        return NOT_DONE_YET
+    return _send(request, "text/javascript", content)
+
+
+def _send(request: server.Request, media_type: str, content: bytes) -> int:
+    request.setHeader(b"Content-Type", f"{media_type}; charset=utf-8".encode("ascii"))
+    request.setHeader(b"Content-Length", b"%d" % len(content))
+    if request.method != b"HEAD":
+        request.write(content)
+    request.finish()
+    return NOT_DONE_YET
+
+
+@cache
+def _modules() -> tuple[str, ...]:
+    return tuple(sorted(file.name for file in _FOLDER.glob("*.js")))
+
+
+@cache
+def _read(name: str) -> bytes:
+    return (_FOLDER / name).read_bytes()

@@ -1,0 +1,266 @@
+"""
+What a request asks for: the channel in its path, the filter and the rest of a
+subscription, or what a publisher requires, in its query, the form in its `Accept`.
+
+No I/O.  Takes bytes as they came, from strangers; the answers are finished
+values, and `Invalid` is the only error.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+from urllib.parse import unquote_to_bytes
+
+from ..fanout.backlog import Overflow
+from ..formats.table import FORMATS
+from ..ids import Since, parse_id
+from ..match import EVERYTHING, Filter
+from ..message import Invalid, check_name
+
+__all__ = ["MESSAGE", "PAGE", "Wanted", "channel_name", "required", "subscription"]
+
+T = TypeVar("T")
+
+# No stream, but a page that shows one: for a browser whose user typed the address, or
+# followed a link.
+PAGE = "page"
+_PAGE_TYPE = "text/html"
+
+# No stream, but one message as itself.
+MESSAGE = "message"
+
+DEFAULT = next(iter(FORMATS))
+# A media type names its form, too.
+_NAMES = {name: name for name in (*FORMATS, MESSAGE)}
+_NAMES |= {form.media_type: name for name, form in FORMATS.items()}
+
+_YES_OR_NO = {"1": True, "0": False}
+
+_SECONDS = re.compile(r"[1-9][0-9]{0,2}")
+_HEARTBEAT_SECONDS = range(5, 301)
+_WAIT_SECONDS = range(1, 301)
+_OVERFLOWS = {kind.value: kind for kind in Overflow}
+
+_PATTERNS = ("type", "sender", "channel")
+_KNOWN = (
+    *_PATTERNS,
+    "format",
+    "overflow",
+    "heartbeat",
+    "since",
+    "last",
+    "envelope",
+    "raw",
+    "wait",
+)
+
+_DURATION = re.compile(r"([0-9]{1,9})([smhd])")
+_UNIT_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+_LAST = re.compile(r"[0-9]{1,6}")
+
+_BAD_PERCENT = re.compile(rb"%(?![0-9A-Fa-f]{2})")
+_MAX_ACCEPT_RANGES = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """
+    What a subscriber asks for.
+
+    Attributes:
+        format: The name of one of `FORMATS`, `MESSAGE` or `PAGE`.
+        heartbeat: Every how many seconds it wants one, or None for as its form has it.
+        since: Where its replay begins, or None for none.
+        envelope: Whether it wants each message in one.
+        raw: Whether it wants none, where that would be the rule.
+        wait: How many seconds it waits for one message.
+    """
+
+    filter: Filter = EVERYTHING
+    format: str = DEFAULT
+    overflow: Overflow = Overflow.DROP_NEWEST
+    heartbeat: int | None = None
+    since: Since | None = None
+    envelope: bool = False
+    raw: bool = False
+    wait: int = 0
+
+
+def channel_name(path: bytes) -> str:
+    """
+    The name that the path below the bus's prefix gives.  It is decoded before
+    it is split, so `%2F` is a slash.
+
+    Raises:
+        Invalid: It is no name; see `message.check_name`.
+    """
+    name = _decode("name", path)
+    check_name(name)
+    return name
+
+
+def subscription(
+    query: bytes, accept: str | None = None, last_id: str | None = None
+) -> Wanted:
+    """
+    What a subscriber asks for.
+
+    Args:
+        query: What follows the question mark, split at `&` only.  A filter
+            given twice is one list.  Unknown parameters are ignored.
+        accept: The `Accept` header, if there is one.  `?format=` goes first.
+        last_id: The `Last-Event-ID` header, if there is one.  It goes before what the
+            query says, because a client that comes back repeats its query.
+
+    Raises:
+        Invalid: The value of a parameter that we know is none of its kind.
+    """
+    parameters = _parameters(query)
+    form = _choice(parameters, "format", _NAMES) or _preferred(accept or "*/*")
+    since = Since(parse_id(last_id)) if last_id else _since(parameters)
+    if form == MESSAGE and not last_id and not parameters.keys() & {"since", "last"}:
+        since = Since(last=1)
+    return Wanted(
+        Filter(**{name: ",".join(parameters.get(name, ())) for name in _PATTERNS}),
+        form,
+        _choice(parameters, "overflow", _OVERFLOWS) or Overflow.DROP_NEWEST,
+        _seconds(parameters, "heartbeat", _HEARTBEAT_SECONDS),
+        since,
+        _choice(parameters, "envelope", _YES_OR_NO) or False,
+        _choice(parameters, "raw", _YES_OR_NO) or False,
+        _seconds(parameters, "wait", _WAIT_SECONDS) or 0,
+    )
+
+
+def required(query: bytes) -> bool:
+    """
+    Does a publisher ask that there be a subscriber?
+
+    Raises:
+        Invalid: It says neither yes nor no.
+    """
+    parameters = _parameters(query, ("require",))
+    return _choice(parameters, "require", _YES_OR_NO) or False
+
+
+def _since(parameters: dict[str, list[str]]) -> Since | None:
+    values = [
+        (name, value) for name in ("since", "last") for value in parameters.get(name, ())
+    ]
+    if len(values) > 1:
+        raise Invalid("A replay begins at one point: give one 'since', or one 'last'.")
+    match values:
+        case []:
+            return None
+        case [("last", value)]:
+            if not _LAST.fullmatch(value):
+                raise Invalid(
+                    f"{value[:100]!r} is no number of the last messages: give 1 to 999999."
+                )
+            return Since(last=int(value)) if int(value) else None
+        case [(_, "now")]:
+            return None
+        case [(_, "all")]:
+            return Since()
+        case [(_, value)] if duration := _DURATION.fullmatch(value):
+            return Since(seconds=int(duration[1]) * _UNIT_SECONDS[duration[2]])
+    value = values[0][1]
+    try:
+        return Since(parse_id(value))
+    except Invalid:
+        raise Invalid(
+            f"A replay does not begin at {value[:100]!r}: give the id of a message, a time"
+            " such as 10m (s, m, h or d), all, or now."
+        ) from None
+
+
+def _seconds(parameters: dict[str, list[str]], name: str, allowed: range) -> int | None:
+    """
+    The value of a parameter that is given once, or None for no such parameter.
+    """
+    values = parameters.get(name)
+    if values is None:
+        return None
+    value = ",".join(values)
+    if not _SECONDS.fullmatch(value) or int(value) not in allowed:
+        raise Invalid(
+            f"The {name} is {allowed[0]} to {allowed[-1]} seconds, not {value[:100]!r}."
+        )
+    return int(value)
+
+
+def _choice(parameters: dict[str, list[str]], name: str, choices: dict[str, T]) -> T | None:
+    """
+    What the value of a parameter that is given once stands for, or None for no
+    such parameter.
+    """
+    values = parameters.get(name)
+    if values is None:
+        return None
+    value = ",".join(values)
+    if len(values) > 1 or value not in choices:
+        raise Invalid(f"The {name} {value[:100]!r} is not one of: {', '.join(choices)}.")
+    return choices[value]
+
+
+def _parameters(query: bytes, known: Sequence[str] = _KNOWN) -> dict[str, list[str]]:
+    values: dict[str, list[str]] = {}
+    for item in query.split(b"&"):
+        name, _, value = item.partition(b"=")
+        # An unknown name is nothing to us, so it need not be well-formed.
+        key = unquote_to_bytes(name).decode("utf-8", "replace")
+        if key not in known:
+            continue
+        # A plus is a space in a form, but types have one: image/svg+xml.
+        if key != "type":
+            value = value.replace(b"+", b" ")
+        values.setdefault(key, []).append(_decode(key, value))
+    return values
+
+
+def _decode(what: str, text: bytes) -> str:
+    if _BAD_PERCENT.search(text):
+        raise Invalid(f"The {what} has a '%' that two hexadecimal digits do not follow.")
+    try:
+        return unquote_to_bytes(text).decode("utf-8")
+    except UnicodeDecodeError:
+        raise Invalid(f"The {what} is not UTF-8, percent-encoded.") from None
+
+
+def _preferred(accept: str) -> str:
+    """
+    The form that `Accept` likes best (RFC 9110, section 12.5.1).  One has to name its
+    media type: a wildcard stands for the default.  Of equals, one that is named wins, and
+    then the default.  One who accepts none gets the default.  The page is for those who
+    name its type, and nothing before it.
+    """
+    ranges: dict[str, float] = {}
+    for item in accept.split(",", _MAX_ACCEPT_RANGES)[:_MAX_ACCEPT_RANGES]:
+        media, *parameters = (piece.strip().lower() for piece in item.split(";"))
+        ranges[media] = max(_quality(parameters), ranges.get(media, 0.0))
+    if 0 < ranges.get(_PAGE_TYPE, 0.0) == max(ranges.values()):
+        return PAGE
+
+    def liking(name: str) -> tuple[float, bool]:
+        media = FORMATS[name].media_type
+        if media in ranges:
+            return ranges[media], ranges[media] > 0
+        covering = (f"{media.partition('/')[0]}/*", "*/*") if name == DEFAULT else ()
+        return next((ranges[r] for r in covering if r in ranges), 0.0), False
+
+    # `max` takes the first of equals, and the default is first.
+    return max(FORMATS, key=liking)
+
+
+def _quality(parameters: list[str]) -> float:
+    for parameter in parameters:
+        if parameter.startswith("q="):
+            try:
+                quality = float(parameter[2:])
+            except ValueError:
+                return 0.0
+            return quality if 0 <= quality <= 1 else 0.0
+    return 1.0

@@ -1,0 +1,219 @@
+"""
+Tests for `msgbus.bus.bus`.
+"""
+
+from hypothesis import given
+from hypothesis import strategies as st
+from twisted.trial.unittest import SynchronousTestCase
+
+from msgbus.bus.bus import Bus, TooLarge
+from msgbus.match import Filter
+from msgbus.message import Invalid, Message
+
+from ..strategies import names
+
+
+class DeliveryTests(SynchronousTestCase):
+    """
+    Who gets what.
+    """
+
+    def setUp(self):
+        self.bus = Bus()
+
+    def subscribe(self, name, *args):
+        got = []
+        subscription = self.bus.subscribe(name, got.append, *args)
+        return got, subscription
+
+    def publish(self, *channels):
+        messages = [Message(channel, b"") for channel in channels]
+        for message in messages:
+            self.assertTrue(self.successResultOf(self.bus.publish(message)).id)
+        return messages
+
+    def test_channel(self):
+        """
+        A subscription of a channel gets what is published there, in order.
+        """
+        got, _ = self.subscribe("foo")
+        first, _, second = self.publish("foo", "bar", "foo")
+        self.assertEqual(got, [first, second])
+
+    def test_folders(self):
+        """
+        A message goes to its channel and to each folder above it, once.
+        """
+        subscribed = ["a/b/c", "a/b/", "a/", "", "a/b", "a", "b/", "a/b/c/"]
+        got = {name: self.subscribe(name)[0] for name in subscribed}
+        sent = self.publish("a/b/c")
+        self.assertEqual([name for name in subscribed if got[name] == sent], subscribed[:4])
+        self.assertEqual([name for name in subscribed if not got[name]], subscribed[4:])
+
+    def test_published_to_a_folder(self):
+        """
+        A message to a folder, the root too, is one of that very name.
+        """
+        got = {name: self.subscribe(name)[0] for name in ("", "a/", "a", "a/b")}
+        root, folder = self.publish("", "a/")
+        self.assertEqual(got, {"": [root, folder], "a/": [folder], "a": [], "a/b": []})
+
+    @given(names, names)
+    def test_prefix(self, subscribed, published):
+        """
+        A name is reached when it is the same, or a folder above.
+        """
+        bus, got = Bus(), []
+        bus.subscribe(subscribed, got.append)
+        bus.publish(Message(published, b""))
+        folder = not subscribed or subscribed.endswith("/")
+        reached = published == subscribed or (folder and published.startswith(subscribed))
+        self.assertEqual(len(got), int(reached))
+
+    def test_filter(self):
+        """
+        A message that does not pass the filter is not delivered.
+        """
+        got, _ = self.subscribe("", Filter(channel="a/*"))
+        _, sent = self.publish("b/a", "a/b")
+        self.assertEqual(got, [sent])
+
+    def test_cancel(self):
+        """
+        A cancelled subscription gets nothing more, and leaves nothing.
+        """
+        got, subscription = self.subscribe("foo")
+        other, _ = self.subscribe("foo")
+        self.assertTrue(subscription.active)
+        for _ in range(2):
+            subscription.cancel()
+        self.assertFalse(subscription.active)
+        sent = self.publish("foo")
+        self.assertEqual((got, other), ([], sent))
+
+    def test_nothing_left(self):
+        """
+        A bus whose subscriptions are all cancelled is as it was.
+        """
+        for name in ("", "a/", "a/b", "a/b"):
+            self.subscribe(name)[1].cancel()
+        self.assertEqual(self.bus._subscriptions, {})
+
+    def test_bad_name(self):
+        """
+        What is no name cannot be subscribed.
+        """
+        with self.assertRaises(Invalid):
+            self.bus.subscribe("/foo", print)
+
+
+class OrderTests(SynchronousTestCase):
+    """
+    One order for all.
+    """
+
+    def test_publish_while_delivering(self):
+        """
+        What a subscriber publishes comes after what it was called with, for
+        every subscriber, and its Deferred fires only then.
+        """
+        bus, first, last, fired = Bus(), [], [], []
+
+        def echo(message):
+            first.append(message.body)
+            if message.body == b"1":
+                bus.publish(Message("foo", b"2")).addCallback(
+                    lambda _: fired.append(list(last))
+                )
+
+        bus.subscribe("foo", echo)
+        bus.subscribe("foo", lambda message: last.append(message.body))
+        bus.publish(Message("foo", b"1"))
+        self.assertEqual((first, last), ([b"1", b"2"], [b"1", b"2"]))
+        self.assertEqual(fired, [[b"1", b"2"]])
+
+    def test_subscribe_while_delivering(self):
+        """
+        Who subscribes while a message is delivered gets the next.
+        """
+        bus, got = Bus(), []
+
+        def invite(message):
+            if message.body == b"1":
+                bus.subscribe("foo", lambda message: got.append(message.body))
+
+        bus.subscribe("foo", invite)
+        for body in (b"1", b"2"):
+            bus.publish(Message("foo", body))
+        self.assertEqual(got, [b"2"])
+
+    def test_cancel_while_delivering(self):
+        """
+        Who is cancelled by an earlier subscriber does not get the message.
+        """
+        bus, got = Bus(), []
+        bus.subscribe("foo", lambda message: later.cancel())
+        later = bus.subscribe("foo", got.append)
+        bus.publish(Message("foo", b""))
+        self.assertEqual(got, [])
+
+    def test_failing_subscriber(self):
+        """
+        A subscriber that raises is logged, and costs nobody else anything.
+        """
+        bus, got = Bus(), []
+        bus.subscribe("foo", lambda message: 1 / 0)
+        bus.subscribe("foo", got.append)
+        published = bus.publish(Message("foo", b""))
+        self.assertEqual(self.successResultOf(published).subscribers, 2)
+        self.assertEqual(len(got), 1)
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+
+
+class RefusalTests(SynchronousTestCase):
+    """
+    What cannot be published.
+    """
+
+    def setUp(self):
+        self.bus = Bus(max_message=100)
+        self.got = []
+        self.bus.subscribe("", self.got.append)
+
+    def test_boundaries_differ(self):
+        """
+        Each bus has a boundary of its own, of letters and digits.
+        """
+        boundaries = {Bus().boundary for _ in range(10)}
+        self.assertEqual(len(boundaries), 10)
+        for boundary in boundaries:
+            self.assertRegex(boundary, r"\A[a-z0-9]{38}\Z")
+
+    def test_boundary(self):
+        """
+        A message that holds the boundary, wherever, is refused.
+        """
+        boundary = self.bus.boundary
+        for message in (
+            Message("foo", f"\r\n--{boundary}\r\n".encode()),
+            Message(boundary, b""),
+            Message("foo", b"", f"text/plain;x={boundary}"),
+            Message("foo", b"", sender=boundary),
+        ):
+            with self.assertRaisesRegex(Invalid, "boundary"):
+                self.bus.publish(message)
+        self.bus.publish(Message("foo", boundary[:-1].encode()))
+        self.assertEqual(len(self.got), 1)
+
+    @given(st.integers(0, 200))
+    def test_size(self, size):
+        """
+        A message has at most as many bytes as the bus takes.
+        """
+        message = Message("foo", b"x" * size)
+        if size <= 100:
+            self.bus.publish(message)
+            self.assertIs(self.got[-1].body, message.body)
+        else:
+            with self.assertRaisesRegex(TooLarge, "at most 100 bytes"):
+                self.bus.publish(message)

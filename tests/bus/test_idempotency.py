@@ -1,0 +1,69 @@
+"""
+Tests for `msgbus.bus.idempotency`.
+"""
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from msgbus.bus.idempotency import MAX_ANSWERS, SECONDS, Answers, Fingerprint, Reused
+from msgbus.message import Invalid, Message
+
+
+class AnswersTests(SynchronousTestCase):
+    """
+    What is remembered.
+    """
+
+    def setUp(self):
+        self.answers = Answers()
+        self.message = Message("foo", b"1", sender="alice")
+
+    def find(self, key, message, seconds):
+        return self.answers.find(Fingerprint.of(key, message), seconds)
+
+    def remember(self, key, message, seconds, answer):
+        self.answers.remember(Fingerprint.of(key, message), seconds, answer)
+
+    def test_same(self):
+        """
+        The same publication is known, for ten minutes.
+        """
+        self.assertIsNone(self.find("k", self.message, 0))
+        self.remember("k", self.message, 0, "answer")
+        same = Message("foo", b"1", "text/plain", "alice")
+        self.assertEqual(self.find("k", same, SECONDS - 1), "answer")
+        self.assertIsNone(self.find("k", same, SECONDS))
+        self.assertEqual(len(self.answers._answers), 0)
+
+    def test_others(self):
+        """
+        With another channel, sender or key it is another publication.
+        """
+        self.remember("k", self.message, 0, "answer")
+        for key, message in (
+            ("k", Message("bar", b"1", sender="alice")),
+            ("k", Message("foo", b"1", sender="bob")),
+            ("k", Message("foo", b"1")),
+            ("K", self.message),
+        ):
+            self.assertIsNone(self.find(key, message, 0))
+
+    def test_reused(self):
+        """
+        Another body with the same key is a mistake, as is a key that is none.
+        """
+        self.remember("k", self.message, 0, "answer")
+        with self.assertRaises(Reused):
+            self.find("k", Message("foo", b"2", sender="alice"), 1)
+        for key in ("", "k" * 1001):
+            with self.assertRaises(Invalid):
+                self.find(key, self.message, 1)
+
+    def test_bounded(self):
+        """
+        There is room for so many, and the oldest go.
+        """
+        for number in range(MAX_ANSWERS + 10):
+            self.remember(f"{number}", self.message, number / 1e6, number)
+        self.assertEqual(len(self.answers._answers), MAX_ANSWERS)
+        self.assertIsNone(self.find("9", self.message, 1))
+        self.assertEqual(self.find("10", self.message, 1), 10)

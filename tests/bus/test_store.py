@@ -1,0 +1,280 @@
+"""
+Tests for `msgbus.bus.store`.
+"""
+
+import sqlite3
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from unittest.mock import patch
+
+from twisted.internet.task import Clock
+from twisted.logger import globalLogPublisher
+from twisted.trial.unittest import SynchronousTestCase
+
+from msgbus.bus.bus import Bus
+from msgbus.bus.history import History, Keep
+from msgbus.bus.idempotency import SECONDS, Reused
+from msgbus.bus.store import PAUSE_SECONDS, WAIT_SECONDS, CannotLoad, Store
+from msgbus.ids import Gap, Since, parse_id
+from msgbus.match import Filter
+from msgbus.message import Message
+
+from ..memory import InlinePool
+
+
+class StoreTests(SynchronousTestCase):
+    """
+    A file without threads, and a clock that stands still.
+    """
+
+    def setUp(self):
+        folder = TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        self.file = Path(folder.name, "history")
+        self.clock = Clock()
+        self.clock.callFromThread = lambda call, *args: call(*args)
+        self.logged = []
+
+        def observe(event):
+            if event["log_namespace"] == "msgbus.bus.store.Store":
+                self.logged.append(event["log_format"].format(**event))
+
+        globalLogPublisher.addObserver(observe)
+        self.addCleanup(globalLogPublisher.removeObserver, observe)
+        self.store = None
+        self.start()
+
+    def start(self, count=3):
+        """
+        The next life of a bus, the one before killed.
+        """
+        if self.store is not None:
+            self.store._connection.close()
+        self.bus = Bus(history=History(Keep(count)))
+        self.store = Store(self.file, self.bus, self.clock)
+        self.store._pool = self.pool = InlinePool()
+        self.store.load()
+        self.addCleanup(self.store._connection.close)
+
+    def publish(self, body, channel="foo", **options):
+        return self.bus.publish(Message(channel, body), **options)
+
+    def kept(self):
+        read = self.bus.replay("", Filter(), Since()).read(0)
+        return [message.body for message in read or []]
+
+    def test_on_disk(self):
+        """
+        A publication is answered once it is on disk, with all of its turn.
+        """
+        first, second = self.publish(b"1"), self.publish(b"2")
+        self.assertNoResult(first)
+        self.clock.advance(0)
+        ids = [self.successResultOf(done).id for done in (first, second)]
+        boundary = self.bus.boundary
+        self.start()
+        self.assertEqual(self.kept(), [b"1", b"2"])
+        self.assertEqual(self.bus.boundary, boundary)
+        third = self.publish(b"3")
+        self.clock.advance(0)
+        ids.append(self.successResultOf(third).id)
+        keys = [tuple(map(int, id.split("-"))) for id in ids]
+        self.assertEqual(keys, sorted(set(keys)))
+
+    def test_answers(self):
+        """
+        A publication that is repeated with its key, after a restart too, is published
+        once, and answered as the first time; with another body it is a mistake.
+        """
+        first = self.publish(b"1", key="k")
+        self.publish(b"passing", key="p", keep=False)
+        self.clock.advance(0)
+        receipt = self.successResultOf(first)
+        self.start()
+        self.assertEqual(self.successResultOf(self.publish(b"1", key="k")), receipt)
+        self.assertTrue(self.publish(b"passing", key="p", keep=False).called)
+        with self.assertRaises(Reused):
+            self.publish(b"2", key="k")
+        self.assertEqual(self.kept(), [b"1"])
+
+    def test_answers_are_forgotten(self):
+        """
+        After ten minutes, and on the disk too.
+        """
+        self.publish(b"1", key="k")
+        self.clock.advance(0)
+        later = self.bus._seconds() + SECONDS + 1
+        self.start()
+        self.bus._seconds = lambda: later
+        self.publish(b"1", key="k")
+        self.clock.advance(0)
+        self.assertEqual(self.kept(), [b"1", b"1"])
+        rows = self.store._connection.execute("SELECT number FROM answer").fetchall()
+        self.assertEqual(len(rows), 1)
+
+    def test_answers_while_failing(self):
+        """
+        What was answered while the disk had failed is written with its messages.
+        """
+        with patch.object(
+            self.store, "_write", side_effect=sqlite3.OperationalError("full")
+        ):
+            first = self.publish(b"1", key="k")
+            self.clock.advance(0)
+        self.clock.advance(PAUSE_SECONDS)
+        self.start()
+        again = self.publish(b"1", key="k")
+        self.assertEqual(self.successResultOf(again), self.successResultOf(first))
+        self.assertEqual(self.kept(), [b"1"])
+
+    def test_older_file(self):
+        """
+        A file that was made before there were answers is read, and gets them.
+        """
+        self.publish(b"1")
+        self.clock.advance(0)
+        self.store._connection.execute("DROP TABLE answer")
+        self.start()
+        self.publish(b"2", key="k")
+        self.clock.advance(0)
+        self.start()
+        self.publish(b"2", key="k")
+        self.assertEqual(self.kept(), [b"1", b"2"])
+
+    def test_not_kept(self):
+        """
+        What is not kept waits for no disk.
+        """
+        self.successResultOf(self.publish(b"1", keep=False))
+        self.clock.advance(0)
+        self.start()
+        self.assertEqual(self.kept(), [])
+
+    def test_dropped(self):
+        """
+        What history drops, the file drops.
+        """
+        for number in range(9):
+            self.publish(b"%d" % number)
+            self.clock.advance(0)
+        self.start(count=9)
+        self.assertEqual(self.kept(), [b"6", b"7", b"8"])
+
+    def test_slow(self):
+        """
+        A publication waits no more than a second, and is written all the same.
+        """
+        self.pool.held = []
+        first = self.publish(b"1")
+        self.clock.advance(0)
+        second = self.publish(b"2")
+        self.clock.advance(WAIT_SECONDS / 2)
+        self.assertNoResult(first)
+        self.clock.advance(WAIT_SECONDS / 2)
+        self.successResultOf(first)
+        self.successResultOf(second)
+        (held,), self.pool.held = self.pool.held, None
+        self.pool.callInThreadWithCallback(*held)
+        self.clock.advance(0)
+        self.start()
+        self.assertEqual(self.kept(), [b"1", b"2"])
+
+    def test_failing(self):
+        """
+        A disk that fails is told once, and stops nothing; once it works, all that is
+        kept is written.
+        """
+        error = sqlite3.OperationalError("database or disk is full")
+        with patch.object(self.store, "_write", side_effect=error):
+            first = self.publish(b"1")
+            self.clock.advance(0)
+            self.successResultOf(first)
+            self.successResultOf(self.publish(b"2"))
+            self.clock.advance(PAUSE_SECONDS)
+            self.clock.advance(0)
+        self.assertEqual(len(self.logged), 1)
+        self.assertIn("database or disk is full. The bus goes on", self.logged[0])
+        self.successResultOf(self.publish(b"3"))
+        self.clock.advance(PAUSE_SECONDS)
+        self.clock.advance(0)
+        self.assertIn("again", self.logged[1])
+        self.start()
+        self.assertEqual(self.kept(), [b"1", b"2", b"3"])
+
+    def test_less_kept(self):
+        """
+        What there was, and is too much for a smaller history, does not come back.
+        """
+        for number in range(3):
+            self.publish(b"%d" % number)
+            self.clock.advance(0)
+        self.start(count=1)
+        self.clock.advance(0)
+        self.start(count=9)
+        self.assertEqual(self.kept(), [b"2"])
+
+    def test_lost(self):
+        """
+        What was lost is told by the next life too, also what was just passing for a
+        replay, whatever older is lost after it.
+        """
+        replay = self.bus.replay("", Filter(), Since())
+        for number in range(3):
+            last = self.publish(b"%d" % number, "bar/y")
+            self.clock.advance(0)
+        self.publish(b"1", "bar/x", keep=False)
+        self.clock.advance(0)
+        self.publish(b"3", "bar/y")
+        self.clock.advance(0)
+        # Behind all that is older than what was just passing.
+        since = Since(parse_id(self.successResultOf(last).id))
+        replay.close()
+        self.start()
+        for name in ("bar/", "bar/x", ""):
+            read = self.bus.replay(name, Filter(), since).read(0)
+            self.assertEqual(read[0], Gap(None), name)
+
+    def test_mode(self):
+        """
+        The file is for its user only.
+        """
+        for file in self.file.parent.iterdir():
+            self.assertEqual(file.stat().st_mode & 0o777, 0o600, file)
+
+    def test_close(self):
+        """
+        A stop writes what is not yet written.
+        """
+        self.publish(b"1")
+        closed = self.store.close()
+        self.clock.advance(0)
+        self.successResultOf(closed)
+        self.store._connection = sqlite3.connect(":memory:")
+        self.start()
+        self.assertEqual(self.kept(), [b"1"])
+
+    def test_cannot_load(self):
+        """
+        A file that another bus uses, that is no database, or that another version
+        has written, cannot be loaded.
+        """
+
+        def load(file):
+            store = Store(file, Bus(), self.clock)
+            self.addCleanup(lambda: store._connection and store._connection.close())
+            return store.load
+
+        with patch("msgbus.bus.store.WAIT_SECONDS", 0):
+            self.assertRaisesRegex(
+                CannotLoad, "locked: another bus uses it", load(self.file)
+            )
+        other = self.file.with_name("other")
+        other.write_bytes(b"x" * 10_000)
+        self.assertRaisesRegex(CannotLoad, "not a database: give another", load(other))
+        foreign = self.file.with_name("foreign")
+        with sqlite3.connect(foreign) as connection:
+            connection.execute("CREATE TABLE x (y)")
+        connection.close()
+        self.assertRaisesRegex(CannotLoad, "something else: give another", load(foreign))
+        self.store._connection.execute("UPDATE meta SET value = '9' WHERE name = 'format'")
+        self.assertRaisesRegex(CannotLoad, "another version", self.start)

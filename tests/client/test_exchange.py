@@ -1,0 +1,669 @@
+"""
+Tests for `msgbus.client.exchange`.
+"""
+
+from base64 import b64decode
+from itertools import pairwise
+from pathlib import Path
+
+from hypothesis import given
+from hypothesis import strategies as st
+from twisted.trial.unittest import SynchronousTestCase
+
+from msgbus.client.exchange import (
+    BusError,
+    Lost,
+    Refused,
+    Stream,
+    Subscribed,
+    Unreachable,
+    delay,
+    printable,
+    publication,
+    receipt,
+    refusal,
+    subscription,
+)
+from msgbus.client.url import Address
+from msgbus.formats.multipart import Encoder, Malformed
+from msgbus.ids import Gap
+from msgbus.message import Message, Receipt
+
+from ..strategies import messages, names, splits
+
+BUS = Address("http", "bus.example", 8888, "", "/msgbus/")
+TEXT = Message("", b"hello", "text/plain; charset=utf-8")
+PLAIN = {"content-type": "text/plain"}
+HEAD = {
+    "content-type": "multipart/x-mixed-replace;boundary=B",
+    "msgbus-prefix": "/msgbus/",
+    "msgbus-id": "1-0",
+}
+ORIGINAL_HEAD = {"content-type": "multipart/x-mixed-replace;boundary=00MsgBus00"}
+FRAMING = Encoder("B")
+PREAMBLE = FRAMING.preamble
+
+# Pieces of what a stream may be made of, in any order.
+pieces = st.binary(max_size=9) | st.sampled_from(
+    [
+        b"--B\r\n",
+        b"\n--B\n",
+        b"--B--",
+        b"\r\n",
+        b"\n\n",
+        b" x\n",
+        b"Content-Type: a/b\r\n",
+        b"Content-Length: 1\r\n",
+        b"Content-Length: 0\n\n",
+        b"Content-Length: 9999999999999999999\n\n",
+        b"Content-Location: /msgbus/foo\n",
+        b"Content-Location: /msgbus/%ff\n",
+        b"Content-Location: /msgbus/../x\n",
+        b"From: \xff\n",
+        b"Msgbus-Id: 1-2\n",
+        b"Msgbus-Gap: 2\r\n",
+        b"Msgbus-Gap: unknown, \xb2,,-1\n",
+        b"Msgbus-Heartbeat: 1\n",
+    ]
+)
+
+
+def open_stream(name="", head=HEAD, max_message=100):
+    """
+    A stream that has just begun.
+    """
+    return Stream(name, 200, head, max_message)
+
+
+def read(stream, data, cuts=()):
+    """
+    What comes on a stream when these bytes do, cut at these places.
+    """
+    edges = [0, *sorted(cuts), len(data)]
+    return [item for a, b in pairwise(edges) for item in stream.feed(data[a:b])]
+
+
+def with_ids(items):
+    """
+    Ids are no part of what makes messages equal, so they are put beside them.
+    """
+    return [(item, getattr(item, "id", None)) for item in items]
+
+
+class RequestTests(SynchronousTestCase):
+    """
+    What is said to the bus.
+    """
+
+    def test_publication(self):
+        """
+        A publication has its type, and a key that no other has.
+        """
+        first, second = (publication(BUS, TEXT) for _ in range(2))
+        key = first["Idempotency-Key"]
+        self.assertEqual(
+            first,
+            {"Content-Type": "text/plain; charset=utf-8", "Idempotency-Key": key},
+        )
+        self.assertEqual(len(bytes.fromhex(key)), 16)
+        self.assertNotEqual(second["Idempotency-Key"], key)
+
+    def test_not_kept(self):
+        """
+        What history is not to keep says so.
+        """
+        headers = publication(BUS, TEXT, keep=False)
+        del headers["Idempotency-Key"]
+        self.assertEqual(
+            headers,
+            {"Content-Type": "text/plain; charset=utf-8", "Cache-Control": "no-store"},
+        )
+
+    def test_subscription(self):
+        """
+        A subscription asks for a stream, behind a message if there was one.
+        """
+        accept = {"Accept": "multipart/x-mixed-replace"}
+        self.assertEqual(subscription(BUS), accept)
+        self.assertEqual(subscription(BUS, "1-2"), {**accept, "Last-Event-ID": "1-2"})
+
+    def test_authorization(self):
+        """
+        Name and password are said by Basic authentication, in UTF-8, also if one is
+        missing.
+        """
+        for user, password, pair in (
+            ("alice", "secret", "alice:secret"),
+            ("ä", "a:b€", "ä:a:b€"),
+            ("alice", "", "alice:"),
+            ("", "secret", ":secret"),
+        ):
+            address = BUS.by(user, password)
+            for headers in (publication(address, TEXT), subscription(address)):
+                scheme, _, value = headers["Authorization"].partition(" ")
+                self.assertEqual(scheme, "Basic")
+                self.assertEqual(b64decode(value, validate=True).decode(), pair)
+
+    def test_colon_in_name(self):
+        """
+        A name with a colon cannot be said (RFC 7617, section 2), so it is refused.
+        """
+        with self.assertRaises(ValueError):
+            subscription(Address.parse("http://a%3Ab:secret@h/"))
+
+
+class AnswerTests(SynchronousTestCase):
+    """
+    What the bus answers.
+    """
+
+    def refused(self, kind, sentence, status, head=None, text=b""):
+        """
+        Both a publication and any other request are refused like this.
+        """
+        with self.assertRaises(BusError) as caught:
+            receipt(status, head or {}, text)
+        for error in (caught.exception, refusal(status, head or {}, text)):
+            self.assertIs(type(error), kind)
+            self.assertEqual(str(error), sentence)
+            if kind is Refused:
+                self.assertEqual(error.status, status)
+
+    def test_receipt(self):
+        """
+        A receipt has the id and the number of subscribers, as far as they are told.
+        """
+        for head, expected in (
+            ({"msgbus-id": "1-2", "msgbus-subscribers": "3"}, Receipt("1-2", 3)),
+            ({"msgbus-id": "1-2", "msgbus-subscribers": "0"}, Receipt("1-2", 0)),
+            ({}, Receipt("", -1)),
+            ({"msgbus-subscribers": ""}, Receipt("", -1)),
+            ({"msgbus-subscribers": "-5"}, Receipt("", -1)),
+            ({"msgbus-subscribers": "1,1"}, Receipt("", -1)),
+            ({"msgbus-subscribers": "²"}, Receipt("", -1)),
+            ({"msgbus-subscribers": "٣"}, Receipt("", -1)),
+        ):
+            self.assertEqual(receipt(204, head, b"ignored"), expected, head)
+
+    def test_huge_count(self):
+        """
+        A number that no bus has is as good as none.
+        """
+        head = {"msgbus-subscribers": "1" * 5000}
+        self.assertEqual(receipt(204, head, b""), Receipt("", -1))
+
+    def test_no_bus(self):
+        """
+        A server that answers well, but otherwise than a bus, is none.
+        """
+        for status, head, kind in (
+            (200, {"content-type": "text/html"}, "text/html"),
+            (200, {}, "nothing"),
+            (200, {"content-type": ""}, "nothing"),
+            (201, PLAIN, "text/plain"),
+            (299, {"content-type": "a\x1b[2J"}, "a\ufffd[2J"),
+            (200, {"content-type": "x" * 1_000_000}, "x" * 300),
+        ):
+            sentence = (
+                f"This is no bus: it answered {status} with {kind}; the address of one"
+                " looks like http://HOST:8888/msgbus/CHANNEL."
+            )
+            self.refused(Refused, sentence, status, head, b"Hello.")
+
+    def test_sentence(self):
+        """
+        The first line of plain text is what the server says of it.
+        """
+        for content_type in ("text/plain", "text/plain; charset=utf-8"):
+            head = {"content-type": content_type, "location": "/x"}
+            sentence = "The answer is 400: ä is wrong."
+            self.refused(Refused, sentence, 400, head, "ä is wrong.\nmore".encode())
+        for head, text in (
+            ({"content-type": "text/html"}, b"<h1>No.</h1>"),
+            ({}, b"No."),
+            (PLAIN, b""),
+            (PLAIN, b"\nNo."),
+            (PLAIN, b"  \n"),
+        ):
+            self.refused(Refused, "The answer is 404.", 404, head, text)
+
+    def test_redirect(self):
+        """
+        Redirects are not followed, but where they lead is told.
+        """
+        for status in (301, 302, 303, 307, 308):
+            self.refused(
+                Refused,
+                f"The answer is {status}: It is at https://h/x\ufffd.",
+                status,
+                {"content-type": "text/html", "location": "https://h/x\x07"},
+            )
+        self.refused(Refused, "The answer is 304.", 304, {"location": ""})
+
+    def test_passing(self):
+        """
+        Another try may change an error of the server, a timeout, and too many requests,
+        but no other refusal.
+        """
+        for status in (408, 429, 500, 502, 503, 504, 599, 999):
+            self.refused(Unreachable, f"The answer is {status}.", status)
+            sentence = f"The answer is {status}: Later."
+            self.refused(Unreachable, sentence, status, PLAIN, b"Later.\n")
+        for status in (0, 100, 199, 300, 400, 401, 403, 407, 409, 413, 422, 428, 430, 499):
+            self.refused(Refused, f"The answer is {status}.", status)
+
+    def test_hostile_sentence(self):
+        """
+        Of what a stranger says, little is shown, and nothing that a terminal obeys.
+        """
+        for status, kind in ((400, Refused), (500, Unreachable)):
+            text = b"\x1b]0;x\x07\x00\xff\xc2\x9b" + b"x" * 1_000_000
+            shown = "\ufffd]0;x" + "\ufffd" * 4 + "x" * 291
+            sentence = f"The answer is {status}: {shown}"
+            self.refused(kind, sentence, status, PLAIN, text)
+            sentence = f"The answer is {status}: It is at {'y' * 300}."
+            self.refused(kind, sentence, status, {"location": "y" * 1_000_000})
+
+    def test_carriage_return(self):
+        """
+        A line that ends as in HTTP ends there.
+        """
+        self.refused(Refused, "The answer is 400: No.", 400, PLAIN, b"No.\r\nmore")
+
+    def test_case_of_type(self):
+        """
+        Types are compared without regard to case (RFC 9110, section 8.3.1).
+        """
+        head = {"content-type": "Text/Plain"}
+        self.refused(Refused, "The answer is 400: No.", 400, head, b"No.")
+
+    @given(st.integers(-1, 1000), st.text(max_size=20), st.binary(max_size=50))
+    def test_total(self, status, value, text):
+        """
+        Any answer is a receipt, or an error that is one printable line.
+        """
+        for name in ("content-type", "location", "msgbus-id", "msgbus-subscribers"):
+            for head in ({name: value}, {**PLAIN, name: value}):
+                try:
+                    told = receipt(status, head, text)
+                except BusError as error:
+                    self.assertTrue(str(error).isprintable())
+                    self.assertIs(isinstance(error, Refused), hasattr(error, "status"))
+                else:
+                    self.assertEqual(status, 204)
+                    self.assertIsInstance(told, Receipt)
+
+
+class PrintableTests(SynchronousTestCase):
+    """
+    A stranger's words.
+    """
+
+    def test_shown(self):
+        """
+        Each character that is none to be seen is shown as such, outer spaces are not.
+        """
+        for text, shown in (
+            ("", ""),
+            ("  ä b€\U0001f4e8 ", "ä b€\U0001f4e8"),
+            (
+                "a\nb\r\tc\x00\x1b[2J\x7f\x9b",
+                "a\ufffdb\ufffd\ufffdc\ufffd\ufffd[2J\ufffd\ufffd",
+            ),
+            ("\u202etxt\u2028\udcff", "\ufffdtxt\ufffd\ufffd"),
+            ("x" * 1_000_000, "x" * 300),
+            (" " * 300 + "x", ""),
+        ):
+            self.assertEqual(printable(text), shown, text[:20])
+
+    @given(st.text(st.characters()))
+    def test_any(self, text):
+        """
+        It is always short, and on one line.
+        """
+        shown = printable(text)
+        self.assertTrue(shown.isprintable())
+        self.assertLessEqual(len(shown), min(len(text), 300))
+        self.assertEqual(printable(shown), shown)
+
+
+class DelayTests(SynchronousTestCase):
+    """
+    How long to wait.
+    """
+
+    def test_growth(self):
+        """
+        The longest delay doubles with each failure, up to a minute; half of it is left to
+        chance.
+        """
+        for failures, shortest, longest in (
+            (0, 0.25, 0.5),
+            (1, 0.5, 1),
+            (2, 1, 2),
+            (6, 16, 32),
+            (7, 30, 60),
+            (8, 30, 60),
+            (1_000_000_000, 30, 60),
+        ):
+            self.assertEqual(delay(failures, 0.0), shortest)
+            self.assertEqual(delay(failures, 1.0), longest)
+            self.assertEqual(delay(failures, 0.5), (shortest + longest) / 2)
+
+    @given(st.integers(0), st.floats(0, 1))
+    def test_bounds(self, failures, random):
+        """
+        It is never shorter after more failures, nor longer than a minute.
+        """
+        seconds = delay(failures, random)
+        self.assertGreaterEqual(delay(failures + 1, random), seconds)
+        self.assertGreaterEqual(seconds, 0.25)
+        self.assertLessEqual(seconds, 60)
+
+
+class NoticeTests(SynchronousTestCase):
+    """
+    What the owner of a subscription is told.
+    """
+
+    def test_shown(self):
+        """
+        As a string, a notice is a sentence or two.
+        """
+        for notice, shown in (
+            (Subscribed(again=False), "Subscribed."),
+            (Subscribed(again=True), "Subscribed again."),
+            (Lost("It ended.", 0.25), "It ended. Trying again in 0.2 s."),
+            (Lost("Is it there?", 1), "Is it there? Trying again in 1.0 s."),
+            (Lost("It ended", 60), "It ended. Trying again in 60.0 s."),
+            (Gap(2), "2 messages are missing here."),
+            (Gap(None), "Messages are missing here; nobody knows how many."),
+        ):
+            self.assertEqual(str(notice), shown)
+
+
+class StreamTests(SynchronousTestCase):
+    """
+    What comes on an answer to a subscription.
+    """
+
+    def test_messages(self):
+        """
+        Messages come whole, with their channel, sender and id.
+        """
+        sent = [
+            Message("foo", b"\xff\xd8", "image/jpeg", "alice").published("1-1"),
+            Message("a b/ä", b"", "text/plain").published("1-2"),
+        ]
+        stream = open_stream()
+        data = PREAMBLE + b"".join(map(FRAMING.frame, sent))
+        self.assertEqual(with_ids(read(stream, data)), with_ids(sent))
+        self.assertEqual(stream.end(), "The server ended the stream.")
+
+    @given(
+        st.data(),
+        st.lists(
+            st.builds(Message.published, messages(), st.sampled_from(["", "1-2", "3-4"]))
+            | st.builds(Gap, st.none() | st.integers(0, 10**19 - 1))
+            | st.just(None)
+        ),
+    )
+    def test_split_anywhere(self, data, sent):
+        """
+        Messages and gaps come once each, in order, with heartbeats among them, wherever
+        the stream is cut.
+        """
+        told = PREAMBLE
+        for item in sent:
+            if item is None:
+                told += FRAMING.heartbeat
+            elif isinstance(item, Gap):
+                told += FRAMING.gap(item.count)
+            else:
+                told += FRAMING.frame(item)
+        stream = open_stream()
+        came = read(stream, told, data.draw(splits(told)))
+        items = [item for item in sent if item is not None]
+        self.assertEqual(with_ids(came), with_ids(items))
+        ids = [item.id for item in items if isinstance(item, Message) and item.id]
+        self.assertEqual(stream.last_id, ["1-0", *ids][-1])
+        self.assertEqual(stream.end(), "The server ended the stream.")
+
+    def test_gap_ahead(self):
+        """
+        A gap is told when it comes, however late its part is, and not with that again.
+        """
+        message = Message("foo", b"x", "a/b")
+        stream = open_stream()
+        self.assertEqual(read(stream, PREAMBLE + b"Msgbus-Gap: 2"), [])
+        self.assertEqual(read(stream, b"\r\n"), [Gap(2)])
+        self.assertEqual(read(stream, b""), [])
+        self.assertEqual(read(stream, FRAMING.gap(1)), [Gap(1)])
+        part = FRAMING.frame(message)
+        self.assertEqual(read(stream, part[:20]), [])
+        self.assertEqual(read(stream, part[20:]), [message])
+        # The next one is another, though it says the same.
+        self.assertEqual(read(stream, FRAMING.gap(1)), [Gap(1)])
+
+    def test_gaps(self):
+        """
+        A gap is a number, or unknown; several of one part are told each, before it.
+        """
+        message = Message("foo", b"x", "a/b")
+        for value, gaps in (
+            (b"2", [Gap(2)]),
+            (b"0", [Gap(0)]),
+            (b"unknown", [Gap(None)]),
+            (b"2, unknown", [Gap(2), Gap(None)]),
+            (b"2,3\r\nMsgbus-Gap: 4", [Gap(2), Gap(3), Gap(4)]),
+            (b"", []),
+            (b" , ,", []),
+            (b"-1", [Gap(None)]),
+            (b"1e3", [Gap(None)]),
+            ("²".encode(), [Gap(None)]),
+            (b"9" * 19, [Gap(10**19 - 1)]),
+            (b"9" * 20, [Gap(None)]),
+            (b"9" * 5000, [Gap(None)]),
+        ):
+            line = b"Msgbus-Gap: %s\r\n" % value
+            data = PREAMBLE + line + FRAMING.frame(message)
+            for cuts in ((), range(len(data))):
+                came = read(open_stream(), data, cuts)
+                self.assertEqual(came, [*gaps, message], value)
+
+    def test_as_it_is_asked_for(self):
+        """
+        What is not asked for comes with the next call.
+        """
+        sent = [Message("foo", b"%d" % i, "a/b") for i in range(3)]
+        stream = open_stream()
+        self.assertEqual(
+            next(stream.feed(PREAMBLE + b"".join(map(FRAMING.frame, sent)))), sent[0]
+        )
+        self.assertEqual(read(stream, b""), sent[1:])
+
+    def test_asked_for_a_gap_only(self):
+        """
+        So do the other gaps and the message of a part of which one gap was asked for.
+        """
+        message = Message("foo", b"x", "a/b")
+        stream = open_stream()
+        data = PREAMBLE + FRAMING.gap(2) + FRAMING.gap(None) + FRAMING.frame(message)
+        self.assertEqual(next(stream.feed(data)), Gap(2))
+        self.assertEqual(read(stream, b""), [Gap(None), message])
+
+    def test_last_id(self):
+        """
+        A next stream begins behind the last message that has an id, or else where this
+        one began.
+        """
+        for first in ("", "1-0"):
+            stream = open_stream(head={**HEAD, "msgbus-id": first})
+            self.assertEqual(stream.last_id, first)
+            read(stream, PREAMBLE + FRAMING.gap(2))
+            self.assertEqual(stream.last_id, first)
+            for id, last in (("", first), ("1-5", "1-5"), ("", "1-5"), ("1-6", "1-6")):
+                part = FRAMING.frame(Message("foo", b"", "a/b").published(id))
+                read(stream, part[:-20])
+                read(stream, part[-20:])
+                self.assertEqual(stream.last_id, last)
+        self.assertEqual(open_stream(head=ORIGINAL_HEAD).last_id, "")
+
+    def test_beats(self):
+        """
+        Heartbeats come from whoever tells a prefix.
+        """
+        self.assertTrue(open_stream().beats)
+        self.assertTrue(open_stream(head={**HEAD, "msgbus-prefix": "/x/"}).beats)
+        self.assertFalse(open_stream(head=ORIGINAL_HEAD).beats)
+
+    def test_prefix(self):
+        """
+        The channel is what follows the prefix that the server told.
+        """
+        framing = Encoder("B", "/a%20bus/")
+        message = Message("x/ä", b"", "a/b")
+        data = PREAMBLE + framing.frame(message)
+        head = {**HEAD, "msgbus-prefix": "/a%20bus/"}
+        self.assertEqual(read(open_stream("x/", head), data), [message])
+        with self.assertRaisesRegex(Malformed, "not below '/msgbus/'"):
+            read(open_stream("x/"), data)
+
+    def test_original(self):
+        """
+        The original msgbus tells neither ids nor, except on the root, channels.
+        """
+        data = (Path(__file__).parents[1] / "data" / "original-1.0.bin").read_bytes()
+        body = data.partition(b"\r\n\r\n")[2]
+        for name in ("foo", "a b/ä%41", "sensors/", ""):
+            stream = open_stream(name, ORIGINAL_HEAD)
+            expected = [
+                Message(name, b"message 0\n", "text/plain"),
+                Message(name, b"message 1\n", "text/html", "alice"),
+                Message(name, b"message 2\x00\xff", "application/octet-stream"),
+            ]
+            came = read(stream, body, range(0, len(body), 7))
+            self.assertEqual(with_ids(came), with_ids(expected))
+            self.assertEqual(stream.last_id, "")
+            self.assertEqual(stream.end(), "The server ended the stream.")
+
+    def test_original_root(self):
+        """
+        On its root, the original msgbus tells the channel.
+        """
+        data = (
+            b"--00MsgBus00\nFrom: \nContent-Location: /msgbus/a/b\n"
+            b"Content-Type: text/plain\nContent-Length: 2\n\nhi--00MsgBus00\n"
+        )
+        self.assertEqual(
+            read(open_stream("", ORIGINAL_HEAD), data),
+            [Message("a/b", b"hi", "text/plain")],
+        )
+
+    @given(names, st.data())
+    def test_name(self, name, data):
+        """
+        A channel that is not told is the one that was asked for, whatever its name.
+        """
+        told = b"--B\nContent-Type: a/b\nContent-Length: 1\n\nx"
+        came = read(open_stream(name), told, data.draw(splits(told)))
+        self.assertEqual(came, [Message(name, b"x", "a/b")])
+
+    def test_end(self):
+        """
+        How a stream ended is told: cleanly, inside a part, or before it began.
+        """
+        part = FRAMING.frame(Message("foo", b"x", "a/b"))
+        for data, told in (
+            (PREAMBLE, "The server ended the stream."),
+            (PREAMBLE + part, "The server ended the stream."),
+            (PREAMBLE + part + FRAMING.gap(1), "The server ended the stream."),
+            (PREAMBLE + FRAMING.heartbeat, "The server ended the stream."),
+            (PREAMBLE + part[:-20], "The stream ended inside a part."),
+            (b"", "The stream ended before the first delimiter."),
+        ):
+            stream = open_stream()
+            read(stream, data)
+            self.assertEqual(stream.end(), told, data)
+
+    def test_none(self):
+        """
+        Another answer than a stream is refused.
+        """
+        for status, content_type, kind, sentence in (
+            (200, "text/html", Refused, "This is no bus: it answered 200 with text/html;"),
+            (200, "", Refused, "This is no bus: it answered 200 with nothing;"),
+            (200, "multipart/mixed", Refused, "This is no bus: "),
+            (204, HEAD["content-type"], Refused, "This is no bus: it answered 204 with "),
+            (206, HEAD["content-type"], Refused, "This is no bus: it answered 206 with "),
+            (404, HEAD["content-type"], Refused, "The answer is 404."),
+            (503, HEAD["content-type"], Unreachable, "The answer is 503."),
+        ):
+            with self.assertRaises(BusError) as caught:
+                Stream("foo", status, {"content-type": content_type}, 100)
+            self.assertIs(type(caught.exception), kind)
+            self.assertTrue(str(caught.exception).startswith(sentence), caught.exception)
+
+    def test_malformed(self):
+        """
+        What is no stream of messages is said to be none, once what came before it was
+        taken.
+        """
+        for data, complaint in (
+            (b"Content-Length: 0\n\n", "A part is no message: .* type/subtype"),
+            (b"Content-Type: a/b\nContent-Location: /x\n\n\n--B\n", "not below '/msgbus/'"),
+            (b"Content-Type: a/b\nContent-Location: /msgbus//\n\n\n--B\n", "empty segment"),
+            (
+                b"Content-Type: a/b\nContent-Location: /msgbus/%ff\n\n\n--B\n",
+                "no message: ",
+            ),
+            (b"Content-Type: a/b\nFrom: a\x00\nContent-Length: 0\n\n", "control character"),
+            (b"Content-Type: a/b\nMsgbus-Id: \x00\nContent-Length: 0\n\n", "The id"),
+            (b"Content-Length: 101\n\n", "101 bytes is too large"),
+            (b"\n" + b"x" * 1000, "too large"),
+            (b"no header\n", "no header line"),
+        ):
+            message = Message("foo", b"x", "a/b").published("1-1")
+            stream = open_stream()
+            items = stream.feed(PREAMBLE + FRAMING.frame(message) + FRAMING.gap(1) + data)
+            self.assertEqual(next(items), message)
+            with self.assertRaisesRegex(Malformed, complaint) as caught:
+                list(items)
+            self.assertTrue(str(caught.exception).isprintable())
+            self.assertEqual(stream.last_id, "1-1")
+
+    @given(
+        st.data(), st.lists(pieces).map(b"".join), st.sampled_from(["", "/", "/msgbus/"])
+    )
+    def test_garbage(self, data, garbage, prefix):
+        """
+        Any bytes are messages, gaps, nothing, or `Malformed`, and can end anywhere.
+        """
+        stream = open_stream("foo", {**HEAD, "msgbus-prefix": prefix}, max_message=20)
+        stream.feed(data.draw(st.sampled_from([b"", PREAMBLE])))
+        try:
+            for item in read(stream, garbage, data.draw(splits(garbage))):
+                self.assertIsInstance(item, Message | Gap)
+        except Malformed as error:
+            self.assertTrue(str(error))
+        self.assertTrue(stream.end().endswith("."))
+        self.assertIsInstance(stream.last_id, str)
+
+    @given(
+        st.integers(199, 206),
+        st.text(max_size=60)
+        | st.text("multipart/x-mixed;boundary*='\" \r\nä%f0=", max_size=60).map(
+            "multipart/mixed;".__add__
+        ),
+    )
+    def test_any_head(self, status, content_type):
+        """
+        Any head is that of a stream, or refused.
+        """
+        try:
+            stream = Stream("foo", status, {"content-type": content_type}, 100)
+        except BusError as error:
+            self.assertTrue(str(error).isprintable())
+        else:
+            self.assertEqual(status, 200)
+            self.assertEqual(list(stream.feed(b"")), [])

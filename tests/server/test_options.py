@@ -1,0 +1,210 @@
+"""
+Tests for `msgbus.server.options`.
+"""
+
+from contextlib import chdir
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from unittest import mock
+
+from twisted.application.service import IService
+from twisted.internet.testing import MemoryReactorClock
+from twisted.trial.unittest import SynchronousTestCase
+from zope.interface.verify import verifyObject
+
+from msgbus.server.listen import endpoint
+from msgbus.server.plugin import Options, makeService
+from msgbus.web.origins import Origins
+
+
+class OptionTests(SynchronousTestCase):
+    """
+    What an operator may say.
+    """
+
+    def parse(self, *arguments):
+        options = Options()
+        options.parseOptions(arguments)
+        return options
+
+    def test_defaults(self):
+        """
+        Without a word, the bus is for this machine alone.
+        """
+        options = self.parse()
+        self.assertEqual(options["max-message"], 1024 * 1024)
+        self.assertEqual(options["origins"], Origins())
+        self.assertEqual(options["verbosity"], 0)
+        self.assertEqual(len(options["endpoints"]), 1)
+
+    def test_several(self):
+        """
+        Places to listen, origins and hosts may be given several times.
+        """
+        options = self.parse(
+            *("--listen", "tcp:1", "--listen", "unix:x"),
+            *("--allow-origin", "https://a.example", "--allow-origin", "https://b.example"),
+            *("--host", "a.example", "--host", "b.example"),
+        )
+        self.assertEqual(len(options["endpoints"]), 2)
+        self.assertEqual(
+            options["origins"],
+            Origins(["https://a.example", "https://b.example"], ["a.example", "b.example"]),
+        )
+
+    def test_verbosity(self):
+        """
+        Each v counts.
+        """
+        for arguments, verbosity in ((["-v"], 1), (["-vvv"], 3), (["--verbose", "-v"], 2)):
+            self.assertEqual(self.parse(*arguments)["verbosity"], verbosity)
+
+    def test_mistakes(self):
+        """
+        A mistake is said in a sentence, with what was given.
+        """
+        for arguments, sentence in (
+            (["--listen", "nowhere:1"], "Cannot --listen nowhere:1: Unknown endpoint type"),
+            (["--listen", "tcp:http:x=y"], "Cannot --listen tcp:http:x=y: "),
+            (
+                ["--listen", "ssl:1:privateKey=/nowhere"],
+                "Cannot --listen ssl:1:.*No such file",
+            ),
+            (["--listen", "8888"], "Unknown endpoint type: '8888'; .* such as tcp:8888"),
+            (["--listen", "systemd:domain=INET:name=x"], "systemd has passed no socket"),
+            (["--listen", "tls:/nowhere:port=0"], "no PEM file with a key.* in '/nowhere'"),
+            (["--listen", "tls:docs:port=0"], "no PEM file with a key.* in 'docs'"),
+            (["--max-message", "1M"], "--max-message '1M' is no number"),
+            (["--max-message", "-1"], "--max-message '-1' is no number"),
+            (["--allow-origin", "a.example"], "'a.example' is no origin"),
+            (["--host", "http://x"], "'http://x' is no host"),
+            (["--docroot", "/nowhere"], "--docroot '/nowhere' is no folder"),
+            (["--secret-file", "/nowhere"], "--secret-file '/nowhere': No such file"),
+            (["--secret", ""], "empty password"),
+            (["--secret", "a", "-s", "b"], "one password only"),
+            (["--max-backlog", "lots"], "--max-backlog 'lots' is no number of bytes"),
+            (["--history", "-1"], "--history '-1' is no number of messages"),
+            (["--history-age", "1h"], "--history-age '1h' is no number of seconds"),
+            (["--history-bytes", "1G"], "--history-bytes '1G' is no number of bytes"),
+            (["--max-waiting", ""], "--max-waiting '' is no number of bytes"),
+            (["--stall-timeout", "x"], "--stall-timeout 'x' is no number of seconds"),
+            (["--stall-timeout", "0"], "would cut everybody"),
+            (["--drain", "soon"], "--drain 'soon' is no number of seconds"),
+            (["--drain", "-1"], "--drain '-1' is no number of seconds"),
+            (["extra"], "."),
+        ):
+            with self.assertRaisesRegex(SystemExit, sentence):
+                self.parse(*arguments)
+
+    def test_secret_file(self):
+        """
+        The password is what is in the file, but for one line end at its end;
+        if all can read it, that is warned of.
+        """
+        folder = TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        file = Path(folder.name, "secret")
+        for content, secret in (
+            (b"x", b"x"),
+            (b"x\n", b"x"),
+            (b"x\r\n", b"x"),
+            (b" x\n\n", b" x\n"),
+        ):
+            file.write_bytes(content)
+            file.chmod(0o640)
+            options = self.parse("--secret-file", str(file))
+            self.assertEqual((options["secret"], options["warnings"]), (secret, []))
+        file.chmod(0o644)
+        (warning,) = self.parse("--secret-file", str(file))["warnings"]
+        self.assertIn("chmod", warning)
+        file.write_bytes(b"\n")
+        with self.assertRaisesRegex(SystemExit, "empty password"):
+            self.parse("--secret-file", str(file))
+
+    def test_secret(self):
+        """
+        A password on the command line works, and is warned of.
+        """
+        for option in ("--secret", "-s"):
+            options = self.parse(option, "é")
+            self.assertEqual(options["secret"], "é".encode())
+            self.assertIn("--secret-file", options["warnings"][0])
+
+    def test_room(self):
+        """
+        That no message of the largest may wait is warned of.
+        """
+        (warning,) = self.parse("--max-waiting", "1000000")["warnings"]
+        self.assertIn("no room for one message", warning)
+        options = self.parse("--max-waiting", "9", "--max-message", "9")
+        self.assertEqual(options["warnings"], [])
+
+    def test_docroot(self):
+        """
+        The document root stays what it is when a daemon changes its folder.
+        """
+        for option in ("--docroot", "-d"):
+            self.assertTrue(self.parse(option, ".")["docroot"].is_absolute())
+
+    def test_chat_demo(self):
+        """
+        The chat comes with the package, unless there is a folder of that name.
+        """
+        self.enterContext(chdir(self.enterContext(TemporaryDirectory())))
+        chat = self.parse("--docroot", "chatdemo")["docroot"]
+        self.assertEqual({"index.html", "chat.js"}, {file.name for file in chat.iterdir()})
+        Path("chatdemo").mkdir()
+        self.assertEqual(
+            self.parse("-d", "chatdemo/")["docroot"], Path("chatdemo").absolute()
+        )
+
+    def test_help(self):
+        """
+        The help has each option with its words, and examples.
+        """
+        text = str(Options())
+        for word in (
+            "--listen",
+            "--allow-origin",
+            "--host",
+            "--max-message",
+            "-v",
+            "Examples",
+        ):
+            self.assertIn(word, text)
+
+    def test_make_service(self):
+        """
+        Options make a service.
+        """
+        verifyObject(IService, makeService(self.parse("--max-message", "7")))
+
+
+class EndpointTests(SynchronousTestCase):
+    """
+    Endpoint strings, and what we add to them.
+    """
+
+    def listen(self, text):
+        reactor = MemoryReactorClock()
+        endpoint(reactor, text).listen(mock.sentinel.factory)
+        return reactor
+
+    def test_backlog(self):
+        """
+        An endpoint that names no backlog gets a long one.
+        """
+        for text, backlog in (
+            ("tcp:1", 1024),
+            ("tcp:1:backlog=7", 7),
+            ("tcp:1:interface=\\:\\:1", 1024),
+        ):
+            self.assertEqual(self.listen(text).tcpServers[0][2], backlog)
+
+    def test_unix(self):
+        """
+        A socket file is for its owner and group, unless it says otherwise.
+        """
+        for text, mode in (("unix:/x", 0o660), ("unix:/x:mode=666", 0o666)):
+            _, _, backlog, given, _ = self.listen(text).unixServers[0]
+            self.assertEqual((backlog, given), (1024, mode))

@@ -1,0 +1,53 @@
+"""
+Tests for `msgbus.web.auth`.
+"""
+
+from base64 import b64encode
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from msgbus.message import Invalid
+from msgbus.web.auth import sender_of
+
+
+def basic(credentials):
+    """
+    The header for these credentials.
+    """
+    return "Basic " + b64encode(credentials).decode("ascii")
+
+
+class SenderTests(SynchronousTestCase):
+    """
+    Senders from `Authorization`.
+    """
+
+    def test_user(self):
+        """
+        The sender is the user, whatever the password and the spelling.
+        """
+        self.assertEqual(sender_of(basic(b"alice:secret:x")), "alice")
+        self.assertEqual(sender_of(basic(b"alice:").replace("Basic ", "bAsIc  ")), "alice")
+        self.assertEqual(sender_of(basic("älice:".encode())), "älice")
+
+    def test_nobody(self):
+        """
+        Without a user, without the header, and by another scheme, it is
+        nobody.
+        """
+        for authorization in (None, "", basic(b":secret"), "Bearer YWxpY2U6"):
+            self.assertEqual(sender_of(authorization), "")
+
+    def test_broken(self):
+        """
+        What says that it is Basic must be.
+        """
+        for authorization in (
+            "Basic",
+            "Basic !!!!",
+            "Basic YWxpY2U",
+            basic(b"alice"),
+            basic(b"\xff:"),
+        ):
+            with self.assertRaisesRegex(Invalid, "not Basic"):
+                sender_of(authorization)

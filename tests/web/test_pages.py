@@ -1,0 +1,216 @@
+"""
+Tests for `msgbus.web.pages`.
+"""
+
+import hashlib
+import json
+import re
+from base64 import b64encode
+from pathlib import Path
+
+from twisted.trial.unittest import SynchronousTestCase
+
+import msgbus
+from msgbus.message import Message
+from msgbus.web.origins import Origins
+
+from ..memory import Server
+from .test_resource import get
+
+PAGE = Path(msgbus.__file__).parent / "web" / "page"
+BROWSER = "Accept: text/html,application/xhtml+xml,*/*;q=0.8\n"
+OTHERS = "Origin: https://app.example\n"
+
+
+class LivePageTests(SynchronousTestCase):
+    """
+    The page at the address of a channel.
+    """
+
+    def setUp(self):
+        self.server = Server()
+
+    def page(self, path, headers=BROWSER, **kwargs):
+        """
+        The headers and the text of the answer, which is a page.
+        """
+        code, head, body = self.server.ask(get(path, headers, **kwargs))
+        self.assertEqual(code, 200, body)
+        self.assertEqual(head["Content-Type"], "text/html; charset=utf-8")
+        return head, body.decode()
+
+    def test_everywhere(self):
+        """
+        Channels, folders and the root have one, whatever is asked of them, and nothing
+        that the address says is in it.
+        """
+        for path, root in (
+            ("/msgbus/", "./"),
+            ("/msgbus/foo", "./"),
+            ("/msgbus/a/", "../"),
+            ("/msgbus/a/b%2Fc/zebra", "../../"),
+            ("/msgbus/zebra?type=text/*&since=1h&zebra", "./"),
+        ):
+            head, page = self.page(path)
+            self.assertIn(f'src="{root}.js/live.js"', page)
+            self.assertNotIn("zebra", page)
+            self.assertEqual(int(head["Content-Length"]), len(page.encode()))
+        # It subscribes itself, and later.
+        receipt = self.successResultOf(self.server.bus.publish(Message("foo", b"")))
+        self.assertEqual(receipt.subscribers, 0)
+
+    def test_policy(self):
+        """
+        It runs the script that it is sent with, by a number of this time only, and loads
+        nothing else; and it is not kept.
+        """
+        nonces = set()
+        for _ in range(2):
+            head, page = self.page("/msgbus/foo")
+            (nonce,) = re.findall(r'<script type="module" nonce="([^"]{16,})" src=', page)
+            nonces.add(nonce)
+            self.assertEqual(
+                head["Content-Security-Policy"],
+                f"default-src 'none'; script-src 'nonce-{nonce}';"
+                " style-src 'unsafe-inline'; img-src data:; connect-src 'self';"
+                " base-uri 'none'; form-action 'none';"
+                " frame-ancestors 'self'",
+            )
+            self.assertEqual(page.count("<script"), 1)
+            self.assertEqual(head["Cache-Control"], "no-store")
+            self.assertEqual(head["X-Content-Type-Options"], "nosniff")
+            self.assertEqual(head["Referrer-Policy"], "no-referrer")
+            self.assertEqual(head["Vary"], "Accept")
+        self.assertEqual(len(nonces), 2)
+
+    def test_head(self):
+        """
+        HEAD gets the headers alone.
+        """
+        head, page = self.page("/msgbus/foo", method="HEAD")
+        self.assertEqual(page, "")
+        self.assertGreater(int(head["Content-Length"]), 1000)
+
+    def test_mistakes(self):
+        """
+        A name or a filter that cannot be is refused, for browsers too.
+        """
+        for path in ("/msgbus/a//b", "/msgbus/foo?type=!", "/msgbus/foo?format=x"):
+            self.assertEqual(self.server.ask(get(path, BROWSER))[0], 400)
+
+    def test_stream(self):
+        """
+        Who wants the stream gets it.
+        """
+        for path, headers in (
+            ("/msgbus/foo?format=multipart", BROWSER),
+            ("/msgbus/foo", "Accept: */*\n"),
+            ("/msgbus/foo", ""),
+        ):
+            code, head, _ = self.server.ask(get(path, headers))
+            self.assertEqual(code, 200)
+            self.assertIn("multipart/x-mixed-replace", head["Content-Type"])
+            self.assertEqual(head["Vary"], "Accept")
+
+
+class ChatTests(SynchronousTestCase):
+    """
+    The page of the chat demo.
+    """
+
+    def test_policy(self):
+        """
+        It runs its own script, as it is here, and those modules that its module imports.
+        """
+        folder = PAGE.parents[1] / "chatdemo"
+        page = (folder / "index.html").read_text()
+        (script,) = re.findall(r"<script>(.*?)</script>", page, re.DOTALL)
+        digest = b64encode(hashlib.sha256(script.encode()).digest()).decode()
+        self.assertIn(f"default-src 'none'; script-src 'self' 'sha256-{digest}';", page)
+        (paths,) = re.findall(r"\[(.+)\]", script)
+        module = (folder / "chat.js").read_text()
+        imported = re.findall(r'^(?:import|\}) .*"\./(.+)\.js";$', module, re.MULTILINE)
+        self.assertEqual(set(json.loads(f"[{paths}]")), {"chat", *imported})
+        self.assertLess(page.index("Content-Security-Policy"), page.index("<script"))
+
+
+class ModuleTests(SynchronousTestCase):
+    """
+    The modules of pages.
+    """
+
+    def setUp(self):
+        self.server = Server()
+
+    def test_all(self):
+        """
+        Each is there as it is in the package, and what one imports is there too.
+        """
+        modules = sorted(PAGE.glob("*.js"))
+        self.assertIn("msgbus.js", [file.name for file in modules])
+        for file in modules:
+            code, head, body = self.server.ask(get(f"/msgbus/.js/{file.name}"))
+            self.assertEqual((code, body), (200, file.read_bytes()))
+            self.assertEqual(head["Content-Type"], "text/javascript; charset=utf-8")
+            self.assertEqual(head["X-Content-Type-Options"], "nosniff")
+            for name in re.findall(
+                r'^(?:im|ex)port .*from "\./(.+)";$', body.decode(), re.M
+            ):
+                self.assertIn(PAGE / name, modules)
+
+    def test_again(self):
+        """
+        Who has it asks whether it has changed.
+        """
+        _, head, _ = self.server.ask(get("/msgbus/.js/msgbus.js"))
+        self.assertEqual(head["Cache-Control"], "no-cache")
+        known = f"If-None-Match: {head['ETag']}\n"
+        code, _, body = self.server.ask(get("/msgbus/.js/msgbus.js", known))
+        self.assertEqual((code, body), (304, b""))
+        code, _, _ = self.server.ask(get("/msgbus/.js/msgbus.js", 'If-None-Match: "x"\n'))
+        self.assertEqual(code, 200)
+
+    def test_head(self):
+        """
+        HEAD gets the headers alone.
+        """
+        code, head, body = self.server.ask(get("/msgbus/.js/msgbus.js", method="HEAD"))
+        self.assertEqual((code, body), (200, b""))
+        self.assertEqual(
+            int(head["Content-Length"]), len((PAGE / "msgbus.js").read_bytes())
+        )
+
+    def test_nothing_else(self):
+        """
+        No other file is served, however it is called.
+        """
+        for name in (
+            "live.html",
+            "",
+            "x.js",
+            "../pages.py",
+            "..%2Fpages.py",
+            "%6Dsgbus.js",
+        ):
+            code, _, body = self.server.ask(get(f"/msgbus/.js/{name}"))
+            self.assertEqual(code, 404)
+            self.assertIn(b"there are: live.js, look.js, msgbus.js", body)
+
+    def test_other_origins(self):
+        """
+        A page of an allowed origin may import them, and no other.
+        """
+        _, head, _ = self.server.ask(get("/msgbus/.js/msgbus.js", OTHERS))
+        self.assertNotIn("Access-Control-Allow-Origin", head)
+        self.assertEqual(head["Cross-Origin-Resource-Policy"], "same-origin")
+        self.server = Server(origins=Origins(["https://app.example"]))
+        _, head, _ = self.server.ask(get("/msgbus/.js/msgbus.js", OTHERS))
+        self.assertEqual(head["Access-Control-Allow-Origin"], "https://app.example")
+
+    def test_password(self):
+        """
+        With a password, they and the page ask for it.
+        """
+        self.server = Server(secret=b"x")
+        for path, headers in (("/msgbus/.js/msgbus.js", ""), ("/msgbus/foo", BROWSER)):
+            self.assertEqual(self.server.ask(get(path, headers))[0], 401)

@@ -1,0 +1,388 @@
+"""
+Tests for `msgbus.poll`, over HTTP.
+"""
+
+import gc
+
+from twisted.internet.error import ConnectionDone
+
+from msgbus.bus.history import History, Keep
+from msgbus.message import Message
+from msgbus.web.query import subscription
+
+from ..memory import Server
+from .test_resource import SAFE, WebTestCase, get, post
+
+PATH = "/msgbus/foo?format=message"
+
+
+class PollTests(WebTestCase):
+    """
+    One message for one request.
+    """
+
+    def publish(self, *bodies, channel="foo", keep=True):
+        """
+        Publish these; their ids.
+        """
+        done = [
+            self.successResultOf(
+                self.server.bus.publish(Message(channel, body, "text/html", "al"), keep)
+            )
+            for body in bodies
+        ]
+        return [receipt.id for receipt in done]
+
+    def poll(self, path=PATH, headers=""):
+        """
+        A peer that has asked.
+        """
+        peer = self.server.connect()
+        peer.send(get(path, headers))
+        return peer
+
+    def test_newest(self):
+        """
+        The newest message comes as itself, and can do no harm.
+        """
+        _, id = self.publish(b"old", b"new")
+        self.publish(b"elsewhere", channel="bar")
+        code, headers, body = self.server.ask(get(PATH))
+        self.assertEqual((code, body), (200, b"new"))
+        told = {name.title(): value for name, value in headers.items()}
+        for name, value in {
+            **SAFE,
+            "Content-Type": "text/html",
+            "Content-Length": "3",
+            "Content-Location": "/msgbus/foo",
+            "From": "al",
+            "Msgbus-Id": id,
+            "Etag": f'"{id}"',
+            "Cache-Control": "no-cache",
+        }.items():
+            self.assertEqual(told[name.title()], value, name)
+
+    def test_code(self):
+        """
+        A page can show it, and read it, but not take it for a script or a style sheet of
+        its own.
+        """
+        self.publish(b"evil()")
+        # What a browser keeps of the one is not for the other.
+        self.assertIn(b"\r\nVary: Sec-Fetch-Dest\r\n", self.poll().received())
+        for destination, expected in (
+            ("script", 403),
+            ("style", 403),
+            ("serviceworker", 403),
+            ("image", 200),
+            ("empty", 200),
+        ):
+            code, _, body = self.server.ask(get(PATH, f"Sec-Fetch-Dest: {destination}\n"))
+            self.assertEqual(code, expected, destination)
+            self.assertEqual(body == b"evil()", expected == 200)
+
+    def test_large(self):
+        """
+        A large body goes out as its reader takes it, and the connection lives on; nothing
+        is held for one who has left.
+        """
+        large = bytes(200_000)
+        self.publish(large)
+        peer = self.poll()
+        peer.transport.producer.pauseProducing()
+        self.assertLess(len(peer.received()), len(large))
+        peer.transport.producer.resumeProducing()
+        peer.send(get("/msgbus/foo?format=nothing"))
+        self.assertIn(bytes(1000) + b"HTTP/1.1 400 Bad Request\r\n", peer.received())
+        leaving = self.poll()
+        leaving.transport.producer.pauseProducing()
+        leaving.received()
+        leaving.leave(ConnectionDone())
+        self.assertEqual(self.server.resource._fanout.counters.waiting, 0)
+
+    def test_where(self):
+        """
+        Folders and filters are those of any subscription.
+        """
+        self.publish(b"1", channel="a/b")
+        self.publish(b"2", channel="a/c")
+        for path, expected in (
+            ("/msgbus/a/?format=message", b"2"),
+            ("/msgbus/?format=message&channel=*b", b"1"),
+            ("/msgbus/?format=message&last=2", b"1"),
+            ("/msgbus/?format=message&since=all", b"1"),
+        ):
+            self.assertEqual(self.server.ask(get(path))[2], expected, path)
+        self.assertEqual(self.server.ask(get("/msgbus/a/?format=message&type=a/b"))[0], 204)
+
+    def test_none(self):
+        """
+        For none there is 204, with the id to ask behind.
+        """
+        code, headers, body = self.server.ask(get(PATH))
+        self.assertEqual((code, body), (204, b""))
+        (id,) = self.publish(b"1")
+        answer = self.server.ask(get(f"{PATH}&since={headers['Msgbus-Id']}"))
+        self.assertEqual((answer[1]["Msgbus-Id"], answer[2]), (id, b"1"))
+        code, headers, _ = self.server.ask(get(f"{PATH}&since={id}"))
+        self.assertEqual((code, headers["Msgbus-Id"]), (204, id))
+
+    def test_not_modified(self):
+        """
+        Who has the newest is told so.
+        """
+        (id,) = self.publish(b"1")
+        for tag, code in (
+            (f'"{id}"', 304),
+            (f'W/"x", "{id}"', 304),
+            (f'"{id}","x"', 304),
+            (f'W/"{id}" , "x"', 304),
+            ("*", 304),
+            ('"x"', 200),
+        ):
+            answer = self.server.ask(get(PATH, f"If-None-Match: {tag}\n"))
+            self.assertEqual(answer[0], code, tag)
+            self.assertEqual(answer[2], b"1" if code == 200 else b"")
+
+    def test_head(self):
+        """
+        HEAD gets the headers.
+        """
+        self.publish(b"123")
+        code, headers, body = self.server.ask(get(PATH, method="HEAD"))
+        self.assertEqual((code, headers["Content-Length"], body), (200, "3", b""))
+
+    def test_wait(self):
+        """
+        Who waits gets the next one as soon as it is there, or 204 in the end.
+        """
+        (id,) = self.publish(b"1")
+        for query in (f"since={id}", "since=now"):
+            peer = self.poll(f"{PATH}&{query}&wait=10")
+            self.assertEqual(peer.received(), b"")
+            self.publish(b"2", channel="bar")
+            self.assertEqual(peer.received(), b"")
+            # The first counts.
+            _, last = self.publish(b"2", b"3")
+            self.assertEqual(peer.answer()[2], b"2")
+        peer = self.poll(f"{PATH}&since={last}&wait=10")
+        self.server.clock.advance(9)
+        self.assertEqual(peer.received(), b"")
+        self.server.clock.advance(1)
+        self.assertEqual(peer.answer()[0], 204)
+        self.assertEqual(self.server.ask(get(f"{PATH}&wait=10"))[2], b"3")
+        for wait in ("0", "301", "x", "1&wait=2"):
+            self.assert_bad(f"{PATH}&wait={wait}", "wait")
+
+    def assert_bad(self, path, sentence):
+        code, _, body = self.server.ask(get(path))
+        self.assertEqual(code, 400)
+        self.assertIn(sentence, body.decode())
+
+    def test_follow(self):
+        """
+        Who asks on behind each gets all, in order, on one connection, whatever else is
+        published; and is told what is missing.
+        """
+        self.server.bus.history = History(Keep(count=3))
+        (id,) = self.publish(b"0")
+        peer = self.server.connect()
+        got = []
+        for number in range(1, 30):
+            self.publish(b"%d" % number, channel="foo" if number % 5 else "bar")
+            if number < 10:
+                self.publish(b"passing", keep=False)
+            if number % 2:
+                continue
+            while True:
+                peer.send(get(f"{PATH}&since={id}"))
+                code, headers, body = peer.answer()
+                id = headers["Msgbus-Id"]
+                if code == 204:
+                    break
+                got.append((headers.get("Msgbus-Gap"), int(body)))
+        kept = [n for n in range(1, 29) if n % 5]
+        self.assertEqual([n for _, n in got], kept)
+        self.assertEqual({gap for gap, _ in got}, {"unknown", None})
+
+    def test_gap(self):
+        """
+        A gap is told with the next message, or with none.
+        """
+        (id,) = self.publish(b"1")
+        self.publish(b"2", keep=False)
+        code, headers, _ = self.server.ask(get(f"/msgbus/?format=message&since={id}"))
+        self.assertEqual((code, headers["Msgbus-Gap"]), (204, "1"))
+        self.publish(b"3")
+        code, headers, _ = self.server.ask(get(f"/msgbus/?format=message&since={id}"))
+        self.assertEqual((code, headers["Msgbus-Gap"]), (200, "1"))
+
+    def test_long_look(self):
+        """
+        What takes more than a turn to find is found.
+        """
+        self.server.bus.history = History(Keep(count=10_000))
+        self.publish(b"first", channel="a")
+        self.publish(*[b"x"] * 5000, channel="b")
+        peer = self.poll("/msgbus/?format=message&channel=a")
+        self.assertEqual(peer.transport.value(), b"")
+        self.assertEqual(peer.answer()[2], b"first")
+
+    def test_leaves(self):
+        """
+        Nothing is left of one who leaves, or has got an answer.
+        """
+        self.server.bus.history = History(Keep(count=10_000))
+        self.publish(*[b"x"] * 5000, channel="b")
+        for query in ("&wait=10&since=now", "&wait=10", "&wait=10&since=1-1"):
+            for peer in (self.poll(PATH + query), self.poll(PATH + query)):
+                peer.received()
+                peer.leave(ConnectionDone())
+        self.poll("/msgbus/?format=message&channel=a").leave(ConnectionDone())
+        answered = self.poll(f"{PATH}&wait=10&since=now")
+        self.publish(b"1")
+        self.assertEqual(answered.answer()[0], 200)
+        for _ in range(20):
+            self.server.turn()
+        self.assertNotIn("foo", self.server.bus._subscriptions)
+        self.assertEqual(self.server.bus.history._cursors, set())
+        self.assertEqual(self.server.resource._polls, {})
+        gc.collect()
+        self.assertEqual(self.flushLoggedErrors(), [])
+        waiting = [c for c in self.server.clock.getDelayedCalls() if "Poll" in repr(c.func)]
+        self.assertEqual(waiting, [])
+
+    def test_stop(self):
+        """
+        Who waits when the bus stops is answered.
+        """
+        waiting, found = (
+            self.poll(f"{PATH}&wait=10"),
+            self.poll("/msgbus/bar?wait=9&format=message"),
+        )
+        self.publish(b"1", channel="bar")
+        self.server.bus.history = History(Keep(count=10_000))
+        self.publish(b"first", channel="a")
+        self.publish(*[b"x"] * 5000, channel="b")
+        looking = self.poll("/msgbus/?format=message&channel=a&since=all")
+        slow = self.poll("/msgbus/?format=message&channel=z&since=all&wait=9")
+        self.server.resource.stop_waiting()
+        self.assertEqual(waiting.answer()[0], 204)
+        self.assertEqual(found.answer()[2], b"1")
+        self.assertEqual(looking.answer()[2], b"first")
+        self.assertEqual(slow.answer()[0], 204)
+        self.assertEqual(self.server.ask(get(f"{PATH}&wait=10"))[0], 204)
+        looking = self.poll("/msgbus/?format=message&channel=z&since=all")
+        self.server.resource.close()
+        self.assertEqual(looking.answer()[0], 503)
+
+    def test_chain(self):
+        """
+        However many wait for each other, each is answered.
+        """
+        peers = []
+        for number in range(300):
+            peer = self.poll(f"/msgbus/c{number}?format=message&since=now&wait=30")
+            peer.send(post(f"/msgbus/c{number + 1}"))
+            peers.append(peer)
+        self.server.ask(post("/msgbus/c0"))
+        self.server.turn()
+        for peer in peers:
+            data = peer.received()
+            self.assertEqual((data.count(b" 200 OK"), data.count(b" 204 No")), (1, 1))
+
+    def test_pipelined(self):
+        """
+        No answer is begun while the one before waits for the peer; one who sends much
+        behind a poll that waits is cut.
+        """
+        self.publish(b"x" * 100_000)
+        peer = self.server.connect()
+        peer.protocol.pauseProducing()
+        peer.send(get(PATH) * 50)
+        self.assertEqual(peer.received(), b"")
+        peer.protocol.resumeProducing()
+        self.assertEqual(peer.received().count(b" 200 OK"), 50)
+        peer.send(get(f"{PATH}&since=now&wait=9"))
+        peer.send(post() * 200)
+        self.assertTrue(peer.transport.disconnected or peer.transport.aborting)
+
+    def test_wanted(self):
+        """
+        `now` is not the newest.
+        """
+        self.assertIsNotNone(subscription(b"format=message").since)
+        self.assertIsNone(subscription(b"format=message&since=now").since)
+        self.assertIsNone(subscription(b"").since)
+
+
+class StreamTests(WebTestCase):
+    """
+    The other forms of a stream, in an answer.
+    """
+
+    def test_forms(self):
+        """
+        Each has its media type and its form, on HTTP/1.0 and 1.1.
+        """
+        for name, media, begin in (
+            ("event-stream", "text/event-stream", b"retry: "),
+            ("ndjson", "application/x-ndjson", b""),
+        ):
+            for headers, path in (
+                (f"Accept: {media}\n", "/msgbus/foo"),
+                ("", f"/msgbus/foo?format={name}"),
+                ("Accept: text/html\n", f"/msgbus/foo?format={media}"),
+            ):
+                peer, head, body = self.subscribe(path, headers, version="1.0")
+                self.assertEqual(head["Content-Type"], media)
+                self.assertEqual(head["Cache-Control"], "no-store")
+                self.assertTrue(body.startswith(begin), body)
+                self.server.bus.publish(Message("foo", b"hello", "text/plain"))
+                self.assertIn(b"hello", peer.received())
+
+    def test_resumes(self):
+        """
+        `Last-Event-ID` goes on behind an event, also behind the one that begins.
+        """
+        peer, head, body = self.subscribe(headers="Accept: text/event-stream\n")
+        self.assertIn(f"id: {head['Msgbus-Id']}\n".encode(), body)
+        peer.leave(ConnectionDone())
+        self.server.bus.publish(Message("foo", b"missed", "text/plain"))
+        headers = f"Accept: text/event-stream\nLast-Event-ID: {head['Msgbus-Id']}\n"
+        peer, _, body = self.subscribe(headers=headers)
+        self.assertIn(b"data: missed\n", body + peer.received())
+
+    def test_unknown(self):
+        """
+        One that does not exist is refused, with the list.
+        """
+        code, _, body = self.server.ask(get("/msgbus/foo?format=xml"))
+        self.assertEqual(code, 400)
+        for name in ("multipart", "mixed", "event-stream", "ndjson", "message"):
+            self.assertIn(f" {name},", body.decode())
+
+    def test_heads(self):
+        """
+        HEAD tells the id behind which a stream would begin.
+        """
+        self.server.bus.publish(Message("foo", b"x"))
+        for name in ("multipart", "event-stream", "ndjson"):
+            _, headers, _ = self.server.ask(
+                get(f"/msgbus/foo?format={name}", method="HEAD")
+            )
+            self.assertEqual(headers["Msgbus-Id"], self.published[0].id)
+
+    def test_heartbeats(self):
+        """
+        Events have them unasked, lines do not.
+        """
+        self.server = Server()
+        events, *_ = self.subscribe("/msgbus/foo?format=event-stream")
+        lines, *_ = self.subscribe("/msgbus/foo?format=ndjson")
+        asked, *_ = self.subscribe("/msgbus/foo?format=ndjson&heartbeat=5")
+        for _ in range(26):
+            self.server.clock.advance(1)
+        self.assertEqual(events.received(), b"2\r\n:\n\r\n")
+        self.assertEqual(lines.received(), b"")
+        self.assertEqual(asked.received(), b"1\r\n\n\r\n" * 5)

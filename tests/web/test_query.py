@@ -1,0 +1,265 @@
+"""
+Tests for `msgbus.web.query`.
+"""
+
+from urllib.parse import quote
+
+from hypothesis import given
+from hypothesis import strategies as st
+from twisted.trial.unittest import SynchronousTestCase
+
+from msgbus.fanout.backlog import Overflow
+from msgbus.ids import Since
+from msgbus.match import Filter
+from msgbus.message import Invalid
+from msgbus.web.query import PAGE, Wanted, channel_name, required, subscription
+
+from ..strategies import names
+
+REPLACE = "multipart"
+MIXED = "mixed"
+
+
+class ChannelNameTests(SynchronousTestCase):
+    """
+    Names from paths.
+    """
+
+    def test_decoded(self):
+        """
+        A name is percent-decoded as UTF-8, and then split at slashes.
+        """
+        for path, name in (
+            (b"", ""),
+            (b"foo", "foo"),
+            (b"a%20b/c+d/", "a b/c+d/"),
+            (b"%c3%A4", "ä"),
+            (b"a%2Fb", "a/b"),
+            (b"%2500", "%00"),
+        ):
+            self.assertEqual(channel_name(path), name)
+
+    @given(names)
+    def test_round_trip(self, name):
+        """
+        Any name can be reached.
+        """
+        self.assertEqual(channel_name(quote(name).encode("ascii")), name)
+
+    def test_refused(self):
+        """
+        Broken percents, what is not UTF-8, and what is no name are refused.
+        """
+        for path in (
+            b"%",
+            b"%4",
+            b"%zz",
+            b"%ff",
+            b"%ed%a0%80",
+            b"%c0%af",
+            b"%00",
+            b"a%0d%0ab",
+            b"%2e%2e/x",
+            b"a//b",
+            b"a%2F%2Fb",
+            b"a%5Cb",
+            b"x" * 1025,
+            b"x/" * 33,
+            b"/" * 8000,
+        ):
+            with self.assertRaises(Invalid, msg=path[:20]):
+                channel_name(path)
+
+
+class SubscriptionTests(SynchronousTestCase):
+    """
+    Filters and forms from queries.
+    """
+
+    def test_filters(self):
+        """
+        Each filter has its parameter.
+        """
+        wanted = subscription(b"type=text/*&sender=alice&channel=a/*", None)
+        self.assertEqual(wanted, Wanted(Filter("text/*", "alice", "a/*")))
+
+    def test_none(self):
+        """
+        Without parameters, and with empty lists, there is no filter.
+        """
+        for query in (b"", b"type=", b"type&sender=&t=123", b"type=,&&=&"):
+            self.assertEqual(subscription(query, None), Wanted())
+
+    def test_twice_is_one_list(self):
+        """
+        A parameter given twice is one list.
+        """
+        filter = subscription(b"type=a/*&type=!a/b", None).filter
+        self.assertEqual(filter, Filter("a/*,!a/b"))
+
+    def test_plus(self):
+        """
+        A plus is a plus in types, and a space in senders and channels, where
+        %2B is the plus.
+        """
+        filter = subscription(b"type=image/svg+xml&sender=a+b%2Bc", None).filter
+        self.assertEqual(filter, Filter("image/svg+xml", "a b+c"))
+
+    def test_semicolon(self):
+        """
+        Only an ampersand parts parameters.
+        """
+        filter = subscription(b"sender=a;type=b&channel=%26", None).filter
+        self.assertEqual(filter, Filter(sender="a;type=b", channel="&"))
+
+    def test_refused(self):
+        """
+        Bad values of what we know are refused; unknown parameters are not
+        even looked at.
+        """
+        for query in (
+            b"type=!",
+            b"sender=%",
+            b"sender=%ff",
+            b"type=" + b"x" * 1001,
+            b"type=" + b",a" * 33,
+            b"type=a&" * 33,
+            b"format=jpeg",
+            b"format=",
+            b"format=mixed&format=mixed",
+            b"form%61t=x",
+            b"since=",
+            b"since=yesterday",
+            b"since=-1",
+            b"since=10",
+            b"last=",
+            b"last=-1",
+            b"last=1000000000",
+            b"last=1&last=1",
+            b"since=all&last=1",
+            b"overflow=",
+            b"overflow=drop",
+            b"overflow=close&overflow=close",
+            b"heartbeat=",
+            b"heartbeat=4",
+            b"heartbeat=301",
+            b"heartbeat=05",
+            b"heartbeat=5.5",
+            b"heartbeat=%D9%A5",
+        ):
+            with self.assertRaises(Invalid, msg=query[:30]):
+                subscription(query, None)
+        self.assertEqual(subscription(b"%ff=%ff&t=%&x", None), Wanted())
+
+    def test_slow_readers(self):
+        """
+        What becomes of who reads slowly, and whether silence is broken, is
+        the subscriber's choice.
+        """
+        self.assertEqual(
+            subscription(b"overflow=latest&heartbeat=25", None),
+            Wanted(overflow=Overflow.LATEST, heartbeat=25),
+        )
+        for overflow in Overflow:
+            query = b"overflow=" + overflow.value.encode()
+            self.assertEqual(subscription(query, None).overflow, overflow)
+
+    def test_replay(self):
+        """
+        A replay begins behind an id, at a time, at the first that is kept, or at
+        the last so many; a header goes before the query.
+        """
+        for query, since in (
+            (b"since=12-34", Since((12, 34))),
+            (b"since=10m", Since(seconds=600)),
+            (b"since=2d", Since(seconds=172_800)),
+            (b"since=all", Since()),
+            (b"since=now", None),
+            (b"last=5", Since(last=5)),
+            (b"last=0", None),
+        ):
+            self.assertEqual(subscription(query), Wanted(since=since), query)
+        self.assertEqual(subscription(b"last=1", None, "1-2").since, Since((1, 2)))
+        self.assertEqual(subscription(b"last=1", None, "").since, Since(last=1))
+        with self.assertRaises(Invalid):
+            subscription(b"", None, "x")
+
+    def test_required(self):
+        """
+        A publisher may ask that there be a subscriber.
+        """
+        for query, expected in ((b"", False), (b"require=0", False), (b"require=1", True)):
+            self.assertEqual(required(query), expected)
+        for query in (b"require=", b"require=yes", b"require=1&require=1"):
+            with self.assertRaises(Invalid):
+                required(query)
+
+    def test_format(self):
+        """
+        `format` decides, whatever `Accept` says.
+        """
+        self.assertEqual(
+            subscription(b"format=mixed", "multipart/x-mixed-replace").format, MIXED
+        )
+        self.assertEqual(
+            subscription(b"format=multipart", "multipart/mixed").format, REPLACE
+        )
+
+    def test_accept(self):
+        """
+        `multipart/mixed` goes to who asks for it, the other to all the rest.
+        """
+        for accept, form in (
+            ("multipart/mixed", MIXED),
+            ("Multipart/Mixed; q=0.5", MIXED),
+            ("multipart/mixed, */*", MIXED),
+            ("*/*, multipart/mixed", MIXED),
+            ("multipart/*;q=0.1, multipart/mixed;q=0.2", MIXED),
+            ("", REPLACE),
+            ("*/*", REPLACE),
+            ("multipart/*", REPLACE),
+            ("application/json", REPLACE),
+            ("multipart/x-mixed-replace, multipart/mixed", REPLACE),
+            ("multipart/mixed;q=0.5, */*", REPLACE),
+            ("multipart/mixed;q=0", REPLACE),
+            ("multipart/mixed;q=x, */*;q=0.1", REPLACE),
+            ("multipart/mixed;q=nan, */*;q=0.1", REPLACE),
+            (",;,=", REPLACE),
+        ):
+            self.assertEqual(subscription(b"", accept).format, form, accept)
+
+    def test_page(self):
+        """
+        The page goes to who names `text/html`, and likes nothing better.
+        """
+        for accept, form in (
+            ("text/html", PAGE),
+            ("TEXT/HTML;q=0.5, multipart/mixed;q=0.5", PAGE),
+            # Chromium, Firefox and WebKit, where a user typed the address.
+            (
+                "text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,image/webp,"
+                "image/apng,*/*;q=0.8,application/signed-exchange;v=b3;q=0.7",
+                PAGE,
+            ),
+            ("text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8", PAGE),
+            # Their pictures, and what their scripts ask for.
+            ("image/avif,image/webp,image/svg+xml,image/*;q=0.8,*/*;q=0.5", REPLACE),
+            ("text/*", REPLACE),
+            ("*/*;q=0.1, multipart/mixed;q=0.1", MIXED),
+            ("text/html;q=0.9, */*", REPLACE),
+            ("text/html;q=0.9, multipart/mixed", MIXED),
+            ("text/html;q=0", REPLACE),
+        ):
+            self.assertEqual(subscription(b"", accept).format, form, accept)
+        for query in (b"format=multipart", b"format=mixed"):
+            self.assertNotEqual(subscription(query, "text/html").format, PAGE)
+
+    @given(st.binary(max_size=200), st.text(max_size=200))
+    def test_total(self, query, accept):
+        """
+        Any query and any `Accept` is an answer, or `Invalid`.
+        """
+        try:
+            subscription(query, accept)
+        except Invalid as error:
+            self.assertTrue(str(error).endswith("."))

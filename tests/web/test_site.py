@@ -1,0 +1,205 @@
+"""
+Tests for `msgbus.web.site`.
+"""
+
+from twisted.internet.error import ConnectionDone
+from twisted.trial.unittest import SynchronousTestCase
+
+from msgbus.web.site import LINGER_BYTES
+
+from ..memory import Server
+
+HEAD = "POST /msgbus/foo HTTP/1.1\nHost: localhost\nContent-Type: a/b\n"
+
+
+class LimitTests(SynchronousTestCase):
+    """
+    What is too much.
+    """
+
+    def setUp(self):
+        self.server = Server(max_message=1000)
+        self.published = []
+        self.server.bus.subscribe("", self.published.append)
+        self.peer = self.server.connect()
+
+    def assert_refused(self, code, sentence):
+        answer, headers, body = self.peer.answer()
+        self.assertEqual(answer, code)
+        self.assertEqual(headers["Connection"], "close")
+        self.assertEqual(headers["Content-Type"], "text/plain; charset=utf-8")
+        self.assertEqual(int(headers["Content-Length"]), len(body))
+        self.assertRegex(body.decode(), rf"\A[^\n]*{sentence}[^\n]*\.\n\Z")
+        self.assertEqual(self.published, [])
+
+    def test_largest(self):
+        """
+        A body of just the limit is published.
+        """
+        self.peer.send(HEAD + "Content-Length: 1000\n\n" + "x" * 1000)
+        self.assertEqual(self.peer.answer()[0], 204)
+        self.peer.send(
+            HEAD + "Transfer-Encoding: chunked\n\n" + "1f4\n%s\n" % ("x" * 500) * 2
+        )
+        self.peer.send("0\n\n")
+        self.assertEqual(self.peer.answer()[0], 204)
+        self.assertEqual([len(m.body) for m in self.published], [1000, 1000])
+
+    def test_declared(self):
+        """
+        A body that says that it is too large is refused before it comes, and
+        nobody is told to go on.
+        """
+        self.peer.send(HEAD + "Content-Length: 1001\nExpect: 100-continue\n\n")
+        self.assert_refused(413, "at most 1000 bytes")
+
+    def test_huge(self):
+        """
+        Any number of bytes is too large.
+        """
+        for digits in (20, 31, 4000, 5000):
+            self.peer = self.server.connect()
+            self.peer.send(HEAD + f"Content-Length: {'9' * digits}\n\n")
+            self.assert_refused(413, "at most 1000 bytes")
+
+    def test_grown(self):
+        """
+        A chunked body that grows too large is refused when it does, once.
+        """
+        self.peer.send(HEAD + "Transfer-Encoding: chunked\n\n3e8\n" + "x" * 1000 + "\n")
+        self.assertEqual(self.peer.received(), b"")
+        self.peer.send("1\nx\n1\nx\n0\n\n" + "not HTTP\n")
+        self.assert_refused(413, "at most 1000 bytes")
+        self.assertEqual(self.peer.received(), b"")
+
+    def test_one_piece(self):
+        """
+        It makes no difference if the refused request comes in one piece.
+        """
+        self.peer.send(HEAD + "Content-Length: 2000\n\n" + "x" * 2000 + HEAD)
+        self.assert_refused(413, "at most 1000 bytes")
+
+    def test_lingers(self):
+        """
+        A refused client may go on sending for a while, or it would see a
+        reset before the answer; what it sends is no request.
+        """
+        self.peer.send(HEAD + "Content-Length: 2000\n\n")
+        self.peer.received()
+        self.server.clock.advance(1.9)
+        self.peer.send("x" * 2000 + HEAD + "Content-Length: 0\n\n")
+        self.assertFalse(self.peer.closed)
+        self.assertEqual(self.peer.received(), b"")
+        self.server.clock.advance(0.2)
+        self.assertTrue(self.peer.closed)
+        self.assertEqual(self.published, [])
+
+    def test_lingers_in_bounds(self):
+        """
+        It may not go on for ever.
+        """
+        self.peer.send(HEAD + "Content-Length: 2000\n\n")
+        self.peer.send(b"x" * LINGER_BYTES)
+        self.assertFalse(self.peer.closed)
+        self.peer.send(b"x")
+        self.assertTrue(self.peer.closed)
+
+    def test_gone_while_lingering(self):
+        """
+        A refused client that goes leaves no timer.
+        """
+        self.peer.send(HEAD + "Content-Length: 2000\n\n")
+        self.peer.leave(ConnectionDone())
+        self.assertEqual(self.server.clock.getDelayedCalls(), [])
+
+    def test_long_lines(self):
+        """
+        A line over 16 KiB is answered, be it of the request or a header.
+        """
+        for request in (
+            "GET /msgbus/" + "x" * 17000,
+            "GET /msgbus/" + "x" * 17000 + " HTTP/1.1\n",
+            "GET /msgbus/foo HTTP/1.1\nHost: localhost\nX: " + "x" * 17000 + "\n\n",
+        ):
+            self.peer = self.server.connect()
+            self.peer.send(request)
+            self.assert_refused(431, "at most 16384 bytes")
+
+    def test_many_headers(self):
+        """
+        Too many header lines are refused, and so are too many bytes of them.
+        """
+        for headers in ("X: y\n" * 501, f"X: {'y' * 1000}\n" * 17):
+            self.peer = self.server.connect()
+            self.peer.send("GET /msgbus/foo HTTP/1.1\nHost: localhost\n" + headers + "\n")
+            self.assert_refused(400, "no HTTP")
+
+    def test_no_http(self):
+        """
+        What is no HTTP is refused once, and what comes behind it is not read.
+        """
+        for request in (
+            "NOPE\n",
+            "GET / HTTP/2.0\n",
+            "GET / HTTP/1.1\nBad Header: x\nA: b\n",
+        ):
+            self.peer = self.server.connect()
+            self.peer.send(request)
+            self.assert_refused(400, "no HTTP")
+            self.peer.send("\nX: y\n\n" + HEAD + "Content-Length: 0\n\n")
+            self.assertEqual(self.peer.received(), b"")
+
+    def test_ended(self):
+        """
+        A connection whose last answer was given reads nothing more, and is cut
+        if its peer does not let it be closed, or sends on and on.
+        """
+        for last in (
+            "GET / HTTP/1.0\n\n",
+            "GET / HTTP/1.1\nHost: [::1]\nConnection: close\n\n",
+        ):
+            self.peer = self.server.connect()
+            self.peer.send(last + "x" * 20000 + HEAD + "Content-Length: 0\n\n")
+            self.assertEqual(self.peer.answer()[0], 200)
+            self.assertTrue(self.peer.transport.disconnecting)
+            self.server.clock.advance(60)
+            self.server.clock.advance(239)
+            self.assertFalse(self.peer.transport.disconnected)
+            self.server.clock.advance(1)
+            self.assertTrue(self.peer.transport.disconnected)
+        self.assertEqual(self.published, [])
+
+    def test_idle(self):
+        """
+        An idle connection is closed, without a word to the log, and at last
+        by force.
+        """
+        self.peer.send("GET / HTTP/1.1\nHost: localhost\n\n")
+        self.server.clock.advance(59)
+        self.assertFalse(self.peer.closed)
+        self.server.clock.advance(1)
+        self.assertTrue(self.peer.transport.disconnecting)
+        self.server.clock.advance(60)
+        self.server.clock.advance(240)
+        self.assertTrue(self.peer.transport.disconnected)
+
+    def test_idle_subscriber(self):
+        """
+        A subscriber may be idle for ever.
+        """
+        self.peer.send("GET /msgbus/foo HTTP/1.1\nHost: localhost\n\n")
+        self.server.clock.advance(100_000)
+        self.assertFalse(self.peer.closed)
+
+
+class SiteTests(SynchronousTestCase):
+    """
+    The site itself.
+    """
+
+    def test_no_http2(self):
+        """
+        Over TLS, HTTP/2 is not offered.
+        """
+        protocols = Server().site.acceptableProtocols()
+        self.assertEqual(protocols, [b"http/1.1", b"http/1.0"])
