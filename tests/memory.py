@@ -11,8 +11,8 @@ from twisted.python.failure import Failure
 
 from msgbus.bus.bus import Bus
 from msgbus.formats.multipart import Decoder
+from msgbus.web import BusResource, Root, Site
 from msgbus.web.auth import portal_for
-from msgbus.web.resource import BusResource, Root, Site
 
 
 class Server:

@@ -1,40 +1,44 @@
 """
-What waits for those who are behind: numbered messages, and positions among them.
+What waits for the members of a group that are behind: its messages, numbered, and a
+position among them for each such member.
 
-No I/O and no clock.  One who is behind holds a position, not a queue, so what it
-does not read costs nothing more for each message, however many they are.
+No I/O and no clock.  A member that is behind holds a position and not a queue, so a message
+that it does not read costs nothing more, however many such members there are.
 """
 
 from __future__ import annotations
 
-from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from enum import Enum
 
+from .latest import Latest
+
 __all__ = ["Backlog", "Counters", "Overflow", "Position"]
 
-# How much is taken out at once, in bytes, because a transport copies what it cannot
-# send, and in pieces, because a system call takes no more than 1,024.
+# How much a member is given at once: in bytes, because a transport copies what it cannot
+# send, and in pieces, because one `sendmsg` takes no more than 1,024.
 SLICE_BYTES = 64 * 1024
 SLICE_PIECES = 512
 
 
 class Overflow(Enum):
     """
-    What becomes of one for whom more waits than the backlog allows.
+    What becomes of a member for which more waits than the backlog allows: the value of
+    `?overflow=`.
     """
 
     DROP_NEWEST = "drop-newest"
     """
-    It gets what it has waited for, and then jumps to what is newest.
+    It gets what already waits for it, and then goes on with the newest message; those
+    between are dropped.
     """
     DROP_OLDEST = "drop-oldest"
     """
-    It gets the last of what it has waited for.
+    It gets the last messages that fit into the backlog; older ones are dropped.
     """
     LATEST = "latest"
     """
-    It gets the newest of each channel only, as soon as anything waits for it.
+    As soon as anything waits for it, it gets only the newest message of each channel.
     """
     CLOSE = "close"
     """
@@ -48,9 +52,9 @@ class Counters:
 
     Attributes:
         waiting: Bytes that they keep, together.
-        dropped: Messages that were not delivered, counted for each who did not
-            get them, once that is told.
-        closed: Those who were past their backlog, and were closed.
+        dropped: Messages that were not delivered, counted once for each member that did
+            not get them, when that member is told.
+        closed: Members whose response was ended because too much waited for them.
     """
 
     __slots__ = ("waiting", "dropped", "closed")
@@ -63,16 +67,17 @@ class Counters:
 
 class Position:
     """
-    Where one stands who is behind.
+    Where a member that is behind stands among the messages.
 
     Attributes:
-        overflow: What becomes of it past the backlog.
-        number: Of the message that it gets next, or has got a part of.
-        start: How many bytes there were before that message.
-        offset: How many bytes it has got of it.
-        limit: The number of the first message that it does not get, once it
-            is past the backlog.
-        line: The rest of a line that it gets before the message.
+        overflow: What becomes of the member when too much waits for it.
+        number: Number of the message that the member gets next, or has got a part of.
+        start: Bytes of all messages before that one.
+        offset: Bytes of that message that the member has got.
+        limit: Once too much waits for the member, the number of the first message that is
+            dropped for it.
+        line: Bytes that the member gets before the message: what is left of a gap, or of
+            what was sent to it alone.
     """
 
     __slots__ = ("overflow", "number", "start", "offset", "limit", "line")
@@ -88,18 +93,19 @@ class Position:
 
 class Backlog:
     """
-    Numbers messages, and keeps those that somebody who is behind still gets.
+    Numbers the messages of a group, and keeps those that a member is still to get.
 
     Args:
-        limit: Bytes that may wait for one before it is past its backlog;
-            looked at before a message is added, so one message always fits.
-        gap: Makes the line that tells how many messages were dropped.
-        counters: Of all backlogs of the bus.
+        limit: Bytes that may wait for one member.  It is looked at before a message is
+            added, so one message always fits.
+        gap: Makes the bytes that tell a member how many messages were dropped for it.
+        counters: What is counted for all backlogs of the bus together.
 
     Attributes:
         counters: As given.
         kept: Bytes of the messages that are kept.
-        late: Those to be closed, for the caller to do so and to clear.
+        late: Positions of members whose response is to be ended because too much waits for
+            them; the caller ends them, and empties this set.
     """
 
     def __init__(self, limit: int, gap: Callable[[int], bytes], counters: Counters) -> None:
@@ -108,40 +114,36 @@ class Backlog:
         self._limit = limit
         self._gap = gap
         self.counters = counters
-        # How many messages and bytes there were.
+        # How many messages and bytes there have been.
         self._next = 0
         self._bytes = 0
-        # What is kept, by number, in order; some are missing between others.
+        # The messages that are kept, by number, in order; some numbers are missing.
         self._frames: dict[int, bytes] = {}
-        # How many bytes may be kept before it pays to look what is needed.
+        # How many bytes may be kept before it is worth finding out which are needed.
         self._enough = limit
         self._behind: dict[Overflow, set[Position]] = {kind: set() for kind in Overflow}
-        # Those that get all that comes, so far, and how many bytes there may be
-        # before one of them could be past its backlog.
+        # Positions for which nothing has been dropped so far, and how many bytes there
+        # may have been before too much could wait for one of them.
         self._open: set[Position] = set()
         self._patience = 0
-        # For `DROP_OLDEST`: the first message within the backlog.
+        # For `DROP_OLDEST`: the first message that fits into the backlog.
         self._oldest = 0
         self._oldest_start = 0
-        # For `LATEST`: the newest message of each channel, and the channel of each such
-        # message; their order, with some that are not the newest any more.
-        self._newest: dict[str, int] = {}
-        self._latest: dict[int, str] = {}
-        self._order: list[int] = []
-        self._newest_bytes = 0
+        # For `LATEST`: the newest message of each channel.
+        self._latest = Latest(limit)
 
     def fall_behind(
         self, overflow: Overflow, frames: Sequence[bytes] = (), taken: int = 0
     ) -> Position:
         """
-        Let one more be behind.
+        Give a position to one more member.
 
         Args:
             frames: Messages that are about to be added.
-            taken: How many bytes of them it has got already.
+            taken: How many bytes of them the member has got already.
 
         Returns:
-            Its position, to be given to `discard` in the end.
+            The position, to be given to `discard` in the end.
         """
         position = Position(overflow, self._next, self._bytes)
         for frame in frames:
@@ -160,8 +162,8 @@ class Backlog:
 
     def add(self, channel: str, frame: bytes) -> None:
         """
-        Number a message that is published to this channel, and keep it if
-        somebody who is behind gets it.
+        Number a message that was published to this channel, and keep it if a member that
+        is behind gets it.
         """
         number = self._next
         if self._open and self._bytes > self._patience:
@@ -171,7 +173,7 @@ class Backlog:
         if rolling:
             self._roll()
         if latest:
-            self._replace(channel, number, len(frame))
+            self._latest.add(channel, number, len(frame))
         if self._open or rolling or latest:
             self._frames[number] = frame
             self._count(len(frame))
@@ -182,8 +184,8 @@ class Backlog:
 
     def owed(self, position: Position) -> list[bytes | memoryview]:
         """
-        What one gets next, in pieces that are not copied: about 64 KiB of it,
-        or nothing if it has all.
+        What the member at this position gets next, in pieces that are not copied: about
+        64 KiB, or nothing if it has been given everything.
         """
         if not position.line and not position.offset:
             self._jump(position)
@@ -192,7 +194,7 @@ class Backlog:
         pieces: list[bytes | memoryview] = []
         size = -position.offset
         end = self._next if position.limit is None else position.limit
-        # What comes behind a message in hand may have been dropped meanwhile.
+        # The message after one that was sent in part may have been dropped meanwhile.
         if position.offset or position.overflow is Overflow.LATEST:
             end = min(end, position.number + 1)
         for number in range(position.number, end):
@@ -207,7 +209,7 @@ class Backlog:
 
     def advance(self, position: Position, taken: int) -> None:
         """
-        It has got so many bytes of what it was owed.
+        The member at this position has got so many of the bytes that `owed` returned.
         """
         if position.line:
             position.line = position.line[taken:]
@@ -224,7 +226,8 @@ class Backlog:
 
     def rest(self, position: Position) -> bytes | memoryview:
         """
-        What one still gets of what it has a part of.
+        The rest of the message, or of the line before it, that the member at this position
+        has got a part of.
         """
         if position.line or not position.offset:
             return position.line
@@ -232,22 +235,19 @@ class Backlog:
 
     def discard(self, position: Position) -> None:
         """
-        It is level, or has left.
+        The member at this position is level now, or has left.
         """
         same = self._behind[position.overflow]
         same.discard(position)
         self._open.discard(position)
         if not same and position.overflow is Overflow.LATEST:
-            self._newest.clear()
             self._latest.clear()
-            self._order.clear()
-            self._newest_bytes = 0
         if not any(self._behind.values()):
             self._keep_only({})
 
     def prune(self) -> None:
         """
-        Keep no message that nobody gets.
+        Drop the messages that no member is to get.
         """
         spans = [(position.number, self._next) for position in self._open]
         for positions in self._behind.values():
@@ -255,7 +255,7 @@ class Backlog:
                 if position.limit is not None:
                     spans.append((position.number, position.limit))
                 elif position.offset:
-                    # Who has a part of it must get the rest.
+                    # A member that has got a part of it must get the rest.
                     spans.append((position.number, position.number + 1))
         if self._behind[Overflow.DROP_OLDEST]:
             spans.append((self._oldest, self._next))
@@ -264,15 +264,16 @@ class Backlog:
         for number, frame in self._frames.items():
             while spans and spans[-1][0] <= number:
                 end = max(end, spans.pop()[1])
-            if number < end or number in self._latest:
+            if number < end or number in self._latest.channels:
                 needed[number] = frame
         self._keep_only(needed)
 
     def shed(self) -> None:
         """
-        Drop the older half of what is kept: who still had to get some of it is
-        treated as past its backlog.  Who has a part of a message must be
-        closed, if what such messages take is too much.
+        Drop the older half of what is kept, as if too much waited for each member that was
+        still to get some of it.  A message that a member has got a part of cannot be
+        dropped: if such messages are most of what is kept, those members are put into
+        `late`.
         """
         half, cut = self.kept / 2, self._next
         for number, frame in self._frames.items():
@@ -293,8 +294,7 @@ class Backlog:
                 position.limit = position.number + bool(position.offset)
         while self._oldest < cut and self._behind[Overflow.DROP_OLDEST]:
             self._roll_one()
-        for channel in [c for c, number in self._newest.items() if number < cut]:
-            self._forget_newest(channel)
+        self._latest.drop(cut)
         before = self.kept
         self.prune()
         if self.kept > before * 3 / 4:
@@ -302,12 +302,13 @@ class Backlog:
 
     def _jump(self, position: Position) -> None:
         """
-        Go to the next message that one gets, and tell of those between.
+        Move a position to the next message that its member gets, and have the member told
+        how many were dropped between.
         """
         number = position.number
         if position.overflow is Overflow.LATEST:
-            place = self._live(bisect_left(self._order, number))
-            number = self._order[place] if place < len(self._order) else self._next
+            newest = self._latest.next(number)
+            number = self._next if newest is None else newest
         elif position.overflow is Overflow.DROP_OLDEST:
             number = max(position.number, self._oldest)
         elif position.limit is not None and position.number >= position.limit:
@@ -343,34 +344,6 @@ class Backlog:
     def _roll_one(self) -> None:
         self._oldest_start += len(self._frames[self._oldest])
         self._oldest += 1
-
-    def _replace(self, channel: str, number: int, size: int) -> None:
-        self._forget_newest(channel)
-        # Strangers may make up any number of channels.
-        while self._newest_bytes > self._limit:
-            oldest = self._live(0)
-            self._forget_newest(self._latest[self._order[oldest]])
-            del self._order[: oldest + 1]
-        if len(self._order) > 2 * len(self._latest) + 16:
-            self._order = list(self._latest)
-        self._newest[channel] = number
-        self._latest[number] = channel
-        self._order.append(number)
-        self._newest_bytes += size
-
-    def _live(self, place: int) -> int:
-        """
-        The first place from this one on, in their order, of one that is the newest.
-        """
-        while place < len(self._order) and self._order[place] not in self._latest:
-            place += 1
-        return place
-
-    def _forget_newest(self, channel: str) -> None:
-        number = self._newest.pop(channel, None)
-        if number is not None:
-            del self._latest[number]
-            self._newest_bytes -= len(self._frames[number])
 
     def _keep_only(self, frames: dict[int, bytes]) -> None:
         self._frames = frames

@@ -1,14 +1,13 @@
 """
 Fan-out: one message to many open responses.
 
-The bus sees groups; a group sees members.  What is the same for all members is
-done once for the group: the match, the framing, and the joining of all that was
-published in one turn of the reactor.
+The bus sees groups, and a group sees members, each of which is one open response.  What is
+the same for all members of a group is done once: matching the filter, writing the message
+in the group's format, and joining all that is published in one turn of the reactor.
 """
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -23,9 +22,10 @@ from ..formats.framing import Framing
 from ..match import Filter
 from ..message import Message
 from .backlog import Backlog, Counters, Overflow
-from .group import Group, Member
-from .outlet import Outlet
+from .group import Group
+from .member import Member, Response
 from .replay import Alone, Held, Replay
+from .turns import Turns
 
 __all__ = ["Fanout", "Limits"]
 
@@ -36,21 +36,18 @@ class Limits:
     What may wait for subscribers that do not read.
 
     Attributes:
-        backlog: Bytes of framed messages for one of them, before it is past
-            its backlog; looked at before a message is added.  The original
-            server meant to keep as much.
-        waiting: Bytes for all of them together.
-        stall_seconds: One that takes no byte for so long, while some wait for
-            it, is cut.
+        backlog: Bytes of written messages that may wait for one subscriber; looked at
+            before a message is added, so one message always fits.  The original server
+            meant to keep as much.
+        waiting: Bytes that may wait for all subscribers together.
+        stall_seconds: A subscriber for which bytes wait, and which takes none of them for
+            so long, is cut.
     """
 
     backlog: int = 1_000_000
     waiting: int = 256 * 1024 * 1024
     stall_seconds: float = 300
 
-
-# How many replays go on in one turn of the reactor.
-REPLAYS_A_TURN = 4
 
 _TOLD = {
     "dropped": "Dropped {count} messages for subscribers that read too slowly",
@@ -64,12 +61,13 @@ class Fanout:
 
     Args:
         bus: Whose messages are delivered.
-        reactor: Its turns join what is published, and its time tells who is
-            stalled.
+        reactor: Its turns join what is published, and by its clock stalled subscribers
+            are found out.
 
     Attributes:
-        limits: Of what waits.
-        counters: Of what is kept and dropped.
+        limits: What may wait.
+        counters: What is kept and dropped.
+        turns: Where replays, and others that look at what is kept, wait for their turn.
     """
 
     _log = Logger()
@@ -80,8 +78,7 @@ class Fanout:
         self.limits = limits or Limits()
         self.counters = Counters()
         self._held = Held(self.counters)
-        # Replays that wait for their turn.
-        self._queue: deque[Callable[[], None]] = deque()
+        self.turns = Turns(reactor, self._shed_if_full)
         self._bus = bus
         self._reactor = reactor
         self._groups: dict[tuple[str, Filter, Framing], Group] = {}
@@ -97,29 +94,24 @@ class Fanout:
         name: str,
         filter: Filter,
         framing: Framing,
-        outlet: Outlet,
-        finish: Callable[[], object],
+        response: Response,
         overflow: Overflow = Overflow.DROP_NEWEST,
         heartbeat: int | None = None,
         cursor: Cursor | None = None,
-        late: Callable[[], object] | None = None,
     ) -> Member:
         """
-        Deliver what is published from now on, and, if asked for, what was kept
-        before, to one more response.
+        Deliver what is published from now on, and, if asked for, what was kept before, to
+        one more response.
 
         Args:
             name: A channel or folder.
-            outlet: Takes bytes for this response.
-            finish: Ends this response, and with it the subscription.
-            overflow: What becomes of it once it is past its backlog.
-            heartbeat: Every how many seconds it gets one, or None for never.
-            cursor: Where its replay reads, or None for none; it is closed in the end.
-            late: Closes one that is past its backlog, where that is what becomes of it;
-                unless it is given, the connection is cut.
+            overflow: What becomes of the subscriber when too much waits for it.
+            heartbeat: Seconds between two heartbeats, or None for no heartbeats.
+            cursor: Where its replay reads the history, or None for no replay; it is closed
+                in the end.
 
         Returns:
-            The producer to register with what the outlet writes to.  Its
+            The producer to register with the transport of the response.  Its
             `stopProducing` ends the subscription.
 
         Raises:
@@ -135,20 +127,14 @@ class Fanout:
         replay = None
         if cursor is not None:
             replay = Replay(cursor, framing, self._bus.milliseconds, self._held)
-        return group.join(outlet, finish, overflow, heartbeat, replay, late)
+        return group.join(response, overflow, heartbeat, replay)
 
-    def answer(
-        self,
-        message: Message,
-        framing: Framing,
-        outlet: Outlet,
-        finish: Callable[[], object],
-    ) -> Member:
+    def answer(self, message: Message, framing: Framing, response: Response) -> Member:
         """
         Deliver this message alone to a response, and end it.
 
         Args:
-            framing: Of such responses alone.
+            framing: One that no subscription has.
 
         Returns:
             The producer, as `subscribe` does.
@@ -158,11 +144,11 @@ class Fanout:
         if group is None:
             group = self._new_group(framing, partial(self._remove, key))
             self._groups[key] = group
-            # So each of its members ends once it has what it is owed.
+            # A member of a group that ends is finished once it has what it is owed.
             group.end()
         self._watch()
         replay = Replay(Alone(message), framing, self._bus.milliseconds, self._held)
-        return group.join(outlet, finish, Overflow.CLOSE, None, replay)
+        return group.join(response, Overflow.CLOSE, None, replay)
 
     def end(self) -> None:
         """
@@ -174,8 +160,7 @@ class Fanout:
     def _group(self, name: str, filter: Filter, framing: Framing) -> Group:
         def deliver(message: Message) -> None:
             group.deliver(message.channel, self._frame(framing, message))
-            if self.counters.waiting > self.limits.waiting:
-                self._shed()
+            self._shed_if_full()
 
         def emptied() -> None:
             subscription.cancel()
@@ -188,7 +173,7 @@ class Fanout:
 
     def _new_group(self, framing: Framing, emptied: Callable[[], None]) -> Group:
         backlog = Backlog(self.limits.backlog, framing.gap, self.counters)
-        return Group(self._reactor, backlog, framing.heartbeat, self.in_turn, emptied)
+        return Group(self._reactor, backlog, framing.heartbeat, self.turns, emptied)
 
     def _remove(self, key: tuple[str, Filter, Framing]) -> None:
         del self._groups[key]
@@ -199,30 +184,9 @@ class Fanout:
         if not self._sweeping.running:
             self._sweeping.start(self.limits.stall_seconds / 10, now=False)
 
-    def in_turn(self, call: Callable[[], None]) -> None:
-        """
-        Call something that looks at what is kept, when others have had their turn.
-        """
-        self._queue.append(call)
-        if len(self._queue) == 1:
-            self._reactor.callLater(0, self._take_turns)
-
-    def _take_turns(self) -> None:
-        for _ in range(min(REPLAYS_A_TURN, len(self._queue))):
-            # One that calls again must find it waiting, or there would be two turns.
-            try:
-                self._queue[0]()
-            except Exception:
-                self._log.failure("A replay failed")
-            self._queue.popleft()
-        if self.counters.waiting > self.limits.waiting:
-            self._shed()
-        if self._queue:
-            self._reactor.callLater(0, self._take_turns)
-
     def _frame(self, framing: Framing, message: Message) -> bytes:
         """
-        The bytes of one message, made once for all groups of a framing.
+        The bytes of one message, made once for all groups with this framing.
         """
         last, frames = self._framed
         if message is not last:
@@ -232,7 +196,14 @@ class Fanout:
             frames[framing] = framing.frame(message)
         return frames[framing]
 
+    def _shed_if_full(self) -> None:
+        if self.counters.waiting > self.limits.waiting:
+            self._shed()
+
     def _shed(self) -> None:
+        """
+        Drop what waits for those who are farthest behind, until there is room.
+        """
         for group in self._groups.values():
             group.backlog.prune()
         # Some room at once, or the next message would begin anew.
@@ -243,10 +214,11 @@ class Fanout:
                 break
             group.shed()
         if self.counters.closed > closed:
-            # What waits for some of them goes with the close that they are sent.
+            # What waits for them is released when their responses have ended.
             return
         while self.counters.waiting > enough:
-            # Who has a part of a message that history has dropped can only be cut.
+            # A replay holds messages that history may have dropped meanwhile, one of them
+            # sent in part: nothing but cutting its member releases them.
             replaying = [m for group in self._groups.values() if (m := group.stalest())]
             if not replaying:
                 break

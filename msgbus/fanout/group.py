@@ -1,9 +1,9 @@
 """
-A group: the subscribers of one channel or folder with equal filter and equal
-framing, to whom the same bytes go at the same moment.
+A group: the subscribers of one channel or folder with equal filter and equal framing, who
+are sent the same bytes at the same moment.
 
-For each member that reads there remains a system call a turn of the reactor, and
-for one that does not, nothing.  What waits for it is `backlog`'s business.
+For a member that reads, a message costs one system call in a turn of the reactor, and for
+one that does not read, nothing.  What waits for such a member is up to `backlog`.
 """
 
 from __future__ import annotations
@@ -11,132 +11,38 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 
-from twisted.internet.interfaces import IDelayedCall, IPushProducer, IReactorTime
-from zope.interface import implementer
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
 from .backlog import SLICE_BYTES, Backlog, Overflow, Position
-from .outlet import Outlet
+from .heartbeats import Heartbeats
+from .level import Level
+from .member import Member, Response
 from .replay import Replay
+from .turns import Turns
 
-__all__ = ["Group", "Member"]
+__all__ = ["Group"]
 
-Send = Callable[[bytes], int]
-
-# What one member is given in one turn of the reactor.
+# How many slices of 64 KiB one member is given in one turn of the reactor.
 SLICES = 64
-
-
-@implementer(IPushProducer)
-class Member:
-    """
-    One subscriber of a group: an open response, and its producer.
-
-    A member is level, and then it holds nothing, or behind: then it holds a
-    position, or, as long as it gets what was published before it came, a replay.
-    """
-
-    __slots__ = (
-        "outlet",
-        "overflow",
-        "position",
-        "replay",
-        "aside",
-        "progress",
-        "late",
-        "_finish",
-        "_group",
-    )
-
-    def __init__(
-        self,
-        outlet: Outlet,
-        overflow: Overflow,
-        finish: Callable[[], object],
-        late: Callable[[], object] | None,
-        group: Group,
-    ) -> None:
-        self.outlet = outlet
-        self.overflow = overflow
-        self.position: Position | None = None
-        self.replay: Replay | None = None
-        # For it alone, and waiting.
-        self.aside = b""
-        # When it last took a byte, or had none to take.
-        self.progress = 0.0
-        self.late = late
-        self._finish = finish
-        self._group: Group | None = group
-
-    def pauseProducing(self) -> None:
-        """
-        The transport is full.
-        """
-        self.outlet.paused = True
-
-    def resumeProducing(self) -> None:
-        """
-        There is room again: take what is owed, until it is full once more.
-        """
-        self.outlet.paused = False
-        if self._group is not None:
-            self._group.feed(self)
-
-    def stopProducing(self) -> None:
-        """
-        End it: the response is gone.  Ending it twice is no error, because
-        Twisted tells it twice.
-        """
-        group, self._group = self._group, None
-        if group is not None:
-            # Nothing more, in the midst of a flush neither.
-            self.outlet.paused = True
-            group.leave(self)
-
-    def cut(self) -> None:
-        """
-        End it, and the connection.
-        """
-        if self._group is not None:
-            # What waits for it is gone at once, and its connection in its own time.
-            self.stopProducing()
-            self.outlet.abort()
-
-    def finish(self) -> None:
-        """
-        End the response.
-        """
-        if self._group is not None:
-            self._finish()
-
-    def tell(self, data: bytes) -> None:
-        """
-        Send something to this one alone, between two messages.
-        """
-        if self._group is not None:
-            self._group.tell(self, data)
-
-    def dismiss(self, data: bytes) -> None:
-        """
-        End it: send this, behind what it has a part of, and nothing more.
-        """
-        if self._group is not None:
-            self._group.dismiss(self, data)
 
 
 class Group:
     """
-    To the bus, one subscriber.
+    To the bus, one subscriber that stands for many.
 
-    The members get its messages at one moment, the flush at the end of each
-    turn of the reactor: those that are level all that is new, in one piece;
-    those that are behind later, by their positions, when they have room.
+    All members get a message at one moment, the flush at the end of a turn of the reactor:
+    those that are level are sent everything new in one piece; those that are behind get it
+    later, by their positions, when their sockets have room.
 
     Args:
         reactor: Its turns join what is published.
-        backlog: What waits for those who are behind, empty.
-        heartbeat: Is sent to members that ask for it, from time to time.
-        in_turn: Calls something later, when others have had their turn.
+        backlog: What waits for members that are behind; empty.
+        heartbeat: The bytes of a heartbeat.
+        turns: Where replays wait for their turn.
         emptied: Called when the last member has left.
+
+    Attributes:
+        backlog: As given.
     """
 
     def __init__(
@@ -144,27 +50,23 @@ class Group:
         reactor: IReactorTime,
         backlog: Backlog,
         heartbeat: bytes,
-        in_turn: Callable[[Callable[[], None]], None],
+        turns: Turns,
         emptied: Callable[[], object],
     ) -> None:
         self.backlog = backlog
         self._heartbeat = heartbeat
-        self._in_turn = in_turn
+        self._turns = turns
         self._ending = False
         self._reactor = reactor
         self._emptied = emptied
-        # The channels and frames of this turn of the reactor, nobody's yet.
+        # The channels and frames that were published in this turn of the reactor, and not
+        # sent to any member yet.
         self._fresh: list[tuple[str, bytes]] = []
         self._flushing: IDelayedCall | None = None
-        # Level members by what sends to them, and all that sends, once more:
-        # for each subscriber a flush touches nothing but that.
-        self._level: dict[Send, Member] = {}
-        self._sends: tuple[Send, ...] | None = None
+        self._level = Level()
         self._behind: dict[Position, Member] = {}
         self._replaying: set[Member] = set()
-        # By the second in which they get their next heartbeat, those that do,
-        # each with the seconds between two.
-        self._heartbeats: dict[int, dict[Member, int]] = {}
+        self._heartbeats = Heartbeats()
 
     def __len__(self) -> int:
         return len(self._level) + len(self._behind) + len(self._replaying)
@@ -182,18 +84,17 @@ class Group:
 
     def join(
         self,
-        outlet: Outlet,
-        finish: Callable[[], object],
+        response: Response,
         overflow: Overflow,
         heartbeat: int | None,
         replay: Replay | None,
-        late: Callable[[], object] | None = None,
     ) -> Member:
         """
-        Add a member.  It gets what is delivered from now on, behind what is replayed.
+        Add a member.  It gets what its replay finds, and then what is delivered from now
+        on.
         """
         self._flush()
-        member = Member(outlet, overflow, finish, late, self)
+        member = Member(response, overflow, self)
         if replay is None:
             self._put_behind(member, self.backlog.fall_behind(overflow))
         else:
@@ -201,9 +102,9 @@ class Group:
             member.progress = self._reactor.seconds()
             self._replaying.add(member)
         if heartbeat is not None:
-            self._beat_later(member, heartbeat)
+            self._heartbeats.add(member, heartbeat, self._reactor.seconds())
         # The head of its response may still wait in the transport.
-        if outlet.ask():
+        if member.outlet.ask():
             self.feed(member)
         return member
 
@@ -211,11 +112,10 @@ class Group:
         """
         Remove a member: nothing is written to it any more.
         """
-        self._take_from_level(member.outlet.send)
+        self._level.remove(member)
         self._take_from_behind(member)
         self._end_replay(member)
-        for members in self._heartbeats.values():
-            members.pop(member, None)
+        self._heartbeats.remove(member)
         if not len(self):
             self._flush()
             self._emptied()
@@ -237,8 +137,7 @@ class Group:
                     member.finish()
                     return
                 self._take_from_behind(member)
-                self._level[member.outlet.send] = member
-                self._sends = None
+                self._level.add(member)
                 return
             taken, all_taken = self._send(member, pieces)
             # A write may have found out that it is gone.
@@ -248,7 +147,7 @@ class Group:
                 return
             slices -= 1
             if not slices:
-                # It reads as fast as it is fed: others have their turn.
+                # It reads as fast as it is fed: let others have their turn.
                 self._reactor.callLater(0, self._feed_on, member)
                 return
 
@@ -256,18 +155,19 @@ class Group:
         """
         Send something to one member alone, between two messages.
         """
-        if member.outlet.send not in self._level:
+        if member not in self._level:
             member.aside += data
             return
         taken, all_taken = self._send(member, [data])
-        if not all_taken and self._take_from_level(member.outlet.send):
+        if not all_taken and self._level.remove(member):
             position = self.backlog.fall_behind(member.overflow)
             position.line = data[taken:]
             self._put_behind(member, position)
 
     def dismiss(self, member: Member, data: bytes) -> None:
         """
-        Send something to one member, behind what it has a part of, and nothing more.
+        Send these last bytes to one member, after the rest of the message that it has got a
+        part of, and remove it.
         """
         self._flush()
         rest: bytes | memoryview = b""
@@ -275,7 +175,7 @@ class Group:
             rest = member.replay.rest
         elif member.position is not None:
             rest = self.backlog.rest(member.position)
-        # It might never be read.
+        # A close frame behind so much might never be read.
         if len(rest) > SLICE_BYTES:
             member.outlet.abort()
         else:
@@ -289,16 +189,16 @@ class Group:
         """
         self._ending = True
         self._flush()
-        for member in tuple(self._level.values()):
+        for member in self._level:
             member.finish()
 
     def cut(self, before: float) -> int:
         """
-        Cut the members that bytes have waited for, and that have taken none
-        since this time.
+        Cut the members for which bytes have waited since this time, and which have taken
+        none of them.
 
         Returns:
-            How many these are.
+            How many were cut.
         """
         behind = (*self._behind.values(), *self._replaying)
         stalled = [member for member in behind if member.progress <= before]
@@ -308,37 +208,34 @@ class Group:
 
     def beat(self) -> bool:
         """
-        Send a heartbeat to the members whose time has come, unless something
-        waits for them anyway.
+        Send a heartbeat to the members that are due for one, unless something waits for
+        them anyway.
 
         Returns:
-            Whether there are members that ask for it.
+            Whether any member has asked for heartbeats.
         """
-        now = self._reactor.seconds()
-        for second in [second for second in self._heartbeats if second <= now]:
-            for member, seconds in self._heartbeats.pop(second).items():
-                self._beat_later(member, seconds)
-                if member.outlet.send in self._level:
-                    self.tell(member, self._heartbeat)
-        return any(self._heartbeats.values())
+        for member in self._heartbeats.due(self._reactor.seconds()):
+            if member in self._level:
+                self.tell(member, self._heartbeat)
+        return bool(self._heartbeats)
 
     def stalest(self) -> Member | None:
         """
-        The member with a replay that has taken nothing for longest.
+        Of the members that are sent a replay, the one that has taken nothing for longest.
         """
         return min(self._replaying, key=lambda member: member.progress, default=None)
 
     def shed(self) -> None:
         """
-        Let those who are farthest behind lose what waits for them.
+        Drop what waits for the members that are farthest behind, to make room.
         """
         self.backlog.shed()
         for member in self._late():
-            if member.late is None:
+            if member.close_late is None:
                 member.cut()
             else:
-                # What it published may be what is delivered just now.
-                self._reactor.callLater(0, member.late)
+                # Not at once: the message that is being delivered may be this client's own.
+                self._reactor.callLater(0, member.close_late)
 
     def _flush(self) -> None:
         if self._flushing is None:
@@ -347,44 +244,27 @@ class Group:
             self._flushing.cancel()
         fresh, self._fresh, self._flushing = self._fresh, [], None
         frames = [frame for _, frame in fresh]
-        joined = b"".join(frames)
-        size = len(joined)
-        full = []
-        if self._sends is None:
-            self._sends = tuple(self._level)
-        # The innermost loop of the program: for each subscriber nothing but
-        # the system call.  Not even a tuple of two, as `items` would make:
-        # thousands of them have the garbage collector look at all there is.
-        for send in self._sends:
-            try:
-                taken = send(joined)
-                if taken == size:
-                    continue
-            except BlockingIOError:
-                taken = 0
-            except OSError:
-                # Only a write tells the reactor that the peer is gone.
-                if send in self._level:
-                    self._level[send].outlet.write(joined)
-                continue
-            # One may have left while others were sent to.
-            if (member := self._take_from_level(send)) is not None:
-                full.append(member)
-                position = self.backlog.fall_behind(member.overflow, frames, taken)
-                self._put_behind(member, position)
+        full = self._level.send(b"".join(frames))
+        for member, taken in full:
+            position = self.backlog.fall_behind(member.overflow, frames, taken)
+            self._put_behind(member, position)
         for channel, frame in fresh:
             self.backlog.add(channel, frame)
-        for member in full:
+        for member, _ in full:
             if member.position is not None:
                 member.outlet.ask()
         for member in self._late():
-            # Not at once: somebody may be about to join, and the group not empty.
-            self._reactor.callLater(0, member.late or member.cut)
+            # Not at once: `join` flushes before it adds its member, and the group must not
+            # be found empty then.
+            self._reactor.callLater(0, member.close_late or member.cut)
 
     def _send(self, member: Member, pieces: list[bytes | memoryview]) -> tuple[int, bool]:
         """
-        Send to one member; how many bytes it took, and whether these were all.  If
-        not, it is fed once there is room.
+        Send to one member.
+
+        Returns:
+            How many bytes it took, and whether these were all.  If not, it is fed again
+            once its transport has room.
         """
         size = sum(map(len, pieces))
         try:
@@ -392,7 +272,7 @@ class Group:
         except BlockingIOError:
             taken = 0
         except OSError:
-            # Only a write tells the reactor that the peer is gone.
+            # Only a write through the transport tells the reactor that the peer has gone.
             member.outlet.write(b"".join(pieces))
             taken = size
         if taken < size:
@@ -406,7 +286,7 @@ class Group:
     def _replay_later(self, member: Member, replay: Replay) -> None:
         if not replay.queued:
             replay.queued = True
-            self._in_turn(partial(self._replay, member, replay))
+            self._turns.call(partial(self._replay, member, replay))
 
     def _replay(self, member: Member, replay: Replay) -> None:
         replay.queued = False
@@ -416,8 +296,8 @@ class Group:
             member.aside = b""
         pieces = replay.owed()
         if pieces is None:
-            # All that was delivered in this turn was replayed, so nobody may get it
-            # who is put among the others before they have.
+            # What was delivered in this turn has been replayed to this member already, so
+            # the others have to be sent it before this member is one of them.
             self._flush()
             self._end_replay(member)
             self._put_behind(member, self.backlog.fall_behind(member.overflow))
@@ -440,25 +320,17 @@ class Group:
 
     def _late(self) -> list[Member]:
         """
-        Those that are past their backlog, to be closed.
+        The members whose response is to be ended because too much waits for them.
         """
         late = [self._behind[p] for p in self.backlog.late if p in self._behind]
         self.backlog.late.clear()
         self.backlog.counters.closed += len(late)
         return late
 
-    def _beat_later(self, member: Member, seconds: int) -> None:
-        second = int(self._reactor.seconds()) + seconds
-        self._heartbeats.setdefault(second, {})[member] = seconds
-
     def _put_behind(self, member: Member, position: Position) -> None:
         member.progress = self._reactor.seconds()
         member.position = position
         self._behind[position] = member
-
-    def _take_from_level(self, send: Send) -> Member | None:
-        self._sends = None
-        return self._level.pop(send, None)
 
     def _take_from_behind(self, member: Member) -> None:
         position, member.position = member.position, None

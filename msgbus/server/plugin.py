@@ -14,7 +14,8 @@ from ..bus.history import History, Keep
 from ..bus.store import Store
 from ..fanout.fanout import Limits
 from ..web.auth import portal_for
-from ..web.resource import BusResource, Root
+from ..web.resource import BusResource
+from ..web.root import Root
 from ..web.site import Site
 from .options import Options
 from .service import BusService
@@ -52,8 +53,7 @@ def makeService(options: Options) -> Service:
         options["endpoints"],
         Site(root, max_body=bus.max_message),
         bus_resource,
-        guarded=secret is not None,
+        store,
         drain=options["drain"],
         warnings=options["warnings"],
-        store=store,
     )

@@ -1,6 +1,6 @@
 """
-The life of the process that serves a bus: it listens, says that it is ready,
-and stops in order.
+The life of the process that serves a bus: it listens, says that it is ready, and stops in
+order.
 """
 
 from __future__ import annotations
@@ -24,8 +24,9 @@ from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
 from ..bus.store import CannotLoad, Store
+from ..web.headers import is_loopback
 from ..web.resource import BusResource
-from ..web.responses import is_loopback
+from ..web.root import Root
 from ..web.site import Site
 
 __all__ = ["BusService", "CannotStart", "notify"]
@@ -40,19 +41,19 @@ class CannotStart(Exception):
 
 class BusService(Service):
     """
-    Owns the ports, the connections, and the end of the bus.
+    Owns the ports and the connections, and stops the bus.
 
     Args:
-        reactor: Twisted's, which provides more interfaces than have a name.
-        endpoints: Where to listen, by the strings that describe them: at all
-            of them, or the start fails.
+        reactor: Twisted's own, which provides more interfaces than any type names.
+        endpoints: Where to listen, by the strings that describe the endpoints.  If one of
+            them cannot be listened at, the start fails.
         site: What to serve there.
         bus: The resource whose streams are ended at the stop.
-        guarded: Whether a password is asked for.
+        store: The copy of the bus's history, if there is one.  It is loaded before the
+            first request is served, when the process has become the user who serves, and
+            closed after the last.
         drain: Seconds that a stop may take before connections are cut.
-        warnings: What the operator should be told at the start.
-        store: Of the bus, to be loaded before anybody is served, as the user who
-            serves, and closed when nobody is served any more.
+        warnings: What the operator is told at the start.
     """
 
     _log = Logger()
@@ -63,16 +64,14 @@ class BusService(Service):
         endpoints: dict[str, IStreamServerEndpoint],
         site: Site,
         bus: BusResource,
-        guarded: bool = False,
+        store: Store | None = None,
         drain: float = 10,
         warnings: Sequence[str] = (),
-        store: Store | None = None,
     ) -> None:
         self._reactor = reactor
         self._endpoints = endpoints
         self._site = site
         self._bus = bus
-        self._guarded = guarded
         self._drain = drain
         self._warnings = warnings
         self._store = store
@@ -94,7 +93,7 @@ class BusService(Service):
             listening.addCallbacks(self._ports.append, failures.append)
             if failures:
                 error = failures[0].value
-                # An error of a socket knows a shorter reason than Twisted's.
+                # The error of the socket gives a shorter reason than Twisted's.
                 reason = getattr(error, "socketError", error)
                 reason = getattr(reason, "strerror", None) or reason
                 raise self._cannot_start(f"{reason}: {text}") from error
@@ -129,12 +128,12 @@ class BusService(Service):
 
     def stopService(self) -> Deferred[None]:
         """
-        Stop in order: no new connections; answers to the requests that have
-        come; for each subscriber what it is owed, up to a delimiter.
+        Stop in order: accept no new connections, answer the requests that have come, send
+        each subscriber what it is owed, and end its stream between two messages.
 
         Returns:
-            A Deferred that fires when all connections have ended, which are
-            cut when the time is up.
+            A Deferred that fires when all connections have ended.  Those that have not when
+            the time is up are cut.
         """
         super().stopService()  # type: ignore[no-untyped-call]  # Twisted
         return Deferred.fromCoroutine(self._stop())
@@ -145,8 +144,8 @@ class BusService(Service):
         ports, self._ports = self._ports, []
         await DeferredList([maybeDeferred(port.stopListening) for port in ports])
         self._bus.stop_waiting()
-        # Who was told that his message is in order must find it delivered: so
-        # publications that have begun may end before the streams do.
+        # A publisher that has been told that its message is in order must find it
+        # delivered: so requests that have begun may end before the streams do.
         await self._at_most(self._drain / 2, self._site.drain())
         self._bus.close()
         await self._at_most(deadline - self._reactor.seconds(), self._site.closed())
@@ -208,7 +207,8 @@ class BusService(Service):
         self._log.info("Up to {limit} open files, each connection being one", limit=hard)
 
     def _warn_of_strangers(self) -> None:
-        if self._guarded:
+        root = self._site.resource
+        if isinstance(root, Root) and root.guarded:
             return
         hosts = [port.getHost() for port in self._ports]
         exposed = [

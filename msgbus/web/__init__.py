@@ -4,14 +4,17 @@ The bus over HTTP: Twisted resources, what a request means, and what browsers lo
 It decides who may do what and answers; it leaves the order of messages to `bus`, and the
 bytes of streams to `fanout` and `formats`.
 
-Read `resource` first: it has a method for each way in.  Then `query` (what a request asks
-for), `responses` (how it is answered in one sentence), `origins` and `auth` (who may),
-`websocket`, `poll`, `pages` and `documents` (the other ways), and `site` (limits on what
-strangers send).
+Read `resource` first: it decides what kind of request comes, and hands it to one of the
+ways in, `publish`, `stream`, `poll` (with its `search`) and `websocket` (after its
+`websocket_handshake`), which share a `mount`; browsers get `pages`.  What a request asks
+for is in `query` and `headers`; `responses` answers it in one sentence.  `root` is the
+front door, with `origins` and `auth` (who may) and `documents`.  `site` limits what
+strangers send.
 """
 
 from .origins import Origins
-from .resource import BusResource, Root
+from .resource import BusResource
+from .root import Root
 from .site import Request, Site
 
 __all__ = ["BusResource", "Origins", "Request", "Root", "Site"]

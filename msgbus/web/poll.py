@@ -1,21 +1,43 @@
 """
-One message for one request: the newest that there is, or the next one, waited for.
+A way in: one message for one request (`?format=message`), waited for if need be.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 
-from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.web import http, server
+from twisted.web.server import NOT_DONE_YET
 
-from ..bus.bus import Bus, Subscription
+from ..bus.bus import Stopping
+from ..fanout.backlog import SLICE_BYTES
+from ..fanout.member import Response
 from ..formats.framing import Framing
-from ..ids import Gap, Since
-from ..match import Filter
+from ..formats.multipart import gap_value, location
+from ..ids import Gap, format_id
 from ..message import Message
+from .headers import header
+from .mount import STOPPING, Mount, finish
+from .query import Wanted
+from .responses import Refusal, answer, status_of
+from .search import Search
+from .site import Request
 
-__all__ = ["Body", "Poll"]
+__all__ = ["Body", "Polls"]
+
+# The destinations of requests (Fetch standard, section 2.2.5) whose answer acts in the name
+# of the page: scripts, workers and style sheets.
+_CODE = {
+    "audioworklet",
+    "paintworklet",
+    "script",
+    "serviceworker",
+    "sharedworker",
+    "style",
+    "worker",
+    "xslt",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,120 +66,123 @@ class Body(Framing):
         return b""
 
 
-class Poll:
+class Polls:
     """
-    Looks for a message, in what is kept, and then in what is published.
+    Answers requests with one message each.
 
     Args:
-        name: A channel or folder.
-        since: The first behind this is looked for; None for the first that is published
-            from now on.
-        wait: How many seconds it is waited for one to be published.
-        in_turn: Calls something later, when others have had their turn.
-        answer: Called once, unless it is stopped before: with the message, or None if
-            there is none.
-
-    Attributes:
-        gap: What is missing before the message, or None if nothing is.
-
-    Raises:
-        Invalid: The name is none.
+        mount: The bus.
     """
 
-    def __init__(
-        self,
-        bus: Bus,
-        reactor: IReactorTime,
-        name: str,
-        filter: Filter,
-        since: Since | None,
-        wait: int,
-        in_turn: Callable[[Callable[[], None]], None],
-        answer: Callable[[Message | None], object],
+    def __init__(self, mount: Mount) -> None:
+        self._mount = mount
+        self._may_wait = True
+        self._requests: dict[Search, server.Request] = {}
+
+    def poll(self, request: server.Request, name: str, wanted: Wanted) -> int:
+        """
+        Answer with one message of a channel or folder as itself, or with 204.
+
+        Raises:
+            Refusal: A web page would take the message for a script or a style sheet.
+        """
+        if header(request, b"Sec-Fetch-Dest") in _CODE:
+            raise Refusal(403, "A message is no script and no style sheet of a page.")
+        tags = header(request, b"If-None-Match", many=True) or ""
+        if not self._may_wait:
+            wanted = replace(wanted, wait=0)
+
+        def respond(message: Message | None) -> None:
+            gone(None)
+            self._respond(request, message, search.gap, tags)
+
+        mount = self._mount
+        search = Search(mount.bus, mount.reactor, mount.fanout.turns, name, wanted, respond)
+        self._requests[search] = request
+        # A request that has lost its connection has no channel.
+        channel = request.channel if isinstance(request, Request) else None
+        if channel is not None:
+            channel.waits = True
+
+        def gone(_: object) -> None:
+            search.stop()
+            self._requests.pop(search, None)
+            if channel is not None:
+                channel.waits = False
+
+        request.notifyFinish().addErrback(gone)
+        search.look()
+        return NOT_DONE_YET
+
+    def stop_waiting(self) -> None:
+        """
+        Answer the requests that wait for a message to be published, and let no other wait.
+        """
+        self._may_wait = False
+        for search in tuple(self._requests):
+            search.hurry()
+
+    def close(self) -> None:
+        """
+        Refuse the requests for which a message is still looked for.
+        """
+        for search, request in tuple(self._requests.items()):
+            search.stop()
+            answer(request, status_of(Stopping()), STOPPING)
+
+    def _respond(
+        self, request: server.Request, message: Message | None, gap: Gap | None, tags: str
     ) -> None:
-        self.gap: Gap | None = None
-        self._bus = bus
-        self._name = name
-        self._filter = filter
-        self._in_turn = in_turn
-        self._answer: Callable[[Message | None], object] | None = answer
-        self._subscription: Subscription | None = None
-        self._cursor = None if since is None else bus.replay(name, filter, since)
-        self._reactor = reactor
-        self._wait = wait
-        self._waiting: IDelayedCall | None = None
-        self._message: Message | None = None
-
-    def look(self) -> None:
         """
-        Look on.
+        Args:
+            tags: The value of `If-None-Match`.
         """
-        if self._answer is None:
+        if gap is not None:
+            request.setHeader(b"Msgbus-Gap", gap_value(gap.count))
+        if message is None:
+            # All up to the newest has been looked at, in this turn of the reactor.
+            newest = format_id(self._mount.bus.newest)
+            request.setHeader(b"Msgbus-Id", newest.encode("ascii"))
+            request.setHeader(b"Cache-Control", b"no-store")
+            answer(request, 204)
             return
-        items = None
-        if self._cursor is not None:
-            items = self._cursor.read(self._bus.milliseconds())
-        if items is None:
-            self._close()
-            if not self._wait:
-                self.end()
-                return
-            self._subscription = self._bus.subscribe(self._name, self._found, self._filter)
-            self._waiting = self._reactor.callLater(self._wait, self.end)
+        self._describe(request, message)
+        # RFC 9110, section 13.1.2: any of a list, weak ones too.
+        if tags.strip() == "*" or f'"{message.id}"' in tags:
+            request.setResponseCode(http.NOT_MODIFIED)
+            request.finish()
             return
-        for item in items:
-            if isinstance(item, Message):
-                self._message = item
-                self.end()
-                return
-            self._missed(item)
-        self._in_turn(self.look)
-
-    def hurry(self) -> None:
-        """
-        Wait no longer: answer with what there is, once all that is kept was looked at.
-        """
-        self._wait = 0
-        if self._cursor is None:
-            self.end()
-
-    def end(self) -> None:
-        """
-        Answer with the message, or with nothing.  Ending it twice is no error.
-        """
-        answer = self._answer
-        self.stop()
-        if answer is not None:
-            answer(self._message)
-
-    def stop(self) -> None:
-        """
-        Look for nothing any more, and do not answer.  Stopping it twice is no error.
-        """
-        self._answer = None
-        self._close()
-        self._stop_waiting()
-
-    def _found(self, message: Message) -> None:
-        # Not within the delivery: what is pipelined behind may publish.
-        self._stop_waiting()
-        self._message = message
-        self._waiting = self._reactor.callLater(0, self.end)
-
-    def _stop_waiting(self) -> None:
-        if self._waiting is not None and self._waiting.active():
-            self._waiting.cancel()
-        if self._subscription is not None:
-            self._subscription.cancel()
-
-    def _close(self) -> None:
-        cursor, self._cursor = self._cursor, None
-        if cursor is not None:
-            cursor.close()
-
-    def _missed(self, gap: Gap) -> None:
-        before = 0 if self.gap is None else self.gap.count
-        if before is None or gap.count is None:
-            self.gap = Gap(None)
+        request.setHeader(b"Content-Type", message.content_type.encode("utf-8"))
+        request.setHeader(b"Content-Length", b"%d" % len(message.body))
+        # So much may wait in the transport of any connection.
+        if request.method == b"HEAD" or len(message.body) <= SLICE_BYTES:
+            request.write(message.body)
+            request.finish()
         else:
-            self.gap = Gap(before + gap.count)
+            self._send(request, message)
+
+    def _describe(self, request: server.Request, message: Message) -> None:
+        """
+        Set the headers that a message and its 304 have in common.
+        """
+        id = message.id.encode("ascii")
+        request.setHeader(b"Msgbus-Id", id)
+        request.setHeader(b"Cache-Control", b"no-cache")
+        request.responseHeaders.addRawHeader(b"Vary", b"Sec-Fetch-Dest")
+        path = location(self._mount.prefix, message.channel)
+        request.setHeader(b"Content-Location", path.encode("ascii"))
+        if message.sender:
+            request.setHeader(b"From", message.sender.encode("utf-8"))
+        request.setHeader(b"ETag", b'"%s"' % id)
+
+    def _send(self, request: server.Request, message: Message) -> None:
+        """
+        Send a body that may have to wait for its reader.
+        """
+        request.write(b"")
+        response = Response(
+            self._mount.outlet(request, latest=False), partial(finish, request)
+        )
+        member = self._mount.fanout.answer(message, Body(), response)
+        request.registerProducer(member, True)
+        request.notifyFinish().addBoth(lambda _: member.stopProducing())

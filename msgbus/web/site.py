@@ -337,6 +337,12 @@ class Site(server.Site):
         resource: The root of the tree.
         max_body: Bytes of the largest request body; answered with 413 above.
         reactor: Where the time-outs of connections run.
+
+    Attributes:
+        max_body: As given.
+        draining: Whether each connection is closed once its request is answered.
+        channels: All connections.
+        streams: Those of them whose answers have no end.
     """
 
     noisy = False

@@ -7,29 +7,31 @@ What it is sent as a subscriber goes out through `fanout`, like any stream.
 
 from __future__ import annotations
 
-import base64
-import binascii
 from collections.abc import Callable, Iterator
+from functools import partial
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.web import server
+from twisted.web.server import NOT_DONE_YET
 from wsproto import events
 from wsproto.connection import Connection, ConnectionState, ConnectionType
 from wsproto.frame_protocol import CloseReason, Opcode
-from wsproto.utilities import generate_accept_token
 
-from ..fanout.group import Member
+from ..fanout.backlog import Overflow
+from ..fanout.member import Member, Response
 from ..formats.envelope import NotPosted, Posted, line, posted
-from ..formats.websocket_frames import close, frame
+from ..formats.websocket_frames import Frames, close, frame
 from ..message import Receipt
-from .responses import REFUSALS, Refusal, header, status_of
+from .auth import sender_of
+from .headers import check_origin, header
+from .mount import Mount
+from .query import Wanted
+from .responses import REFUSALS, Refusal, status_of
 from .site import LINGER_SECONDS, Request
+from .websocket_handshake import accept_token
 
-__all__ = ["WebSocket", "accept_token", "wants_websocket"]
-
-_VERSION = "13"
-_KEY_BYTES = 16
+__all__ = ["WebSocket", "open_websocket"]
 
 # What a client is read from in one turn of the reactor.
 EVENTS_A_TURN = 64
@@ -55,60 +57,43 @@ ENVELOPE_FACTOR = 6
 ENVELOPE_BYTES = 16 * 1024
 
 
-def wants_websocket(request: server.Request) -> bool:
+def open_websocket(mount: Mount, request: server.Request, name: str, wanted: Wanted) -> int:
     """
-    Does this request ask for one?
+    Answer with a WebSocket, whose client subscribes to this channel or folder, and may
+    publish.
 
     Raises:
-        Refusal: It means to, and does not.
+        Refusal: The handshake is faulty, or the client may not.
     """
-    if request.method != b"GET":
-        return False
-    if request.clientproto == b"HTTP/1.1" and "websocket" in _tokens(request, b"Upgrade"):
-        return True
-    if request.requestHeaders.hasHeader(b"Sec-WebSocket-Key"):
-        raise Refusal(
-            426,
-            "A WebSocket needs 'Upgrade: websocket' and HTTP/1.1; a proxy that drops them"
-            " has to be told to pass them on, as docs/operations.md has it.",
-            [(b"Upgrade", b"websocket"), (b"Connection", b"Upgrade")],
-        )
-    return False
-
-
-def accept_token(request: server.Request) -> bytes:
-    """
-    What the answer to an opening handshake shows that it was understood with (section
-    4.2.2).
-
-    Raises:
-        Refusal: It is none.
-    """
-    # What came behind a body would be lost.
-    if request.requestHeaders.hasHeader(b"Transfer-Encoding") or (
-        header(request, b"Content-Length") or ""
-    ).strip("0"):
-        raise Refusal(400, "A WebSocket is asked for without a body.")
-    if "upgrade" not in _tokens(request, b"Connection"):
-        raise Refusal(400, "A WebSocket needs 'Connection: Upgrade'.")
-    if header(request, b"Sec-WebSocket-Version") != _VERSION:
-        raise Refusal(
-            426,
-            f"A WebSocket needs 'Sec-WebSocket-Version: {_VERSION}'.",
-            [
-                (b"Sec-WebSocket-Version", _VERSION.encode("ascii")),
-                (b"Upgrade", b"websocket"),
-                (b"Connection", b"Upgrade"),
-            ],
-        )
-    key = (header(request, b"Sec-WebSocket-Key") or "").encode("utf-8")
-    try:
-        nonce = base64.b64decode(key, validate=True)
-    except binascii.Error:
-        nonce = b""
-    if len(nonce) != _KEY_BYTES:
-        raise Refusal(400, "A WebSocket needs a Sec-WebSocket-Key: base64 of 16 bytes.")
-    return generate_accept_token(key)
+    if not isinstance(request, Request):
+        raise Refusal(501, "There is no WebSocket here: it takes msgbus.web.Site.")
+    token = accept_token(request)
+    # Browsers let any page open one, and read what comes.
+    check_origin(request, mount.origins)
+    sender = sender_of(header(request, b"Authorization"))
+    client = request.getClientAddress()  # type: ignore[no-untyped-call]  # Twisted
+    publish = partial(mount.publish, client, name, sender)
+    outlet = mount.outlet(request, wanted.overflow is Overflow.LATEST)
+    cursor, begins = mount.begin(name, wanted)
+    websocket = WebSocket(
+        request, mount.reactor, publish, wanted.raw, mount.bus.max_message
+    )
+    headers = [(b"Msgbus-Prefix", mount.prefix.encode("ascii"))]
+    if begins is not None:
+        headers.append((b"Msgbus-Id", begins.encode("ascii")))
+    websocket.accept(token, headers)
+    response = Response(
+        outlet,
+        partial(websocket.close, CloseReason.GOING_AWAY, "The bus is stopping."),
+        partial(
+            websocket.close,
+            CloseReason.TRY_AGAIN_LATER,
+            "More waited for you than the bus keeps.",
+        ),
+    )
+    member = mount.subscribe(request, name, wanted, Frames(wanted.raw), response, cursor)
+    websocket.joined(member)
+    return NOT_DONE_YET
 
 
 class WebSocket:
@@ -304,8 +289,3 @@ class WebSocket:
     def _tell(self, data: bytes) -> None:
         if self._member is not None:
             self._member.tell(data)
-
-
-def _tokens(request: server.Request, name: bytes) -> list[str]:
-    values = header(request, name, many=True) or ""
-    return [token.strip().lower() for token in values.split(",")]

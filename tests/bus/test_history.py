@@ -17,6 +17,7 @@ from msgbus.bus.history import CHANNEL_OVERHEAD, LOOKS, MESSAGE_OVERHEAD, Histor
 from msgbus.bus.store import Store
 from msgbus.fanout.backlog import Counters, Overflow
 from msgbus.fanout.fanout import Fanout, Limits
+from msgbus.fanout.member import Response
 from msgbus.fanout.replay import Held, Replay
 from msgbus.formats.framing import Chunked
 from msgbus.formats.multipart import Encoder
@@ -465,8 +466,7 @@ class HistoryMachine(RuleBasedStateMachine):
             listener.name,
             Filter(),
             MARKS,
-            listener.pipe,
-            lambda: None,
+            Response(listener.pipe, lambda: None),
             overflow=Overflow.DROP_NEWEST,
             cursor=since and self.bus.replay(listener.name, Filter(), since),
         )

@@ -13,6 +13,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from msgbus.bus.bus import Bus
 from msgbus.fanout.backlog import Backlog, Counters, Overflow
 from msgbus.fanout.fanout import Fanout, Limits
+from msgbus.fanout.member import Response
 from msgbus.fanout.outlet import BufferedOutlet
 from msgbus.match import Filter
 from msgbus.message import Message
@@ -285,8 +286,7 @@ class Subscriber:
             "",
             Filter(channel="" if matches == "abc" else matches),
             MARKS,
-            outlet,
-            lambda: None,
+            Response(outlet, lambda: None),
             overflow=overflow,
         )
         outlet.abort = self.abort

@@ -14,6 +14,7 @@ from zope.interface.verify import verifyObject
 from msgbus.bus.bus import Bus
 from msgbus.fanout.backlog import Overflow
 from msgbus.fanout.fanout import Fanout, Limits
+from msgbus.fanout.member import Response
 from msgbus.fanout.outlet import BufferedOutlet
 from msgbus.formats.framing import Chunked
 from msgbus.formats.multipart import Encoder
@@ -90,10 +91,13 @@ class FanoutTests(SynchronousTestCase):
             name,
             filter or Filter(),
             framing or self.framing,
-            BufferedOutlet(
-                written.append, lambda: (self.cut.append(member), member.stopProducing())
+            Response(
+                BufferedOutlet(
+                    written.append,
+                    lambda: (self.cut.append(member), member.stopProducing()),
+                ),
+                lambda: (written.append("end"), member.stopProducing()),
             ),
-            lambda: (written.append("end"), member.stopProducing()),
             **options,
         )
         return written, member
@@ -172,7 +176,11 @@ class FanoutTests(SynchronousTestCase):
             pipe.abort = partial(cut.append, number)
             cursor = self.bus.replay(f"{number}", Filter(), Since(last=1))
             member = self.fanout.subscribe(
-                f"{number}", Filter(), self.framing, pipe, lambda: None, cursor=cursor
+                f"{number}",
+                Filter(),
+                self.framing,
+                Response(pipe, lambda: None),
+                cursor=cursor,
             )
             member.resumeProducing()
         self.turn()
@@ -189,7 +197,7 @@ class FanoutTests(SynchronousTestCase):
         pipe.abort = partial(cut.append, channel)
         cursor = self.bus.replay(channel, Filter(), Since(last=1))
         member = self.fanout.subscribe(
-            channel, Filter(), self.framing, pipe, lambda: None, cursor=cursor
+            channel, Filter(), self.framing, Response(pipe, lambda: None), cursor=cursor
         )
         return pipe, cut, member
 
@@ -230,9 +238,7 @@ class FanoutTests(SynchronousTestCase):
                 f"{number}",
                 Filter(),
                 self.framing,
-                lazy,
-                lambda: None,
-                late=partial(leave, number) if late else None,
+                Response(lazy, lambda: None, partial(leave, number) if late else None),
             )
             members[number].resumeProducing()
             lazy.room = 10
@@ -265,7 +271,7 @@ class FanoutTests(SynchronousTestCase):
         ended = []
         pipes = [Pipe(), Pipe()]
         members = [
-            self.fanout.answer(message, Body(), pipe, partial(ended.append, pipe))
+            self.fanout.answer(message, Body(), Response(pipe, partial(ended.append, pipe)))
             for pipe in pipes
         ]
         self.assertEqual(pipes[0].got, b"")
@@ -336,7 +342,10 @@ class FanoutTests(SynchronousTestCase):
 
         members.append(
             self.fanout.subscribe(
-                "foo", Filter(), self.framing, BufferedOutlet(lose_all, None), None
+                "foo",
+                Filter(),
+                self.framing,
+                Response(BufferedOutlet(lose_all, None), None),
             )
         )
         written, member = self.join()
@@ -508,7 +517,7 @@ class FanoutTests(SynchronousTestCase):
         """
         pipe = Pipe()
         member = self.fanout.subscribe(
-            "foo", Filter(), self.framing, pipe, None, heartbeat=5
+            "foo", Filter(), self.framing, Response(pipe, None), heartbeat=5
         )
         pipe.grant(member, 7)
         self.clock.pump([1] * 6)

@@ -51,8 +51,8 @@ class BusServiceTests(SynchronousTestCase):
         limits = resource.getrlimit(resource.RLIMIT_NOFILE)
         self.addCleanup(resource.setrlimit, resource.RLIMIT_NOFILE, limits)
 
-    def service(self, *texts, **options):
-        server = Server()
+    def service(self, *texts, secret=None, **options):
+        server = Server(secret=secret)
         endpoints = {text: endpoint(self.reactor, text) for text in texts}
         return BusService(self.reactor, endpoints, server.site, server.resource, **options)
 
@@ -153,7 +153,7 @@ class BusServiceTests(SynchronousTestCase):
         On the loopback, on a socket file, and with a password, it does not
         warn.
         """
-        self.listening(IPv4Address("TCP", "0.0.0.0", 1), guarded=True)
+        self.listening(IPv4Address("TCP", "0.0.0.0", 1), secret=b"secret")
         self.listening(
             IPv4Address("TCP", "127.0.0.1", 1),
             IPv6Address("TCP", "::1", 1),

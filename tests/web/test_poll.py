@@ -98,7 +98,7 @@ class PollTests(WebTestCase):
         leaving.transport.producer.pauseProducing()
         leaving.received()
         leaving.leave(ConnectionDone())
-        self.assertEqual(self.server.resource._fanout.counters.waiting, 0)
+        self.assertEqual(self.server.resource._mount.fanout.counters.waiting, 0)
 
     def test_where(self):
         """
@@ -246,7 +246,7 @@ class PollTests(WebTestCase):
             self.server.turn()
         self.assertNotIn("foo", self.server.bus._subscriptions)
         self.assertEqual(self.server.bus.history._cursors, set())
-        self.assertEqual(self.server.resource._polls, {})
+        self.assertEqual(self.server.resource._polls._requests, {})
         gc.collect()
         self.assertEqual(self.flushLoggedErrors(), [])
         waiting = [c for c in self.server.clock.getDelayedCalls() if "Poll" in repr(c.func)]

@@ -1,0 +1,147 @@
+"""
+A member of a group: one subscriber, which is one open response.
+
+A member is *level* when it has been sent all messages of its group, and then it holds
+nothing.  Otherwise it is *behind*, and holds its position in the backlog; or, while it is
+sent what was published before it came, a replay.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+from twisted.internet.interfaces import IPushProducer
+from zope.interface import implementer
+
+from .backlog import Overflow, Position
+from .outlet import Outlet
+from .replay import Replay
+
+__all__ = ["Member", "Response"]
+
+
+@dataclass(frozen=True, slots=True)
+class Response:
+    """
+    An open response, as fan-out sees it.
+
+    Attributes:
+        outlet: Takes its bytes.
+        finish: Ends it, once all that it is owed has been sent.
+        close_late: Ends it when more waits for it than the backlog allows, and its
+            subscriber asked for that; if None, the connection is cut.
+    """
+
+    outlet: Outlet
+    finish: Callable[[], object]
+    close_late: Callable[[], object] | None = None
+
+
+class _Group(Protocol):
+    """
+    The group, as far as a member calls it; see `group.Group`.
+    """
+
+    def feed(self, member: Member) -> None: ...
+    def leave(self, member: Member) -> None: ...
+    def tell(self, member: Member, data: bytes) -> None: ...
+    def dismiss(self, member: Member, data: bytes) -> None: ...
+
+
+@implementer(IPushProducer)
+class Member:
+    """
+    One subscriber, and the producer of its response.
+
+    Attributes:
+        outlet: Takes its bytes.
+        overflow: What becomes of it when too much waits for it.
+        position: Where it stands in the backlog, if it is behind.
+        replay: What it is sent of the history, if that is not finished.
+        aside: Bytes that wait for this member alone, such as answers on a WebSocket.
+        progress: When it last took a byte, or last had none to take; in seconds of the
+            reactor's clock.
+        close_late: See `Response`.
+    """
+
+    __slots__ = (
+        "outlet",
+        "overflow",
+        "position",
+        "replay",
+        "aside",
+        "progress",
+        "close_late",
+        "_finish",
+        "_group",
+    )
+
+    def __init__(self, response: Response, overflow: Overflow, group: _Group) -> None:
+        self.outlet = response.outlet
+        self.overflow = overflow
+        self.position: Position | None = None
+        self.replay: Replay | None = None
+        self.aside = b""
+        self.progress = 0.0
+        self.close_late = response.close_late
+        self._finish = response.finish
+        # None once it has left.
+        self._group: _Group | None = group
+
+    def pauseProducing(self) -> None:
+        """
+        The transport is full.
+        """
+        self.outlet.paused = True
+
+    def resumeProducing(self) -> None:
+        """
+        The transport has room again: take what is owed until it is full once more.
+        """
+        self.outlet.paused = False
+        if self._group is not None:
+            self._group.feed(self)
+
+    def stopProducing(self) -> None:
+        """
+        Leave the group, because the response has ended.  Calling this twice is no error:
+        Twisted reports a lost connection to the producer and to the request.
+        """
+        group, self._group = self._group, None
+        if group is not None:
+            # A flush that is going on must not write to it either.
+            self.outlet.paused = True
+            group.leave(self)
+
+    def cut(self) -> None:
+        """
+        Leave the group, and close the connection without sending what waits.
+        """
+        if self._group is not None:
+            # The waiting bytes are released now; the connection may take longer to close.
+            self.stopProducing()
+            self.outlet.abort()
+
+    def finish(self) -> None:
+        """
+        End the response.
+        """
+        if self._group is not None:
+            self._finish()
+
+    def tell(self, data: bytes) -> None:
+        """
+        Send bytes to this member alone, between two messages.
+        """
+        if self._group is not None:
+            self._group.tell(self, data)
+
+    def dismiss(self, data: bytes) -> None:
+        """
+        Leave the group after these last bytes, which follow the rest of the message that
+        has been sent in part, if there is one.
+        """
+        if self._group is not None:
+            self._group.dismiss(self, data)

@@ -1,0 +1,139 @@
+"""
+Reading the headers of a request, and judging by them where it comes from.
+
+The rules themselves are in `origins`.
+"""
+
+from __future__ import annotations
+
+from twisted.internet.address import IPv4Address, IPv6Address
+from twisted.internet.interfaces import IAddress
+from twisted.web import server
+
+from .origins import Origins
+from .responses import Refusal
+
+__all__ = [
+    "check_host",
+    "check_origin",
+    "foreign_page",
+    "header",
+    "is_loopback",
+    "is_preflight",
+    "shield",
+]
+
+# A message is not a page of ours: what a publisher sent must not act in the
+# name of the bus's origin when a browser opens it.
+_SAFETY = (
+    (b"Content-Security-Policy", b"sandbox; default-src 'none'"),
+    (b"X-Content-Type-Options", b"nosniff"),
+)
+
+
+def header(request: server.Request, name: bytes, many: bool = False) -> str | None:
+    """
+    The value of a header that may be given once; of one that may be given
+    often, all values as one list (RFC 9110, section 5.3).
+
+    Raises:
+        Refusal: It is given more often, or is not UTF-8.
+    """
+    values = request.requestHeaders.getRawHeaders(name, [])
+    if len(values) > 1 and not many:
+        raise Refusal(400, f"The header {name.decode()} may be given once only.")
+    if not values:
+        return None
+    try:
+        return b",".join(values).decode("utf-8")
+    except UnicodeDecodeError:
+        raise Refusal(400, f"The header {name.decode()} is not UTF-8.") from None
+
+
+def check_host(request: server.Request, origins: Origins) -> None:
+    """
+    Refuse a request that a rebound name may have brought to the loopback.
+
+    Raises:
+        Refusal: Its `Host` is no name of the bus, or missing where it must
+            not be (RFC 9112, section 3.2).
+    """
+    host = header(request, b"Host")
+    if host is None:
+        if request.clientproto == b"HTTP/1.1":
+            raise Refusal(400, "HTTP/1.1 needs a Host header.")
+        return
+    if is_loopback(request.getHost()) and not origins.knows_host(host):
+        raise Refusal(
+            421,
+            f"This bus is not known as {host[:200]!r} here; if it should be, have"
+            " the operator start it with --host and that name.",
+        )
+
+
+def is_loopback(address: IAddress) -> bool:
+    """
+    Does only this machine reach this address?
+    """
+    if isinstance(address, IPv6Address):
+        return address.host == "::1" or address.host.startswith("::ffff:127.")
+    return isinstance(address, IPv4Address) and address.host.startswith("127.")
+
+
+def shield(request: server.Request, origins: Origins) -> None:
+    """
+    Set the headers that keep web pages and messages apart.
+    """
+    origin = header(request, b"Origin")
+    allowed = origins.allows(origin)
+    for name, value in _SAFETY:
+        request.setHeader(name, value)
+    request.setHeader(
+        b"Cross-Origin-Resource-Policy", b"cross-origin" if allowed else b"same-origin"
+    )
+    request.setHeader(b"Vary", b"Accept, Origin" if origins.allowed else b"Accept")
+    if allowed and origin is not None:
+        for name, value in origins.grants(origin):
+            request.setHeader(name, value)
+
+
+def check_origin(request: server.Request, origins: Origins) -> None:
+    """
+    Refuse a request to publish that a web page of another site has made.
+
+    Raises:
+        Refusal: See `Origins.may_publish`.
+    """
+    origin = header(request, b"Origin")
+    if not origins.may_publish(
+        origin, header(request, b"Sec-Fetch-Site"), header(request, b"Host")
+    ):
+        raise foreign_page(origin)
+
+
+def foreign_page(origin: str | None) -> Refusal:
+    """
+    The refusal for a web page of this origin.
+    """
+    if origin is None or origin == "null":
+        sentence = (
+            "A page of another site may not publish here, unless it has an origin that"
+            " the operator gives by --allow-origin."
+        )
+    else:
+        sentence = (
+            f"Pages of {origin[:200]!r} may not publish here; if they should, have the"
+            " operator start the bus with --allow-origin and that origin, or, if it is the"
+            " bus's own behind a proxy, with --host and its name."
+        )
+    return Refusal(403, sentence)
+
+
+def is_preflight(request: server.Request) -> bool:
+    """
+    Does a browser ask whether a page may send a request (Fetch standard, section 3.3.2)?
+    It sends no credentials with that.
+    """
+    return request.method == b"OPTIONS" and request.requestHeaders.hasHeader(
+        b"Access-Control-Request-Method"
+    )

@@ -1,0 +1,193 @@
+"""
+A bus as it is mounted in a site: what all ways in have in common.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from twisted.internet.address import IPv4Address, IPv6Address
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IAddress, IReactorTime
+from twisted.logger import Logger
+from twisted.web import server
+
+from ..bus.bus import Bus, Stopping
+from ..bus.history import Cursor
+from ..fanout.fanout import Fanout, Limits
+from ..fanout.member import Member, Response
+from ..fanout.outlet import BufferedOutlet, Outlet, outlet_for
+from ..formats.envelope import Posted
+from ..formats.framing import Framing
+from ..ids import format_id
+from ..message import Message, Receipt
+from .origins import Origins
+from .query import Wanted
+from .site import Request
+
+__all__ = ["Mount", "STOPPING", "finish"]
+
+STOPPING = "The bus is stopping; try again in a moment."
+
+
+class Mount:
+    """
+    Publishes and subscribes on behalf of requests.
+
+    Args:
+        bus: What to publish to and subscribe at.
+        reactor: Where fan-out runs.
+        prefix: The path at which the bus is mounted, percent-encoded, with a slash at both
+            ends.
+        origins: Which web pages may use it.
+        verbosity: 1 logs subscriptions, 2 publications too.
+        limits: What may wait for subscribers that do not read.
+
+    Attributes:
+        closed: Whether the bus has stopped, so that nothing is published any more.
+    """
+
+    _log = Logger()
+
+    def __init__(
+        self,
+        bus: Bus,
+        reactor: IReactorTime,
+        prefix: str,
+        origins: Origins,
+        verbosity: int,
+        limits: Limits | None,
+    ) -> None:
+        self.bus = bus
+        self.reactor = reactor
+        self.prefix = prefix
+        self.origins = origins
+        self.fanout = Fanout(bus, reactor, limits)
+        self.closed = False
+        self._verbosity = verbosity
+
+    def check_open(self) -> None:
+        """
+        Raises:
+            Stopping: The bus has stopped.
+        """
+        if self.closed:
+            raise Stopping(STOPPING)
+
+    def publish(
+        self, client: IAddress, name: str, sender: str, wish: Posted
+    ) -> Deferred[Receipt]:
+        """
+        Publish what a client has sent.
+
+        Args:
+            name: The channel, unless the client has named another.
+            sender: The name that the client has given, or the empty string.
+
+        Returns:
+            See `Bus.publish`, also for what it raises.
+        """
+        self.check_open()
+        channel = name if wish.channel is None else wish.channel
+        message = Message(channel, wish.body, wish.content_type, sender)
+        published = self.bus.publish(message, wish.keep, wish.require, wish.key)
+        if self._verbosity >= 2:
+            self._log.info(
+                "{peer} publishes {size} bytes of {type} to {name!r} as {sender!r}",
+                peer=_peer(client),
+                size=len(message.body),
+                type=message.content_type,
+                name=message.channel,
+                sender=message.sender,
+            )
+        return published
+
+    def begin(self, name: str, wanted: Wanted) -> tuple[Cursor | None, str | None]:
+        """
+        Where a subscriber begins.
+
+        Returns:
+            A cursor for its replay, if it asks for one, to be closed in the end; and an id
+            behind which all comes that it is sent, if one is known.
+        """
+        if wanted.since is None:
+            return None, format_id(self.bus.newest)
+        cursor = self.bus.replay(name, wanted.filter, wanted.since)
+        begins = self.bus.begins(cursor)
+        return cursor, None if begins is None else format_id(begins)
+
+    def outlet(self, request: server.Request, latest: bool) -> Outlet:
+        """
+        What takes the bytes of the response to this request.
+
+        Args:
+            latest: Whether only the newest message matters, so that little may wait in the
+                socket.
+        """
+        if not isinstance(request, Request):
+            # Of another site: it may chunk, compress or multiplex; in HTTP/2 the response
+            # can be cut by itself.
+            channel: Any = request.channel  # of HTTP/1 or HTTP/2
+            cut = getattr(channel, "abortConnection", None)
+            return BufferedOutlet(request.write, cut or channel.transport.abortConnection)
+        transport = request.channel.transport
+        return outlet_for(transport, self.fanout.limits.stall_seconds, latest)
+
+    def subscribe(
+        self,
+        request: server.Request,
+        name: str,
+        wanted: Wanted,
+        framing: Framing,
+        response: Response,
+        cursor: Cursor | None,
+    ) -> Member:
+        """
+        Let the response to this request have what is published from now on, behind what
+        the cursor reads.
+        """
+        member = self.fanout.subscribe(
+            name,
+            wanted.filter,
+            framing,
+            response,
+            overflow=wanted.overflow,
+            heartbeat=wanted.heartbeat or framing.heartbeat_seconds,
+            cursor=cursor,
+        )
+        request.registerProducer(member, True)
+        client = request.getClientAddress()
+        self._log_subscription("{peer} subscribes to {name!r}", client, name)
+
+        def gone(_: object) -> None:
+            member.stopProducing()
+            self._log_subscription("{peer} leaves {name!r}", client, name)
+
+        request.notifyFinish().addBoth(gone)
+        return member
+
+    def close(self) -> None:
+        """
+        Publish nothing any more, and end all streams, each once its subscriber has what it
+        is owed.
+        """
+        self.closed = True
+        self.fanout.end()
+
+    def _log_subscription(self, sentence: str, client: IAddress, name: str) -> None:
+        if self._verbosity >= 1:
+            self._log.info(sentence, peer=_peer(client), name=name)
+
+
+def finish(request: server.Request) -> None:
+    """
+    End a response that has a producer.
+    """
+    request.unregisterProducer()
+    request.finish()
+
+
+def _peer(address: IAddress) -> str:
+    if isinstance(address, IPv4Address | IPv6Address):
+        return f"{address.host}:{address.port}"
+    return "a local client"

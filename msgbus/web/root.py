@@ -1,0 +1,111 @@
+"""
+The front door of a site: judges `Host`, asks for the password, and leads to what is behind
+it.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import cast
+
+from twisted.cred.error import UnauthorizedLogin
+from twisted.cred.portal import Portal
+from twisted.python.failure import Failure
+from twisted.web import server
+from twisted.web.resource import IResource, Resource
+from twisted.web.util import DeferredResource
+
+from ..message import Invalid
+from .auth import login
+from .documents import Document
+from .headers import check_host, header, is_preflight, shield
+from .origins import Origins
+from .responses import Refusal
+
+__all__ = ["Root"]
+
+
+class Root(Resource):
+    """
+    The root of a site, with what was put below it, and documents elsewhere.
+
+    Args:
+        origins: Which web pages may use what is below it.
+        documents: The document root, if there is one.
+        portal: Where credentials are checked, if they are asked for.
+
+    Attributes:
+        guarded: Whether a password is asked for.
+    """
+
+    def __init__(
+        self,
+        origins: Origins | None = None,
+        documents: Path | None = None,
+        portal: Portal | None = None,
+    ) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]  # Twisted
+        self._origins = origins or Origins()
+        self._documents = documents
+        self._portal = portal
+        self.guarded = portal is not None
+
+    def getChildWithDefault(self, path: bytes, request: server.Request) -> IResource:
+        """
+        What is behind the door, if the request may pass.
+        """
+        try:
+            check_host(request, self._origins)
+            if self._portal is None or is_preflight(request):
+                return self._behind(path, request)
+            header(request, b"Origin")
+            entered = login(self._portal, header(request, b"Authorization"))
+        except Refusal as refusal:
+            return _Page(refusal)
+        entered.addCallback(lambda _: self._behind(path, request))
+        return DeferredResource(entered.addErrback(self._denied, request))
+
+    def _behind(self, path: bytes, request: server.Request) -> IResource:
+        return cast(IResource, super().getChildWithDefault(path, request))  # type: ignore[no-untyped-call]  # Twisted
+
+    def getChild(self, path: bytes, request: server.Request) -> Resource:
+        """
+        A document, or a page that says where the bus is.
+        """
+        if self._documents is not None:
+            return Document(self._documents)
+        if request.path == b"/" and request.method in (b"GET", b"HEAD"):
+            return _Page(
+                Refusal(200, "This is msgbus: POST to /msgbus/CHANNEL, and GET it.")
+            )
+        return _Page(Refusal(404, "Nothing is here; the bus is at /msgbus/."))
+
+    def _denied(self, failure: Failure, request: server.Request) -> Resource:
+        # A page of an allowed origin may read why it is refused.
+        shield(request, self._origins)
+        if failure.check(Invalid):
+            return _Page(Refusal(400, failure.getErrorMessage()))
+        failure.trap(UnauthorizedLogin)
+        return _Page(
+            Refusal(
+                401,
+                "This bus asks for a password: give it by Basic authentication, under any"
+                " name, as in curl -u NAME:PASSWORD.",
+                [(b"WWW-Authenticate", b'Basic realm="msgbus"')],
+            )
+        )
+
+
+class _Page(Resource):
+    """
+    One sentence.
+    """
+
+    isLeaf = True
+
+    def __init__(self, refusal: Refusal) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]  # Twisted
+        self._refusal = refusal
+
+    def render(self, request: server.Request) -> int:
+        return self._refusal.answer(request)

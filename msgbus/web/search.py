@@ -1,0 +1,139 @@
+"""
+The search for one message: the newest that is kept, or the next that is published.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+
+from ..bus.bus import Bus, Subscription
+from ..fanout.turns import Turns
+from ..ids import Gap
+from ..message import Message
+from .query import Wanted
+
+__all__ = ["Search"]
+
+
+class Search:
+    """
+    Looks for one message: in what is kept, and then in what is published.
+
+    Args:
+        bus: Where it looks.
+        turns: Where it waits for its turn while it looks at what is kept.
+        name: A channel or folder.
+        wanted: With the filter; where the search begins (`since`; None for the first
+            message that is published from now on); and for how many seconds it waits for
+            one to be published.
+        answer: Called once, unless the search is stopped before, with the message, or with
+            None if there is none.
+
+    Attributes:
+        gap: What is missing before the message, or None if nothing is.
+
+    Raises:
+        Invalid: The name is none.
+    """
+
+    def __init__(
+        self,
+        bus: Bus,
+        reactor: IReactorTime,
+        turns: Turns,
+        name: str,
+        wanted: Wanted,
+        answer: Callable[[Message | None], object],
+    ) -> None:
+        self.gap: Gap | None = None
+        self._bus = bus
+        self._reactor = reactor
+        self._turns = turns
+        self._name = name
+        self._filter = wanted.filter
+        self._wait = wanted.wait
+        self._answer: Callable[[Message | None], object] | None = answer
+        self._subscription: Subscription | None = None
+        self._cursor = None
+        if wanted.since is not None:
+            self._cursor = bus.replay(name, wanted.filter, wanted.since)
+        self._waiting: IDelayedCall | None = None
+        self._message: Message | None = None
+
+    def look(self) -> None:
+        """
+        Look at the next messages that are kept, or begin to wait.
+        """
+        if self._answer is None:
+            return
+        items = None
+        if self._cursor is not None:
+            items = self._cursor.read(self._bus.milliseconds())
+        if items is None:
+            self._close()
+            if not self._wait:
+                self.end()
+                return
+            self._subscription = self._bus.subscribe(self._name, self._found, self._filter)
+            self._waiting = self._reactor.callLater(self._wait, self.end)
+            return
+        for item in items:
+            if isinstance(item, Message):
+                self._message = item
+                self.end()
+                return
+            self._missed(item)
+        self._turns.call(self.look)
+
+    def hurry(self) -> None:
+        """
+        Do not wait: answer as soon as everything that is kept has been looked at.
+        """
+        self._wait = 0
+        if self._cursor is None:
+            self.end()
+
+    def end(self) -> None:
+        """
+        Answer with the message that was found, or with None.  Calling this twice is no
+        error.
+        """
+        answer = self._answer
+        self.stop()
+        if answer is not None:
+            answer(self._message)
+
+    def stop(self) -> None:
+        """
+        End the search without an answer.  Calling this twice is no error.
+        """
+        self._answer = None
+        self._close()
+        self._stop_waiting()
+
+    def _found(self, message: Message) -> None:
+        # Not within the delivery: the answer lets the next request on the connection
+        # begin, which may publish.
+        self._stop_waiting()
+        self._message = message
+        self._waiting = self._reactor.callLater(0, self.end)
+
+    def _stop_waiting(self) -> None:
+        if self._waiting is not None and self._waiting.active():
+            self._waiting.cancel()
+        if self._subscription is not None:
+            self._subscription.cancel()
+
+    def _close(self) -> None:
+        cursor, self._cursor = self._cursor, None
+        if cursor is not None:
+            cursor.close()
+
+    def _missed(self, gap: Gap) -> None:
+        before = 0 if self.gap is None else self.gap.count
+        if before is None or gap.count is None:
+            self.gap = Gap(None)
+        else:
+            self.gap = Gap(before + gap.count)
