@@ -40,7 +40,7 @@ from .exchange import (
     silence_of,
     subscription,
 )
-from .url import DEFAULT_PATH, Address
+from .url import DEFAULT_PATH, BusURL
 
 __all__ = ["Publisher", "publish", "subscribe"]
 
@@ -76,7 +76,7 @@ class Publisher:
 
     def __init__(
         self,
-        url: str | Address,
+        url: str | BusURL,
         *,
         user: str = "",
         password: str = "",
@@ -160,7 +160,7 @@ class Publisher:
 
 
 def publish(
-    url: str | Address,
+    url: str | BusURL,
     body: bytes,
     content_type: str,
     *,
@@ -189,7 +189,7 @@ def publish(
 
 
 def subscribe(
-    url: str | Address,
+    url: str | BusURL,
     *,
     type: str = "",
     sender: str = "",
@@ -242,7 +242,7 @@ def subscribe(
         "overflow": overflow,
         "heartbeat": heartbeat,
     }
-    address = _address(url, user, password).asked(parameters)
+    address = _address(url, user, password).with_parameters(parameters)
     context = _context(address, ca, certificate)
     return _messages(
         address, context, timeout, silence_of(heartbeat), max_message, notify or _logged
@@ -250,7 +250,7 @@ def subscribe(
 
 
 def _messages(
-    address: Address,
+    address: BusURL,
     context: ssl.SSLContext | None,
     timeout: float,
     silence: float,
@@ -379,7 +379,7 @@ class _Connection(http.client.HTTPConnection):
     response_class = _Response
 
     def __init__(
-        self, address: Address, context: ssl.SSLContext | None, timeout: float
+        self, address: BusURL, context: ssl.SSLContext | None, timeout: float
     ) -> None:
         super().__init__(address.host, address.port or None, timeout)
         self.seconds = timeout
@@ -439,7 +439,7 @@ class _Connection(http.client.HTTPConnection):
 def _ask(
     connection: _Connection,
     method: str,
-    address: Address,
+    address: BusURL,
     headers: dict[str, str],
     body: bytes | None = None,
 ) -> http.client.HTTPResponse:
@@ -505,13 +505,13 @@ def _explained(seconds: float) -> Iterator[None]:
         raise Unreachable(f"This is no HTTP: {printable(str(error))}.") from None
 
 
-def _address(url: str | Address, user: str, password: str) -> Address:
-    address = url if isinstance(url, Address) else Address.parse(url)
-    return address.by(address.user or user, address.password or password)
+def _address(url: str | BusURL, user: str, password: str) -> BusURL:
+    address = url if isinstance(url, BusURL) else BusURL.parse(url)
+    return address.with_credentials(address.user or user, address.password or password)
 
 
 def _context(
-    address: Address, ca: Path | str | None, certificate: Path | str | None
+    address: BusURL, ca: Path | str | None, certificate: Path | str | None
 ) -> ssl.SSLContext | None:
     if address.scheme != "https":
         return None
@@ -534,7 +534,7 @@ def _loaded(file: Path | str | None, load: Callable[[], T], what: str) -> T:
         raise Invalid(f"{str(file)!r} cannot be read: {error.strerror}.") from None
 
 
-def _name(address: Address) -> str:
+def _name(address: BusURL) -> str:
     """
     Of the channel, for servers that do not tell.
     """

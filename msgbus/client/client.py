@@ -44,7 +44,7 @@ from .exchange import (
     silence_of,
     subscription,
 )
-from .url import DEFAULT_URL, Address
+from .url import DEFAULT_URL, BusURL
 
 __all__ = ["Client", "Closed", "Subscription"]
 
@@ -75,7 +75,7 @@ class Subscription:
         self,
         client: Client,
         name: str,
-        address: Address,
+        address: BusURL,
         callback: Callback,
         notify: Callable[[Notice], object] | None,
         silence: float,
@@ -248,7 +248,7 @@ class Client:
     def __init__(
         self,
         reactor: IReactorTime,
-        url: str | Address = DEFAULT_URL,
+        url: str | BusURL = DEFAULT_URL,
         *,
         user: str = "",
         password: str = "",
@@ -259,8 +259,10 @@ class Client:
         max_message: int = 64 * 1024 * 1024,
     ) -> None:
         self._reactor = reactor
-        address = url if isinstance(url, Address) else Address.parse(url)
-        self._address = address.by(address.user or user, address.password or password)
+        address = url if isinstance(url, BusURL) else BusURL.parse(url)
+        self._address = address.with_credentials(
+            address.user or user, address.password or password
+        )
         self._timeout = timeout
         self.patience = patience
         self._max_message = max_message
@@ -309,7 +311,9 @@ class Client:
             Invalid: The channel, type or user is none.
         """
         message = Message(channel, body, content_type, self._address.user)
-        address = self._address.channel(channel).asked({"require": "1" if require else ""})
+        address = self._address.channel(channel).with_parameters(
+            {"require": "1" if require else ""}
+        )
         headers = publication(address, message, keep=keep)
         if self._closed:
             return fail(Closed("The client was closed."))
@@ -369,7 +373,7 @@ class Client:
             "overflow": overflow,
             "heartbeat": heartbeat,
         }
-        address = self._address.channel(name).asked(parameters)
+        address = self._address.channel(name).with_parameters(parameters)
         silence = silence_of(heartbeat)
         subscribed = Subscription(self, name, address, callback, notify, silence)
         self._subscriptions.add(subscribed)
@@ -390,7 +394,7 @@ class Client:
         return self._turn.run(self._kept.closeCachedConnections)
 
     async def _publish(
-        self, address: Address, headers: dict[str, str], body: bytes, give_up: float
+        self, address: BusURL, headers: dict[str, str], body: bytes, give_up: float
     ) -> Receipt:
         for failures in count(1):
             try:
@@ -413,7 +417,7 @@ class Client:
         self,
         agent: Agent,
         method: bytes,
-        address: Address,
+        address: BusURL,
         headers: dict[str, str],
         body: IBodyProducer | None = None,
     ) -> Deferred[IResponse]:

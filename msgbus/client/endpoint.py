@@ -35,7 +35,7 @@ from zope.interface import implementer
 
 from ..message import Invalid
 from .exchange import BusError, Unreachable, Untrusted, printable
-from .url import Address
+from .url import BusURL
 
 __all__ = ["Route", "explained"]
 
@@ -62,7 +62,7 @@ class Route:
     def __init__(
         self,
         reactor: object,
-        address: Address,
+        address: BusURL,
         ca: Path | str | None = None,
         certificate: Path | str | None = None,
     ) -> None:

@@ -17,7 +17,7 @@ from urllib.parse import quote
 from ..formats.multipart import Decoder, Malformed, Part, boundary_of
 from ..ids import Gap
 from ..message import Invalid, Message, Receipt
-from .url import Address
+from .url import BusURL
 
 __all__ = [
     "BusError",
@@ -116,7 +116,7 @@ What the owner of a subscription is told, beside messages.
 """
 
 
-def publication(address: Address, message: Message, *, keep: bool = True) -> dict[str, str]:
+def publication(address: BusURL, message: Message, *, keep: bool = True) -> dict[str, str]:
     """
     The headers with which a message is published.  They are to be sent again with each
     repetition, so that the bus knows it.
@@ -131,7 +131,7 @@ def publication(address: Address, message: Message, *, keep: bool = True) -> dic
     return headers
 
 
-def subscription(address: Address, last_id: str = "") -> dict[str, str]:
+def subscription(address: BusURL, last_id: str = "") -> dict[str, str]:
     """
     The headers with which one subscribes.
 
@@ -144,7 +144,7 @@ def subscription(address: Address, last_id: str = "") -> dict[str, str]:
     return headers
 
 
-def _who(address: Address) -> dict[str, str]:
+def _who(address: BusURL) -> dict[str, str]:
     """
     Basic authentication (RFC 7617).
     """

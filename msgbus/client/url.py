@@ -13,7 +13,7 @@ from urllib.parse import SplitResult, quote, unquote, urlsplit
 
 from ..message import Invalid, check_name
 
-__all__ = ["Address", "DEFAULT_URL", "locate"]
+__all__ = ["BusURL", "DEFAULT_URL", "locate"]
 
 DEFAULT_PATH = "/msgbus/"
 DEFAULT_URL = f"http://localhost:8888{DEFAULT_PATH}"
@@ -30,7 +30,7 @@ _CONTROL = re.compile(r"[\x00-\x20\x7f-\x9f]")
 
 
 @dataclass(frozen=True, slots=True)
-class Address:
+class BusURL:
     """
     Where a bus or a channel is, and under which name and password it is asked.  As a
     string it is the URL, without them.
@@ -56,7 +56,7 @@ class Address:
     password: str = field(default="", repr=False)
 
     @classmethod
-    def parse(cls, url: str) -> Address:
+    def parse(cls, url: str) -> BusURL:
         """
         Read a URL (RFC 3986): `http:`, `https:`, or `http+unix:` with the socket's path,
         percent-encoded, in place of the host, such as
@@ -108,7 +108,7 @@ class Address:
         if ":" in self.user:
             raise Invalid(f"The name {self.user!r} holds a colon (RFC 7617, section 2).")
 
-    def channel(self, name: str) -> Address:
+    def channel(self, name: str) -> BusURL:
         """
         A channel or folder of the bus that is here.
 
@@ -119,7 +119,7 @@ class Address:
         path = self.path.removesuffix("/") + "/" + quote(name, safe="/!$&'()*+,;=:@")
         return replace(self, path=path)
 
-    def split(self) -> tuple[Address, str]:
+    def split(self) -> tuple[BusURL, str]:
         """
         The folder that this channel is in, as if it were a bus, and the channel's name
         there; of a folder, itself and nothing.
@@ -127,7 +127,7 @@ class Address:
         folder, _, name = self.path.rpartition("/")
         return replace(self, path=f"{folder}/"), unquote(name)
 
-    def asked(self, parameters: Mapping[str, str | int]) -> Address:
+    def with_parameters(self, parameters: Mapping[str, str | int]) -> BusURL:
         """
         The same, with these parameters behind those that there are.  Such that are
         empty or zero are left out.
@@ -145,7 +145,7 @@ class Address:
         ]
         return replace(self, query="&".join([self.query, *items]).strip("&"))
 
-    def by(self, user: str = "", password: str = "") -> Address:
+    def with_credentials(self, user: str = "", password: str = "") -> BusURL:
         """
         The same, asked under this name and password, where they are given.
         """
@@ -181,7 +181,7 @@ class Address:
         return f"{self.scheme}://{self.authority}{self.target}"
 
 
-def locate(text: str, environment: Mapping[str, str]) -> Address:
+def locate(text: str, environment: Mapping[str, str]) -> BusURL:
     """
     What the user of a tool means: a URL; or the name of a channel or folder of the bus
     at `MSGBUS_URL` in the environment, or else at `DEFAULT_URL`.  `MSGBUS_PASSWORD` is
@@ -191,7 +191,7 @@ def locate(text: str, environment: Mapping[str, str]) -> Address:
         Invalid: It is neither.
     """
     if "://" in text:
-        address = Address.parse(text)
+        address = BusURL.parse(text)
     elif _LOOKS_LIKE_A_HOST.match(text):
         raise Invalid(
             f"{_public(text)!r} is no name of a channel; write http:// before a host."
@@ -201,8 +201,10 @@ def locate(text: str, environment: Mapping[str, str]) -> Address:
     elif "?" in text:
         raise Invalid(f"{text!r} has a query, which needs a URL; tools have options.")
     else:
-        address = Address.parse(environment.get("MSGBUS_URL") or DEFAULT_URL).channel(text)
-    return address.by(password=address.password or environment.get("MSGBUS_PASSWORD", ""))
+        address = BusURL.parse(environment.get("MSGBUS_URL") or DEFAULT_URL).channel(text)
+    return address.with_credentials(
+        password=address.password or environment.get("MSGBUS_PASSWORD", "")
+    )
 
 
 def _host(parts: SplitResult) -> str:

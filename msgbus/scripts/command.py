@@ -14,7 +14,7 @@ from typing import TypeVar
 
 from .. import __version__
 from ..client.exchange import BusError, Notice, Subscribed
-from ..client.url import Address, locate
+from ..client.url import BusURL, locate
 from ..formats.multipart import Malformed
 from ..message import Invalid
 from .terminal import clean
@@ -129,7 +129,7 @@ def add_heartbeat(made: argparse.ArgumentParser) -> None:
     )
 
 
-def address(arguments: argparse.Namespace, text: str) -> Address:
+def address(arguments: argparse.Namespace, text: str) -> BusURL:
     """
     Where a tool is to go, and under which name.
 
@@ -137,7 +137,7 @@ def address(arguments: argparse.Namespace, text: str) -> Address:
         Invalid: The text is neither a URL nor a name.
     """
     user, _, password = arguments.user.partition(":")
-    return locate(text, os.environ).by(user, password)
+    return locate(text, os.environ).with_credentials(user, password)
 
 
 def complain(name: str, problem: object) -> None:
@@ -147,7 +147,7 @@ def complain(name: str, problem: object) -> None:
     print(f"{name}: {clean(str(problem))}", file=sys.stderr, flush=True)
 
 
-def tell(name: str, where: Address, notice: Notice) -> None:
+def tell(name: str, where: BusURL, notice: Notice) -> None:
     """
     One line for what becomes of a subscription, but that it has begun.
     """

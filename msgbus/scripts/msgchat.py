@@ -18,7 +18,7 @@ from prompt_toolkit.patch_stdout import patch_stdout
 
 from ..client.blocking import Publisher, subscribe
 from ..client.exchange import BusError, Notice
-from ..client.url import Address
+from ..client.url import BusURL
 from ..ids import parse_id
 from ..message import Invalid, Message
 from .command import FAILED, OK, address, complain, main, parser, tell, whole
@@ -67,7 +67,7 @@ def _run() -> int:
     )
     arguments = made.parse_args()
     where = address(arguments, arguments.target)
-    room = _Room(where.by(where.user or _login_name()), arguments)
+    room = _Room(where.with_credentials(where.user or _login_name()), arguments)
     if sys.stdin.isatty() and sys.stdout.isatty():
         return _talk(room)
     return _pipe(room)
@@ -83,7 +83,7 @@ class _Room:
         ended: Why nothing more is heard, or None.
     """
 
-    def __init__(self, where: Address, arguments: argparse.Namespace) -> None:
+    def __init__(self, where: BusURL, arguments: argparse.Namespace) -> None:
         self.name = where.user
         self.where = where
         self.ended: Exception | None = None

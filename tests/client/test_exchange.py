@@ -24,14 +24,14 @@ from msgbus.client.exchange import (
     refusal,
     subscription,
 )
-from msgbus.client.url import Address
+from msgbus.client.url import BusURL
 from msgbus.formats.multipart import Encoder, Malformed
 from msgbus.ids import Gap
 from msgbus.message import Message, Receipt
 
 from ..strategies import messages, names, splits
 
-BUS = Address("http", "bus.example", 8888, "", "/msgbus/")
+BUS = BusURL("http", "bus.example", 8888, "", "/msgbus/")
 TEXT = Message("", b"hello", "text/plain; charset=utf-8")
 PLAIN = {"content-type": "text/plain"}
 HEAD = {
@@ -138,7 +138,7 @@ class RequestTests(SynchronousTestCase):
             ("alice", "", "alice:"),
             ("", "secret", ":secret"),
         ):
-            address = BUS.by(user, password)
+            address = BUS.with_credentials(user, password)
             for headers in (publication(address, TEXT), subscription(address)):
                 scheme, _, value = headers["Authorization"].partition(" ")
                 self.assertEqual(scheme, "Basic")
@@ -149,7 +149,7 @@ class RequestTests(SynchronousTestCase):
         A name with a colon cannot be said (RFC 7617, section 2), so it is refused.
         """
         with self.assertRaises(ValueError):
-            subscription(Address.parse("http://a%3Ab:secret@h/"))
+            subscription(BusURL.parse("http://a%3Ab:secret@h/"))
 
 
 class AnswerTests(SynchronousTestCase):

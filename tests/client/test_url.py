@@ -9,13 +9,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from msgbus.client.url import DEFAULT_URL, Address, locate
+from msgbus.client.url import DEFAULT_URL, BusURL, locate
 from msgbus.message import Invalid
 from msgbus.web.query import channel_name
 
 from ..strategies import characters, names
 
-BUS = Address("http", "bus.example", 8888, "", "/msgbus/")
+BUS = BusURL("http", "bus.example", 8888, "", "/msgbus/")
 SECRET = "Tr0ub4dor"
 
 # Text that is often the beginning of a URL.
@@ -43,11 +43,11 @@ class ParseTests(SynchronousTestCase):
 
     def parse_all(self, table):
         for url, address in table:
-            self.assertEqual(Address.parse(url), address, url)
+            self.assertEqual(BusURL.parse(url), address, url)
 
     def complaint(self, url):
         with self.assertRaises(Invalid, msg=url) as caught:
-            Address.parse(url)
+            BusURL.parse(url)
         return str(caught.exception)
 
     def test_urls(self):
@@ -58,12 +58,12 @@ class ParseTests(SynchronousTestCase):
             (
                 ("http://bus.example:8888/msgbus/", BUS),
                 ("HTTP://Bus.Example:8888/msgbus/", BUS),
-                ("http://h/foo", Address("http", "h", 80, "", "/foo")),
-                ("http://h:/foo", Address("http", "h", 80, "", "/foo")),
-                ("https://h/foo", Address("https", "h", 443, "", "/foo")),
-                ("https://h:80/foo", Address("https", "h", 80, "", "/foo")),
-                ("http://192.0.2.1:1/foo", Address("http", "192.0.2.1", 1, "", "/foo")),
-                (DEFAULT_URL, Address("http", "localhost", 8888, "", "/msgbus/")),
+                ("http://h/foo", BusURL("http", "h", 80, "", "/foo")),
+                ("http://h:/foo", BusURL("http", "h", 80, "", "/foo")),
+                ("https://h/foo", BusURL("https", "h", 443, "", "/foo")),
+                ("https://h:80/foo", BusURL("https", "h", 80, "", "/foo")),
+                ("http://192.0.2.1:1/foo", BusURL("http", "192.0.2.1", 1, "", "/foo")),
+                (DEFAULT_URL, BusURL("http", "localhost", 8888, "", "/msgbus/")),
             )
         )
 
@@ -83,7 +83,7 @@ class ParseTests(SynchronousTestCase):
             ("http://h/x#fragment", "/x", ""),
         ):
             self.assertEqual(
-                Address.parse(url), Address("http", "h", 80, "", path, query), url
+                BusURL.parse(url), BusURL("http", "h", 80, "", path, query), url
             )
 
     def test_credentials(self):
@@ -101,8 +101,8 @@ class ParseTests(SynchronousTestCase):
             ("", "", ""),
         ):
             self.assertEqual(
-                Address.parse(f"https://{credentials}@h/x"),
-                Address("https", "h", 443, "", "/x", "", user, password),
+                BusURL.parse(f"https://{credentials}@h/x"),
+                BusURL("https", "h", 443, "", "/x", "", user, password),
                 credentials,
             )
 
@@ -110,13 +110,13 @@ class ParseTests(SynchronousTestCase):
         """
         An IPv6 address loses its brackets, and gets them where it needs them.
         """
-        address = Address.parse("http://alice:secret@[2001:DB8::1]:8888/x")
+        address = BusURL.parse("http://alice:secret@[2001:DB8::1]:8888/x")
         self.assertEqual(
-            address, Address("http", "2001:db8::1", 8888, "", "/x", "", "alice", "secret")
+            address, BusURL("http", "2001:db8::1", 8888, "", "/x", "", "alice", "secret")
         )
         self.assertEqual(address.authority, "[2001:db8::1]:8888")
         self.assertEqual(str(address), "http://[2001:db8::1]:8888/x")
-        self.assertEqual(str(Address.parse("https://[::1]/x")), "https://[::1]/x")
+        self.assertEqual(str(BusURL.parse("https://[::1]/x")), "https://[::1]/x")
 
     def test_unix(self):
         """
@@ -128,17 +128,17 @@ class ParseTests(SynchronousTestCase):
             (
                 (
                     f"{where}/foo?a=b",
-                    Address("http", "localhost", 0, socket, "/foo", "a=b"),
+                    BusURL("http", "localhost", 0, socket, "/foo", "a=b"),
                 ),
-                (where, Address("http", "localhost", 0, socket, "/msgbus/")),
+                (where, BusURL("http", "localhost", 0, socket, "/msgbus/")),
             )
         )
-        address = Address.parse("http+unix://alice:secret@%2FA/x")
+        address = BusURL.parse("http+unix://alice:secret@%2FA/x")
         self.assertEqual(
-            address, Address("http", "localhost", 0, "/A", "/x", "", "alice", "secret")
+            address, BusURL("http", "localhost", 0, "/A", "/x", "", "alice", "secret")
         )
         self.assertEqual(address.authority, "localhost")
-        self.assertEqual(str(Address.parse(f"{where}/foo?a=b")), f"{where}/foo?a=b")
+        self.assertEqual(str(BusURL.parse(f"{where}/foo?a=b")), f"{where}/foo?a=b")
 
     def test_refused(self):
         """
@@ -182,7 +182,7 @@ class ParseTests(SynchronousTestCase):
         Any text is an address, which can be shown, or `Invalid`.
         """
         try:
-            address = Address.parse(url)
+            address = BusURL.parse(url)
         except Invalid as error:
             self.assertTrue(str(error).endswith("."))
         else:
@@ -202,17 +202,17 @@ class ParseTests(SynchronousTestCase):
         """
         As a string, an address is a URL of it, without name and password.
         """
-        address = Address(scheme, host, port, "", "/" + quote(path), quote(query))
-        shown = str(address.by("alice", SECRET))
-        self.assertEqual(Address.parse(shown), address)
+        address = BusURL(scheme, host, port, "", "/" + quote(path), quote(query))
+        shown = str(address.with_credentials("alice", SECRET))
+        self.assertEqual(BusURL.parse(shown), address)
 
     @given(st.text(characters, min_size=1))
     def test_round_trip_unix(self, socket):
         """
         So is that of a Unix socket, wherever that is.
         """
-        address = Address("http", "localhost", 0, socket, "/msgbus/foo")
-        self.assertEqual(Address.parse(str(address)), address)
+        address = BusURL("http", "localhost", 0, socket, "/msgbus/foo")
+        self.assertEqual(BusURL.parse(str(address)), address)
 
     def test_surrogates(self):
         """
@@ -248,10 +248,7 @@ class SecretTests(SynchronousTestCase):
         All that anyone sees of this URL.
         """
         try:
-            if environment is None:
-                address = Address.parse(url)
-            else:
-                address = locate(url, environment)
+            address = BusURL.parse(url) if environment is None else locate(url, environment)
         except Invalid as error:
             # With what caused it.
             return "".join(format_exception(error)) + repr(error)
@@ -261,14 +258,18 @@ class SecretTests(SynchronousTestCase):
         """
         An address shows its name at most, and none of both as a string.
         """
-        address = Address.parse(f"http://alice:{SECRET}@bus.example:8888")
+        address = BusURL.parse(f"http://alice:{SECRET}@bus.example:8888")
         self.assertEqual(str(address), "http://bus.example:8888/msgbus/")
         self.assertEqual(
             repr(address),
-            "Address(scheme='http', host='bus.example', port=8888, socket='',"
+            "BusURL(scheme='http', host='bus.example', port=8888, socket='',"
             " path='/msgbus/', query='', user='alice')",
         )
-        for other in (address.channel("x"), address.asked({"a": 1}), BUS.by("", SECRET)):
+        for other in (
+            address.channel("x"),
+            address.with_parameters({"a": 1}),
+            BUS.with_credentials("", SECRET),
+        ):
             self.assertNotIn(SECRET, text_of(other))
 
     def test_refused(self):
@@ -290,7 +291,7 @@ class SecretTests(SynchronousTestCase):
         ):
             url = before + SECRET + after
             with self.assertRaises(Invalid, msg=url):
-                Address.parse(url)
+                BusURL.parse(url)
             self.assertNotIn(SECRET, self.shown(url))
 
     def test_environment(self):
@@ -363,14 +364,14 @@ class DerivedTests(SynchronousTestCase):
         """
         A channel is below the path of the bus, asked by the same name.
         """
-        bus = Address.parse("https://alice:secret@h/bus?a=b")
+        bus = BusURL.parse("https://alice:secret@h/bus?a=b")
         for name, path in (
             ("", "/bus/"),
             ("foo", "/bus/foo"),
             ("a b/ä/", "/bus/a%20b/%C3%A4/"),
             ("100%/?#", "/bus/100%25/%3F%23"),
         ):
-            expected = Address("https", "h", 443, "", path, "a=b", "alice", "secret")
+            expected = BusURL("https", "h", 443, "", path, "a=b", "alice", "secret")
             self.assertEqual(bus.channel(name), expected)
         self.assertEqual(BUS.channel("foo").path, "/msgbus/foo")
 
@@ -382,7 +383,7 @@ class DerivedTests(SynchronousTestCase):
         path = BUS.channel(name).path
         self.assertTrue(path.startswith("/msgbus/"))
         self.assertEqual(channel_name(path.removeprefix("/msgbus/").encode("ascii")), name)
-        self.assertEqual(Address.parse(str(BUS.channel(name))), BUS.channel(name))
+        self.assertEqual(BusURL.parse(str(BUS.channel(name))), BUS.channel(name))
 
     def test_no_channel(self):
         """
@@ -402,8 +403,8 @@ class DerivedTests(SynchronousTestCase):
             ("http://a:b@h/msgbus/x/?c=d", "/msgbus/x/", ""),
             ("http://a:b@h/foo?c=d", "/", "foo"),
         ):
-            folder = Address("http", "h", 80, "", path, "c=d", "a", "b")
-            self.assertEqual(Address.parse(url).split(), (folder, name))
+            folder = BusURL("http", "h", 80, "", path, "c=d", "a", "b")
+            self.assertEqual(BusURL.parse(url).split(), (folder, name))
 
     @given(names)
     def test_split_round_trip(self, name):
@@ -413,7 +414,7 @@ class DerivedTests(SynchronousTestCase):
         folder, last = BUS.channel(name).split()
         self.assertEqual(folder.channel(last), BUS.channel(name))
 
-    def test_asked(self):
+    def test_with_parameters(self):
         """
         Parameters follow those that there are, encoded; those that say nothing do not.
         """
@@ -425,20 +426,25 @@ class DerivedTests(SynchronousTestCase):
             "heartbeat": 25,
         }
         query = "type=image/*,!image/svg%2Bxml&sender=%C3%A4%20%26%3Db&heartbeat=25"
-        self.assertEqual(BUS.asked(parameters).query, query)
-        asked = Address.parse("http://a:b@h/x?y=z").asked({"last": 5})
-        self.assertEqual(asked, Address("http", "h", 80, "", "/x", "y=z&last=5", "a", "b"))
-        self.assertEqual(BUS.asked({}), BUS)
+        self.assertEqual(BUS.with_parameters(parameters).query, query)
+        asked = BusURL.parse("http://a:b@h/x?y=z").with_parameters({"last": 5})
+        self.assertEqual(asked, BusURL("http", "h", 80, "", "/x", "y=z&last=5", "a", "b"))
+        self.assertEqual(BUS.with_parameters({}), BUS)
 
-    def test_by(self):
+    def test_with_credentials(self):
         """
         A name or a password takes the place of the one that there is; none takes none.
         """
-        address = BUS.by("alice", "secret")
+        address = BUS.with_credentials("alice", "secret")
         self.assertEqual((address.user, address.password), ("alice", "secret"))
-        self.assertEqual(address.by(), address)
-        self.assertEqual(address.by("bob"), BUS.by("bob", "secret"))
-        self.assertEqual(address.by(password="other"), BUS.by("alice", "other"))
+        self.assertEqual(address.with_credentials(), address)
+        self.assertEqual(
+            address.with_credentials("bob"), BUS.with_credentials("bob", "secret")
+        )
+        self.assertEqual(
+            address.with_credentials(password="other"),
+            BUS.with_credentials("alice", "other"),
+        )
 
     def test_request(self):
         """
@@ -452,7 +458,7 @@ class DerivedTests(SynchronousTestCase):
             ("https://h:80/x", "/x", "h:80"),
             ("http+unix://%2Fx", "/msgbus/", "localhost"),
         ):
-            address = Address.parse(url)
+            address = BusURL.parse(url)
             self.assertEqual((address.target, address.authority), (target, authority), url)
 
 
@@ -465,12 +471,12 @@ class LocateTests(SynchronousTestCase):
         """
         A bare name is a channel of the bus in the environment, or else of the usual one.
         """
-        usual = Address.parse(DEFAULT_URL)
+        usual = BusURL.parse(DEFAULT_URL)
         for text in ("foo", "", "sensors/", "a b/ä", "x:y", "localhost:8888"):
             self.assertEqual(locate(text, {}), usual.channel(text))
             self.assertEqual(locate(text, {"MSGBUS_URL": ""}), usual.channel(text))
             environment = {"MSGBUS_URL": "https://alice:secret@h/bus/"}
-            expected = Address("https", "h", 443, "", "/bus/", "", "alice", "secret")
+            expected = BusURL("https", "h", 443, "", "/bus/", "", "alice", "secret")
             self.assertEqual(locate(text, environment), expected.channel(text))
 
     def test_url(self):
@@ -545,5 +551,5 @@ class LocateTests(SynchronousTestCase):
         except Invalid as error:
             self.assertTrue(str(error).endswith("."))
         else:
-            self.assertIsInstance(address, Address)
+            self.assertIsInstance(address, BusURL)
             self.assertTrue(text_of(address))
