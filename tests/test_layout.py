@@ -46,7 +46,14 @@ PURE = {
     "web.query",
     "web.origins",
     "client.url",
-    "client.exchange",
+    "client.options",
+    "client.errors",
+    "client.requests",
+    "client.responses",
+    "client.stream",
+    "client.notices",
+    "client.retry",
+    "client.resumable",
 }
 IMPURE = {"twisted", "socket", "select", "ssl", "time", "threading", "sqlite3"}
 

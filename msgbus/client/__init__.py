@@ -2,19 +2,29 @@
 The clients: for Twisted programs, and for plain ones that may wait.
 
 They share with the server what a message is and how a stream is read, and nothing else.
+What both clients decide in the same way is in modules without I/O; they differ in how they
+send, read and wait.
 
-Read `exchange` first: what is said to a bus, and what the answers mean, without I/O.  Then
-`url` (where a bus is), `client` with `endpoint` (by Twisted), and `blocking` (by the
-standard library alone).
+Read `url` first (where a bus is), then `options` (what the user of a client may choose),
+`errors` (what may fail), `requests` (what is sent), `responses` (what comes back), `stream`
+(the messages in a response), `notices` (what a subscriber is told beside messages), `retry`
+(when to try again), and `resumable` (one subscription over several streams).
+
+`client` and `subscription` are the client by Twisted, on top of `agent` (one request),
+`stream_reader` (one stream), `endpoint` and `tls` (the connection), and `failures` (what
+Twisted's errors mean).  `blocking` is the client by the standard library alone, on top of
+`blocking_http`.
 """
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from .exchange import BusError, Lost, Refused, Subscribed, Unreachable, Untrusted
+from .errors import BusError, Refused, Unreachable, Untrusted
+from .notices import Lost, Subscribed
 
 if TYPE_CHECKING:
-    from .client import Client, Closed, Subscription
+    from .client import Client, Closed
+    from .subscription import Subscription
 
 __all__ = [
     "BusError",
@@ -28,9 +38,12 @@ __all__ = [
     "Untrusted",
 ]
 
+# Names that need Twisted, and the modules that hold them.  They are imported when they are
+# first used, because `blocking`, in this package too, has to work without Twisted.
+_BY_TWISTED = {"Client": ".client", "Closed": ".client", "Subscription": ".subscription"}
+
 
 def __getattr__(name: str) -> Any:
-    # Not before they are asked for: `blocking` is here too, and imports no Twisted.
-    if name in ("Client", "Closed", "Subscription"):
-        return getattr(import_module(".client", __name__), name)
+    if name in _BY_TWISTED:
+        return getattr(import_module(_BY_TWISTED[name], __name__), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

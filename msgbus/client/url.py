@@ -1,7 +1,7 @@
 """
-Where a bus or a channel of it is, and who asks: addresses, as clients are given them.
+The URL of a bus, or of a channel of it, with the name and password to use there.
 
-No I/O.  What is asked there is `exchange`'s business.
+No I/O.  What is sent to that URL is up to `requests`.
 """
 
 from __future__ import annotations
@@ -18,13 +18,14 @@ __all__ = ["BusURL", "DEFAULT_URL", "locate"]
 DEFAULT_PATH = "/msgbus/"
 DEFAULT_URL = f"http://localhost:8888{DEFAULT_PATH}"
 
-# What may stand in a path and in a query (RFC 3986, sections 3.3 and 3.4), and what is
-# percent-encoded already.
+# Characters that a path and a query may hold as they are (RFC 3986, sections 3.3 and 3.4).
+# The percent sign is among them, so that what is percent-encoded already stays so.
 _PATH_SAFE = "/!$&'()*+,;=:@%"
 _QUERY_SAFE = _PATH_SAFE + "?"
 
 _PORTS = {"http": 80, "https": 443, "http+unix": 0}
-# A host and a port; an IPv6 address; a scheme; a name and a password.
+# The beginnings of URLs that lack `http://`: a host with a port, an IPv6 address, a scheme
+# with too few slashes, a name with a password.
 _LOOKS_LIKE_A_HOST = re.compile(r"[\w.-]+:[0-9]+/|\[[0-9a-fA-F:]+\]|[a-z+]+:/|[^@]*:[^@]*@")
 _CONTROL = re.compile(r"[\x00-\x20\x7f-\x9f]")
 
@@ -32,18 +33,18 @@ _CONTROL = re.compile(r"[\x00-\x20\x7f-\x9f]")
 @dataclass(frozen=True, slots=True)
 class BusURL:
     """
-    Where a bus or a channel is, and under which name and password it is asked.  As a
-    string it is the URL, without them.
+    The URL of a bus or of a channel, taken apart.  `str()` gives the URL without the name
+    and the password.
 
     Attributes:
         scheme: "http" or "https".
         host: A name or an address, without brackets; "localhost" for a Unix socket.
         port: 0 for a Unix socket.
-        socket: The path of a Unix socket, or the empty string.
+        socket: The path of a Unix socket, or the empty string for TCP.
         path: Percent-encoded.
-        query: Percent-encoded, without a question mark.
-        user: The name that messages are sent under, or the empty string.
-        password: Or the empty string.
+        query: Percent-encoded, without the question mark.
+        user: The name under which messages are published, or the empty string.
+        password: The password of the bus, or the empty string.
     """
 
     scheme: str
@@ -60,11 +61,11 @@ class BusURL:
         """
         Read a URL (RFC 3986): `http:`, `https:`, or `http+unix:` with the socket's path,
         percent-encoded, in place of the host, such as
-        `http+unix://%2Frun%2Fmsgbus.sock/msgbus/foo`.  What may not stand in a path is
-        percent-encoded; without a path it is that of the bus.
+        `http+unix://%2Frun%2Fmsgbus.sock/msgbus/foo`.  Characters that a path may not hold
+        are percent-encoded.  A URL without a path gets `DEFAULT_PATH`.
 
         Raises:
-            Invalid: It is none.  What it says, holds no password.
+            Invalid: The text is no URL of a bus.  The error does not show the password.
         """
         try:
             if _no_utf8(url):
@@ -80,7 +81,7 @@ class BusURL:
                 for text in (_host(parts) if unix else "", parts.username, parts.password)
             )
         except ValueError:
-            # What Python says may quote a password.
+            # Python's own error may quote the password.
             raise Invalid(f"{_public(url)!r} is no URL, by its host or port.") from None
         if parts.scheme not in _PORTS:
             raise Invalid(
@@ -102,7 +103,7 @@ class BusURL:
         )
 
     def __post_init__(self) -> None:
-        # As arguments of a program may be.
+        # Arguments of a command line that are no UTF-8 hold lone surrogates.
         if _no_utf8(self.user) or _no_utf8(self.password):
             raise Invalid("The name or the password is no UTF-8.")
         if ":" in self.user:
@@ -110,10 +111,10 @@ class BusURL:
 
     def channel(self, name: str) -> BusURL:
         """
-        A channel or folder of the bus that is here.
+        The URL of a channel or folder of the bus at this URL.
 
         Raises:
-            Invalid: The name is none; see `message.check_name`.
+            Invalid: The name is not valid; see `message.check_name`.
         """
         check_name(name)
         path = self.path.removesuffix("/") + "/" + quote(name, safe="/!$&'()*+,;=:@")
@@ -121,19 +122,19 @@ class BusURL:
 
     def split(self) -> tuple[BusURL, str]:
         """
-        The folder that this channel is in, as if it were a bus, and the channel's name
-        there; of a folder, itself and nothing.
+        Split off the last segment: the URL of the folder that holds this channel, and the
+        channel's name in that folder.  For a folder, its own URL and the empty string.
         """
         folder, _, name = self.path.rpartition("/")
         return replace(self, path=f"{folder}/"), unquote(name)
 
-    def with_parameters(self, parameters: Mapping[str, str | int]) -> BusURL:
+    def with_parameters(self, parameters: Mapping[str, object]) -> BusURL:
         """
-        The same, with these parameters behind those that there are.  Such that are
-        empty or zero are left out.
+        The same URL with these parameters added at the end of its query.  Parameters that
+        are empty or zero are left out.
 
         Raises:
-            Invalid: One is neither text nor a number, or no UTF-8.
+            Invalid: A value is neither text nor a whole number, or is no UTF-8.
         """
         for name, value in parameters.items():
             if not isinstance(value, str | int) or _no_utf8(str(value)):
@@ -147,33 +148,42 @@ class BusURL:
 
     def with_credentials(self, user: str = "", password: str = "") -> BusURL:
         """
-        The same, asked under this name and password, where they are given.
+        The same URL with this name and this password.  An empty one does not replace the
+        one that the URL has.
         """
         return replace(self, user=user or self.user, password=password or self.password)
 
     @property
     def hosts(self) -> tuple[str, ...]:
         """
-        Where to look, one after the other: `localhost` is this machine, over IPv4 or
-        IPv6, whatever a file says (RFC 6761, section 6.3).
+        The hosts to try, in this order.  `localhost` is always this machine, by IPv4 or
+        IPv6, without a look at the hosts file (RFC 6761, section 6.3).
         """
         return ("127.0.0.1", "::1") if self.host == "localhost" else (self.host,)
 
     @property
     def target(self) -> str:
         """
-        What stands in a request line (RFC 9112, section 3.2.1).
+        Path and query, as a request line has them (RFC 9112, section 3.2.1).
         """
         return f"{self.path}?{self.query}" if self.query else self.path
 
     @property
     def authority(self) -> str:
         """
-        What stands in `Host` (RFC 9110, section 7.2).
+        Host and port, as a `Host` header has them (RFC 9110, section 7.2).
         """
         host = f"[{self.host}]" if ":" in self.host else self.host
         usual = self.port in (0, _PORTS[self.scheme])
         return host if usual else f"{host}:{self.port}"
+
+    @property
+    def channel_name(self) -> str:
+        """
+        The decoded name of the channel, if the bus is at `DEFAULT_PATH`; elsewhere a guess,
+        since a URL does not show where the path of the bus ends.
+        """
+        return unquote(self.path.rpartition(DEFAULT_PATH)[2].lstrip("/"))
 
     def __str__(self) -> str:
         if self.socket:
@@ -183,15 +193,15 @@ class BusURL:
 
 def locate(text: str, environment: Mapping[str, str]) -> BusURL:
     """
-    What the user of a tool means: a URL; or the name of a channel or folder of the bus
-    at `MSGBUS_URL` in the environment, or else at `DEFAULT_URL`.  `MSGBUS_PASSWORD` is
-    the password where the URL has none.
+    Read what the user of a tool gave: a URL, or the name of a channel or folder of the
+    bus at `MSGBUS_URL` in the environment, or else at `DEFAULT_URL`.  If the URL has no
+    password, it is taken from `MSGBUS_PASSWORD`.
 
     Raises:
-        Invalid: It is neither.
+        Invalid: The text is neither a URL nor a name.
     """
     if "://" in text:
-        address = BusURL.parse(text)
+        url = BusURL.parse(text)
     elif _LOOKS_LIKE_A_HOST.match(text):
         raise Invalid(
             f"{_public(text)!r} is no name of a channel; write http:// before a host."
@@ -201,15 +211,15 @@ def locate(text: str, environment: Mapping[str, str]) -> BusURL:
     elif "?" in text:
         raise Invalid(f"{text!r} has a query, which needs a URL; tools have options.")
     else:
-        address = BusURL.parse(environment.get("MSGBUS_URL") or DEFAULT_URL).channel(text)
-    return address.with_credentials(
-        password=address.password or environment.get("MSGBUS_PASSWORD", "")
-    )
+        url = BusURL.parse(environment.get("MSGBUS_URL") or DEFAULT_URL).channel(text)
+    password = url.password or environment.get("MSGBUS_PASSWORD", "")
+    return url.with_credentials(password=password)
 
 
 def _host(parts: SplitResult) -> str:
     """
-    As it was written: `hostname` is in lower case.
+    The host with its upper-case letters, which `SplitResult.hostname` does not keep: here
+    it is the path of a socket.
     """
     return parts.netloc.rpartition("@")[2]
 
@@ -224,7 +234,7 @@ def _no_utf8(text: str) -> bool:
 
 def _public(url: str) -> str:
     """
-    Without what may be a password.
+    The URL without everything before its last `@`, which may be a password.
     """
     credentials, at, rest = url.rpartition("@")
     scheme, separator, _ = credentials.partition("://")

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import TypeVar
 
 from .. import __version__
-from ..client.exchange import BusError, Notice, Subscribed
+from ..client.errors import BusError
+from ..client.notices import Notice, Subscribed
 from ..client.url import BusURL, locate
 from ..formats.multipart import Malformed
 from ..message import Invalid

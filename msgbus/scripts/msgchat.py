@@ -17,7 +17,8 @@ from prompt_toolkit import PromptSession
 from prompt_toolkit.patch_stdout import patch_stdout
 
 from ..client.blocking import Publisher, subscribe
-from ..client.exchange import BusError, Notice
+from ..client.errors import BusError
+from ..client.notices import Notice
 from ..client.url import BusURL
 from ..ids import parse_id
 from ..message import Invalid, Message

@@ -17,7 +17,7 @@ from pathlib import Path
 from textwrap import indent
 
 from ..client.blocking import subscribe
-from ..client.exchange import BusError
+from ..client.errors import BusError
 from ..formats.envelope import envelope, published_at
 from ..formats.multipart import Malformed
 from ..ids import parse_id

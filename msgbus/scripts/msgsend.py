@@ -15,7 +15,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from ..client.blocking import Publisher
-from ..client.exchange import BusError
+from ..client.errors import BusError
 from ..message import Invalid
 from .command import FAILED, OK, WRONG_USE, address, complain, main, parser, seconds
 

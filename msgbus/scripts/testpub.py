@@ -15,7 +15,7 @@ from twisted.internet.defer import Deferred, FirstError, gatherResults
 from twisted.internet.task import deferLater
 
 from ..client.client import Client
-from ..client.exchange import BusError
+from ..client.errors import BusError
 from .command import FAILED, OK, address, complain, parser, seconds, whole
 from .flood import CHANNEL, Latencies, Mark, body
 from .reactor import run_in_reactor

@@ -17,7 +17,7 @@ from twisted.internet.task import deferLater
 from twisted.python.failure import Failure
 
 from ..client.client import Client
-from ..client.exchange import Notice, Subscribed
+from ..client.notices import Notice, Subscribed
 from ..ids import Gap
 from ..message import Message
 from .command import FAILED, OK, add_heartbeat, address, complain, parser, seconds, whole

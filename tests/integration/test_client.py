@@ -22,7 +22,8 @@ from twisted.logger import globalLogPublisher
 
 from msgbus import blocking
 from msgbus.client.client import Client, Closed
-from msgbus.client.exchange import Lost, Refused, Subscribed, Unreachable, Untrusted
+from msgbus.client.errors import Refused, Unreachable, Untrusted
+from msgbus.client.notices import Lost, Subscribed
 from msgbus.formats.multipart import Malformed
 from msgbus.ids import Gap
 from msgbus.message import Invalid, Message
