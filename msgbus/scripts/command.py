@@ -1,5 +1,5 @@
 """
-What the tools have in common: options, where the bus is, and how they end.
+What the tools have in common: options, the URL of the bus, complaints, and exit codes.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ __all__ = [
     "FAILED",
     "OK",
     "WRONG_USE",
-    "add_heartbeat",
-    "address",
+    "add_heartbeat_option",
+    "bus_url",
     "complain",
     "main",
-    "parser",
-    "seconds",
-    "tell",
-    "whole",
+    "new_parser",
+    "real_number",
+    "tell_notice",
+    "whole_number",
 ]
 
 N = TypeVar("N", int, float)
@@ -41,17 +41,20 @@ FAILED = 1
 WRONG_USE = 2
 
 
-def parser(
+def new_parser(
     name: str, does: str, examples: str, target: str | None = None
 ) -> argparse.ArgumentParser:
     """
-    One that knows the options of all tools.
+    A parser with the options that all tools have.
 
     Args:
-        target: Where the tool goes unless told, the empty name being the root; None for
-            one that has to be told.
+        name: The command.
+        does: One sentence for `--help`.
+        examples: Lines for `--help`.
+        target: The channel or folder that is used if the user gives none; the empty string
+            is the root.  With None, the caller has to add the parameter `target`.
     """
-    made = argparse.ArgumentParser(
+    parser = argparse.ArgumentParser(
         prog=name,
         description=does,
         epilog=f"examples:\n{examples}\n"
@@ -61,8 +64,8 @@ def parser(
         "A password is taken from the URL, from --user, or from MSGBUS_PASSWORD.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    made.add_argument("--version", action="version", version=f"msgbus {__version__}")
-    who = made.add_argument_group("who and where")
+    parser.add_argument("--version", action="version", version=f"msgbus {__version__}")
+    who = parser.add_argument_group("who and where")
     who.add_argument(
         "--user",
         default="",
@@ -82,26 +85,26 @@ def parser(
         help="a private key and a certificate (PEM), for a server that asks for one",
     )
     if target is not None:
-        made.add_argument(
+        parser.add_argument(
             "target",
             nargs="?",
             default=target,
             metavar="URL|CHANNEL",
             help=f"{target or 'everything'}, unless told",
         )
-    return made
+    return parser
 
 
-def whole(low: int, high: int) -> Callable[[str], int]:
+def whole_number(low: int, high: int) -> Callable[[str], int]:
     """
-    The type of an option that is a whole number from one to another.
+    An argparse type: a whole number between these two, which may be either of them.
     """
     return lambda text: _within(low, high, text, int)
 
 
-def seconds(low: float, high: float) -> Callable[[str], float]:
+def real_number(low: float, high: float) -> Callable[[str], float]:
     """
-    The same for a time, or a rate.
+    An argparse type: a number of any kind between these two, such as a time or a rate.
     """
     return lambda text: _within(low, high, text, float)
 
@@ -111,31 +114,35 @@ def _within(low: float, high: float, text: str, kind: Callable[[str], N]) -> N:
         number = kind(text)
     except ValueError:
         number = None
-    # One that is not a number is not within.
+    # "nan" is a float, and fails this comparison.
     if number is None or not low <= number <= high:
         raise argparse.ArgumentTypeError(f"give {low:,} to {high:,}, not {text!r}")
     return number
 
 
-def add_heartbeat(made: argparse.ArgumentParser) -> None:
+def add_heartbeat_option(parser: argparse.ArgumentParser) -> None:
     """
-    An option of one that subscribes.
+    Add the option `--heartbeat`, for a tool that subscribes.
     """
-    made.add_argument(
+    parser.add_argument(
         "--heartbeat",
-        type=whole(5, 300),
+        type=whole_number(5, 300),
         default=25,
         metavar="SECONDS",
         help="a server that is silent for twice as long is gone (5 to 300; default 25)",
     )
 
 
-def address(arguments: argparse.Namespace, text: str) -> BusURL:
+def bus_url(arguments: argparse.Namespace, text: str) -> BusURL:
     """
-    Where a tool is to go, and under which name.
+    The URL that the user of a tool means, with name and password from `--user`, the URL
+    or the environment.
+
+    Args:
+        text: A URL, or the name of a channel or folder.
 
     Raises:
-        Invalid: The text is neither a URL nor a name.
+        Invalid: It is neither, or the name or password cannot be sent.
     """
     user, _, password = arguments.user.partition(":")
     return locate(text, os.environ).with_credentials(user, password)
@@ -143,14 +150,18 @@ def address(arguments: argparse.Namespace, text: str) -> BusURL:
 
 def complain(name: str, problem: object) -> None:
     """
-    One line on standard error.
+    Print a line on standard error.
+
+    Args:
+        name: The tool that complains.
     """
     print(f"{name}: {clean(str(problem))}", file=sys.stderr, flush=True)
 
 
-def tell(name: str, where: BusURL, notice: Notice) -> None:
+def tell_notice(name: str, where: BusURL, notice: Notice) -> None:
     """
-    One line for what becomes of a subscription, but that it has begun.
+    Print what happened to a subscription on standard error, except that it has begun for
+    the first time.
     """
     if not isinstance(notice, Subscribed) or notice.again:
         complain(name, f"{where}: {notice}")
@@ -158,7 +169,7 @@ def tell(name: str, where: BusURL, notice: Notice) -> None:
 
 def main(name: str, run: Callable[[], int]) -> int:
     """
-    Run a tool, and turn what goes wrong into one line and an exit code.
+    Run a tool.  An error becomes one line on standard error and an exit code.
     """
     _open_standard_streams()
     try:
@@ -170,7 +181,8 @@ def main(name: str, run: Callable[[], int]) -> int:
         complain(name, error)
         return FAILED
     except BrokenPipeError:
-        # Who reads this has enough.  Nothing may be flushed into the pipe at exit.
+        # The reader, such as `head`, has left.  Python flushes standard output once more at
+        # exit, which would fail again, so that has to go to nowhere.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return OK
     except OSError as error:
@@ -182,11 +194,13 @@ def main(name: str, run: Callable[[], int]) -> int:
 
 def _open_standard_streams() -> None:
     """
-    See that there are all three, and that no text is too strange for them.
+    Make sure that all three standard streams exist, and that no text that is printed or
+    read raises an encoding error.
     """
     for number, name in enumerate(("stdin", "stdout", "stderr")):
         if getattr(sys, name) is None:
-            # One that is closed; what is opened next would get its number.
+            # The caller has closed it.  The next file or socket to be opened would get its
+            # number, and with it the output that is meant for this stream.
             opened = os.open(os.devnull, os.O_RDWR)
             os.dup2(opened, number)
             setattr(sys, name, os.fdopen(number, "w" if number else "r"))

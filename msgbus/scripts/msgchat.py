@@ -22,7 +22,16 @@ from ..client.notices import Notice
 from ..client.url import BusURL
 from ..ids import parse_id
 from ..message import Invalid, Message
-from .command import FAILED, OK, address, complain, main, parser, tell, whole
+from .command import (
+    FAILED,
+    OK,
+    bus_url,
+    complain,
+    main,
+    new_parser,
+    tell_notice,
+    whole_number,
+)
 from .terminal import clean
 
 __all__ = ["run"]
@@ -30,10 +39,10 @@ __all__ = ["run"]
 NAME = "msgchat"
 TYPE = "text/plain; charset=utf-8"
 
-# For how long what was typed is sent again, while its writer waits for it.
+# For how long a typed message is sent again while the bus is away.  Its writer waits.
 PATIENCE_SECONDS = 5.0
 MAX_LINE = 256 * 1024
-# For how long a pipe's last words are waited for.
+# With a pipe for input: how long the tool waits to see its last message come back.
 LAST_SECONDS = 10.0
 
 _BRACKETS = {ord("<"): "(", ord(">"): ")"}
@@ -53,21 +62,21 @@ def run() -> int:
 
 
 def _run() -> int:
-    made = parser(
+    parser = new_parser(
         NAME,
         "Chat: what you type is published, and what others publish is shown.",
         EXAMPLES,
         "chat",
     )
-    made.add_argument(
+    parser.add_argument(
         "--last",
-        type=whole(0, 999_999),
+        type=whole_number(0, 999_999),
         default=20,
         metavar="COUNT",
         help="begin with the last so many messages (default 20)",
     )
-    arguments = made.parse_args()
-    where = address(arguments, arguments.target)
+    arguments = parser.parse_args()
+    where = bus_url(arguments, arguments.target)
     room = _Room(where.with_credentials(where.user or _login_name()), arguments)
     if sys.stdin.isatty() and sys.stdout.isatty():
         return _talk(room)
@@ -76,12 +85,12 @@ def _run() -> int:
 
 class _Room:
     """
-    One channel: publishes what is said, and prints what others say, in a thread.
+    One channel: publishes what the user says, and prints in a thread what is said there.
 
     Attributes:
-        name: That one speaks under.
-        where: It is.
-        ended: Why nothing more is heard, or None.
+        name: The name of the user.
+        where: The URL of the channel.
+        ended: The error that has ended the subscription, or None.
     """
 
     def __init__(self, where: BusURL, arguments: argparse.Namespace) -> None:
@@ -93,7 +102,7 @@ class _Room:
             ca=arguments.ca,
             certificate=arguments.certificate,
             patience=PATIENCE_SECONDS,
-            notify=partial(tell, NAME, where),
+            notify=partial(tell_notice, NAME, where),
         )
         self._messages = subscribe(
             where,
@@ -103,15 +112,18 @@ class _Room:
             notify=self._notify,
         )
         self._changed = threading.Condition()
+        # Whether the first attempt to subscribe has succeeded or failed.
         self._tried = False
+        # The id of the latest message that was printed.
         self._heard = ""
 
     def listen(self, on_end: Callable[[], object] = lambda: None) -> None:
         """
-        Print what is said from now on; return once that has begun, or was tried.
+        Print what is said from now on.  Returns once the first attempt to subscribe has
+        succeeded or failed.
 
         Args:
-            on_end: Called when there is no more to hear.
+            on_end: Called by the thread when the subscription has ended by an error.
         """
         threading.Thread(target=self._listen, args=[on_end], daemon=True).start()
         with self._changed:
@@ -119,16 +131,17 @@ class _Room:
 
     def say(self, text: str) -> str:
         """
-        Publish one message; its id.
+        Publish one message, and return its id.
 
         Raises:
-            BusError: It was not published.
+            BusError: The message was not published.
         """
         return self._publisher.publish(text.encode("utf-8", "replace"), TYPE).id
 
     def wait_for(self, id: str) -> None:
         """
-        Wait a bit until the message with this id was heard.
+        Wait until the message with this id, or a later one, was printed, but not for
+        longer than `LAST_SECONDS`.
         """
         with suppress(Invalid), self._changed:
             wanted = parse_id(id)
@@ -145,13 +158,13 @@ class _Room:
                     self._heard = message.id
                     self._changed.notify_all()
         except Exception as error:
-            # Of any kind: else one would talk on, and hear nothing.
+            # Every kind of error is told, or the user would talk on without hearing anyone.
             complain(NAME, f"{self.where}: {error}")
             self._try(error)
             on_end()
 
     def _notify(self, notice: Notice) -> None:
-        tell(NAME, self.where, notice)
+        tell_notice(NAME, self.where, notice)
         self._try()
 
     def _try(self, ended: Exception | None = None) -> None:
@@ -162,7 +175,7 @@ class _Room:
 
 def _talk(room: _Room) -> int:
     """
-    On a terminal: what comes in is shown above what is being typed.
+    Chat on a terminal: messages are shown above the line that is being typed.
     """
     session: PromptSession[str] = PromptSession(erase_when_done=True)
 
@@ -176,7 +189,8 @@ def _talk(room: _Room) -> int:
             loop.call_soon_threadsafe(leave)
 
     text = ""
-    # It also takes out what a terminal would obey.
+    # Besides keeping the line at the bottom, this takes control characters out of what is
+    # printed.
     with patch_stdout():
         print(f"{room.name} in {room.where}; Ctrl-D leaves", flush=True)
         room.listen(leave_soon)
@@ -190,7 +204,7 @@ def _talk(room: _Room) -> int:
             try:
                 room.say(text)
             except BusError as error:
-                # It is there to be sent again.
+                # The text stays on the line, so that the user can send it again.
                 complain(NAME, error)
             else:
                 text = ""
@@ -198,6 +212,9 @@ def _talk(room: _Room) -> int:
 
 
 def _pipe(room: _Room) -> int:
+    """
+    Chat without a terminal: each line of standard input is published.
+    """
     room.listen()
     last = ""
     for line in iter(lambda: sys.stdin.readline(MAX_LINE), ""):
@@ -211,14 +228,14 @@ def _pipe(room: _Room) -> int:
 
 def _line(message: Message) -> str:
     """
-    A message as it is shown.
+    A message as it is printed.
     """
     kind = message.content_type.partition(";")[0]
     text = f"[{kind}, {len(message.body)} bytes]"
     if kind.startswith("text/"):
-        # No stranger begins a line.
+        # Further lines are indented, so that nobody can imitate the head of a message.
         text = message.body.decode("utf-8", "replace").strip().replace("\n", "\n      ")
-    # Nor does his name end before it does.
+    # Angle brackets in a name are replaced, so that none can look as if it ended earlier.
     sender = message.sender.translate(_BRACKETS) or "?"
     now = datetime.now().astimezone()
     return clean(f"{now:%H:%M} <{sender}> {text}")

@@ -22,7 +22,17 @@ from ..formats.envelope import envelope, published_at
 from ..formats.multipart import Malformed
 from ..ids import parse_id
 from ..message import Invalid, Message
-from .command import FAILED, OK, add_heartbeat, address, complain, main, parser, tell, whole
+from .command import (
+    FAILED,
+    OK,
+    add_heartbeat_option,
+    bus_url,
+    complain,
+    main,
+    new_parser,
+    tell_notice,
+    whole_number,
+)
 from .terminal import clean
 
 __all__ = ["run"]
@@ -50,43 +60,56 @@ def run() -> int:
 
 
 def _run() -> int:
-    made = parser(
+    parser = new_parser(
         NAME,
         "Subscribe to a channel or folder, and show each message as it comes.",
         EXAMPLES,
         "",
     )
-    made.add_argument(
+    _add_subscription_options(parser)
+    _add_output_options(parser)
+    arguments = parser.parse_args()
+    if arguments.command == []:
+        parser.error("--exec needs a command")
+    if arguments.save is not None and not arguments.save.is_dir():
+        parser.error(f"{str(arguments.save)!r} is no folder; make it first")
+    return _dump(arguments)
+
+
+def _add_subscription_options(parser: argparse.ArgumentParser) -> None:
+    """
+    Options that say which messages are wanted.
+    """
+    parser.add_argument(
         "-t",
         "--type",
         default="",
         metavar="TYPES",
         help="only these, such as 'text/*,!text/html'",
     )
-    made.add_argument(
+    parser.add_argument(
         "-s",
         "--sender",
         default="",
         metavar="SENDERS",
         help="only from these, such as '?*'",
     )
-    made.add_argument(
+    parser.add_argument(
         "-c",
         "--channel",
         default="",
         metavar="CHANNELS",
         help="only these of a folder",
     )
-    add_heartbeat(made)
-    made.add_argument("-q", "--quiet", action="store_true", help="do not show bodies")
-    made.add_argument(
+    add_heartbeat_option(parser)
+    parser.add_argument(
         "-n",
         "--count",
-        type=whole(1, 10**12),
+        type=whole_number(1, 10**12),
         metavar="COUNT",
         help="end after so many",
     )
-    replay = made.add_mutually_exclusive_group()
+    replay = parser.add_mutually_exclusive_group()
     replay.add_argument(
         "--since",
         default="",
@@ -95,42 +118,46 @@ def _run() -> int:
     )
     replay.add_argument(
         "--last",
-        type=whole(0, 999_999),
+        type=whole_number(0, 999_999),
         default=0,
         metavar="COUNT",
         help="begin with the last so many",
     )
-    made.add_argument("--json", action="store_true", help="an object a line")
-    made.add_argument(
+
+
+def _add_output_options(parser: argparse.ArgumentParser) -> None:
+    """
+    Options that say what becomes of each message.
+    """
+    parser.add_argument("-q", "--quiet", action="store_true", help="do not show bodies")
+    parser.add_argument("--json", action="store_true", help="an object a line")
+    parser.add_argument(
         "--save",
         type=Path,
         metavar="DIR",
         help="each body to a file, named by its id",
     )
-    made.add_argument(
+    parser.add_argument(
         "--jobs",
-        type=whole(1, 1000),
+        type=whole_number(1, 1000),
         default=1,
         metavar="COUNT",
         help="so many commands at once",
     )
-    made.add_argument(
+    parser.add_argument(
         "--exec",
         nargs=argparse.REMAINDER,
         dest="command",
         metavar="COMMAND",
         help="run this for each; all that follows is its own",
     )
-    arguments = made.parse_args()
-    if arguments.command == []:
-        made.error("--exec needs a command")
-    if arguments.save is not None and not arguments.save.is_dir():
-        made.error(f"{str(arguments.save)!r} is no folder; make it first")
-    return _dump(arguments)
 
 
 def _dump(arguments: argparse.Namespace) -> int:
-    where = address(arguments, arguments.target)
+    """
+    Show messages until there were enough, the subscription fails, or Ctrl-C; the exit code.
+    """
+    where = bus_url(arguments, arguments.target)
     messages = subscribe(
         where,
         type=arguments.type,
@@ -141,7 +168,7 @@ def _dump(arguments: argparse.Namespace) -> int:
         heartbeat=arguments.heartbeat,
         ca=arguments.ca,
         certificate=arguments.certificate,
-        notify=partial(tell, NAME, where),
+        notify=partial(tell_notice, NAME, where),
     )
     tally = _Tally()
     commands = _Commands(arguments.command or [], arguments.jobs)
@@ -170,7 +197,7 @@ def _dump(arguments: argparse.Namespace) -> int:
 
 class _Tally:
     """
-    How much came, and how fast.
+    How many messages and bytes came, and how fast; printed after Ctrl-C.
     """
 
     def __init__(self) -> None:
@@ -180,7 +207,7 @@ class _Tally:
 
     def count(self, message: Message) -> None:
         """
-        One more.
+        Count one message.
         """
         self._messages += 1
         self._bytes += len(message.body)
@@ -196,7 +223,13 @@ class _Tally:
 
 class _Commands:
     """
-    Runs a command for each message, so many at once and no more.
+    Runs a command for each message.
+
+    Args:
+        jobs: How many commands may run at the same time.
+
+    Attributes:
+        failed: Whether a command could not be run, or exited with another code than 0.
     """
 
     def __init__(self, command: list[str], jobs: int) -> None:
@@ -208,7 +241,7 @@ class _Commands:
 
     def start(self, message: Message) -> None:
         """
-        Run it, once there is room.
+        Run the command for this message.  Waits first while `jobs` commands are running.
         """
         if len(self._running) == self._jobs:
             self._running = wait(self._running, return_when=FIRST_COMPLETED).not_done
@@ -216,12 +249,12 @@ class _Commands:
 
     def finish(self) -> None:
         """
-        Wait for those that run.
+        Wait for the commands that still run.
         """
         self._pool.shutdown()
 
     def _run(self, message: Message) -> None:
-        # In bytes, because a locale may not have all that UTF-8 has.
+        # In bytes, because the encoding of the locale may lack characters of a name.
         told = {
             b"MSGBUS_ID": message.id,
             b"MSGBUS_CHANNEL": message.channel,
@@ -244,12 +277,15 @@ class _Commands:
 
 def _published(message: Message) -> datetime:
     """
-    When it was published, or, where its id does not tell, now.
+    The local time at which a message was published, or that of now if its id holds no time.
     """
     return (published_at(message.id) or datetime.now(UTC)).astimezone()
 
 
 def _print(message: Message, quiet: bool) -> None:
+    """
+    Print a line about a message, and its body unless told to be quiet.
+    """
     when = _published(message).isoformat(" ", "milliseconds")[:23]
     head = (
         f"{when} {message.channel or '/'} {message.sender or '-'} {message.content_type}"
@@ -268,25 +304,25 @@ def _print(message: Message, quiet: bool) -> None:
 
 def _shown(body: bytes) -> bytes:
     """
-    What of a body a terminal gets to see.
+    A body as it is shown on a terminal.
     """
     try:
         text = clean(body.decode("utf-8"))
     except UnicodeDecodeError:
         text = "(not text)"
-    # No stranger's line looks like one of ours.
+    # Every line is indented, so that no body can imitate the line about a message.
     return indent(text, "  ", lambda _: True).encode()
 
 
 def _save(message: Message, folder: Path) -> None:
     """
-    Write the body to a file that is there whole, or not at all.
+    Write the body to a file named by the id.  The file appears when it is complete.
     """
     try:
         parse_id(message.id)
         name = message.id
     except Invalid:
-        # Nothing else may name a file.
+        # An id of another form comes from a strange server, and could hold slashes.
         name = f"{time.time_ns()}"
     part = folder / f".{name}.part"
     part.write_bytes(message.body)

@@ -17,14 +17,14 @@ from tqdm import tqdm
 from ..client.blocking import Publisher
 from ..client.errors import BusError
 from ..message import Invalid
-from .command import FAILED, OK, WRONG_USE, address, complain, main, parser, seconds
+from .command import FAILED, OK, WRONG_USE, bus_url, complain, main, new_parser, real_number
 
 __all__ = ["run"]
 
 NAME = "msgsend"
 DEFAULT_TYPE = "text/html"
 
-# Of one message; few buses take so much.
+# The largest message that is read into memory, in bytes.  Few buses take so much.
 MAX_INPUT = 256 * 1024 * 1024
 
 EXAMPLES = """\
@@ -44,17 +44,17 @@ def run() -> int:
 
 
 def _run() -> int:
-    made = parser(
+    parser = new_parser(
         NAME, "Publish standard input, files, or texts, each as one message.", EXAMPLES
     )
-    made.add_argument("target", nargs="?", metavar="URL|CHANNEL")
-    made.add_argument("texts", nargs="*", metavar="TEXT", help="a message")
-    made.add_argument(
+    parser.add_argument("target", nargs="?", metavar="URL|CHANNEL")
+    parser.add_argument("texts", nargs="*", metavar="TEXT", help="a message")
+    parser.add_argument(
         "-t",
         "--type",
         help=f"media type; otherwise guessed from a file's name, or {DEFAULT_TYPE}",
     )
-    made.add_argument(
+    parser.add_argument(
         "-f",
         "--file",
         nargs="+",
@@ -63,45 +63,48 @@ def _run() -> int:
         dest="files",
         help="publish these files",
     )
-    made.add_argument(
+    parser.add_argument(
         "-l",
         "--lines",
         action="store_true",
         help="each line of the input is a message, an empty one too",
     )
-    made.add_argument(
+    parser.add_argument(
         "-v",
         "--verbose",
         action="store_true",
         help="print each message's id and subscribers",
     )
-    made.add_argument(
+    parser.add_argument(
         "--timeout",
-        type=seconds(0.01, 86400),
+        type=real_number(0.01, 86400),
         default=30.0,
         metavar="SECONDS",
         help="how long to wait for the bus, and, once it has answered, to try again"
         " (default 30)",
     )
-    arguments = made.parse_intermixed_args()
+    arguments = parser.parse_intermixed_args()
     if arguments.target is None:
-        # As with cp, the last is where they go.
+        # As with `cp`, the last of the files is the destination.
         if len(arguments.files) < 2:
-            made.error("the following arguments are required: URL|CHANNEL")
+            parser.error("the following arguments are required: URL|CHANNEL")
         arguments.target = arguments.files.pop()
     if bool(arguments.files) + bool(arguments.texts) + arguments.lines > 1:
-        made.error("give files, texts, or --lines")
+        parser.error("give files, texts, or --lines")
     return _send(arguments)
 
 
 def _send(arguments: argparse.Namespace) -> int:
-    where = address(arguments, arguments.target)
+    """
+    Publish all messages, or those before the first that fails; the exit code.
+    """
+    where = bus_url(arguments, arguments.target)
     publisher = Publisher(
         where,
         ca=arguments.ca,
         certificate=arguments.certificate,
         timeout=arguments.timeout,
-        # Somebody who mistypes a port is told so at once.
+        # The first message is tried once, so that a mistyped port is told at once.
         patience=0,
         notify=lambda notice: complain(NAME, f"{where}: {notice}"),
     )
@@ -127,7 +130,8 @@ def _messages(
     arguments: argparse.Namespace,
 ) -> Iterator[tuple[str, Callable[[], bytes], str]]:
     """
-    What to call it, what reads its body, and its type.
+    For each message: what to call it in a complaint, a function that reads its body, and
+    its type.
     """
     content_type = arguments.type or DEFAULT_TYPE
     source = sys.stdin.buffer
@@ -136,7 +140,7 @@ def _messages(
             yield repr(file), Path(file).read_bytes, arguments.type or _type_of(file)
     elif arguments.texts:
         for text in arguments.texts:
-            # As it was typed, also what is no UTF-8.
+            # Bytes that are no UTF-8 came as lone surrogates, and become bytes again.
             body = text.encode("utf-8", "surrogateescape")
             yield f"the text {text!r}", partial(bytes, body), content_type
     elif arguments.lines:
@@ -155,20 +159,26 @@ def _messages(
 
 def _type_of(file: str) -> str:
     """
-    What the file's name says.
+    The media type that the name of a file suggests.
     """
     guessed, encoding = mimetypes.guess_type(file)
-    # A type says what is in it, not how it is packed.
+    # For `x.txt.gz` the guess is text/plain, encoded by gzip; but its body is no text.
     return "application/octet-stream" if encoding else guessed or DEFAULT_TYPE
 
 
 def _bounded(body: bytes) -> bytes:
+    """
+    The body, if it is not too large.
+    """
     if len(body) > MAX_INPUT:
         raise Invalid(f"It is larger than {MAX_INPUT} bytes.")
     return body
 
 
 def _with_progress(files: list[str]) -> Iterable[str]:
-    # Where standard error is no terminal, `None` means no bar.
+    """
+    The files; a progress bar shows how many of several have been published.
+    """
+    # For `tqdm`, `None` means: no bar if standard error is no terminal.
     disable = None if len(files) > 1 else True
     return tqdm(files, unit="file", disable=disable, file=sys.stderr)

@@ -1,5 +1,5 @@
 """
-Running a tool that is a Twisted program.
+Runs a tool that is a Twisted program.
 """
 
 from __future__ import annotations
@@ -26,8 +26,9 @@ __all__ = ["run_in_reactor"]
 
 def run_in_reactor(name: str, work: Callable[[Any], Coroutine[Any, Any, int]]) -> int:
     """
-    Run a coroutine function, which gets the reactor, to its exit code.  Ctrl-C cancels
-    it, which is no failure.
+    Run a tool that is a coroutine function, called with the reactor, and return its exit
+    code.  Ctrl-C cancels the coroutine, and counts as success.  Warnings that are logged go
+    to standard error.
     """
 
     @provider(ILogObserver)
@@ -38,7 +39,7 @@ def run_in_reactor(name: str, work: Callable[[Any], Coroutine[Any, Any, int]]) -
     globalLogBeginner.beginLoggingTo(
         [observe], discardBuffer=True, redirectStandardIO=False
     )
-    # Whatever escapes is no success.
+    # The exit code if `worked` never ends.
     code = FAILED
     problem: Exception | None = None
 
@@ -54,7 +55,7 @@ def run_in_reactor(name: str, work: Callable[[Any], Coroutine[Any, Any, int]]) -
             problem = error
 
     def run() -> int:
-        # It ends with its own, which is none for Ctrl-C.
+        # `react` exits by itself, with a code of its own: 0 after Ctrl-C too.
         with suppress(SystemExit):
             react(lambda reactor: Deferred.fromCoroutine(worked(reactor)))
         if problem is not None:

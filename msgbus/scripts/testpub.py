@@ -1,5 +1,5 @@
 """
-msgbus-test-pub: publish, to see what a bus does.
+msgbus-test-pub: publish numbered messages, to measure a bus.
 """
 
 from __future__ import annotations
@@ -16,13 +16,15 @@ from twisted.internet.task import deferLater
 
 from ..client.client import Client
 from ..client.errors import BusError
-from .command import FAILED, OK, address, complain, parser, seconds, whole
-from .flood import CHANNEL, Latencies, Mark, body
+from .command import FAILED, OK, bus_url, complain, new_parser, real_number, whole_number
+from .latencies import Latencies
+from .numbered import CHANNEL, Mark, body_of
 from .reactor import run_in_reactor
 
 __all__ = ["run"]
 
 NAME = "msgbus-test-pub"
+# For how long a message is sent again, once a first one was published.
 PATIENCE_SECONDS = 60.0
 
 EXAMPLES = f"""\
@@ -39,94 +41,127 @@ def run() -> int:
     """
     The console script.
     """
-    made = parser(
+    parser = new_parser(
         NAME, "Publish numbered messages, to see what a bus does.", EXAMPLES, CHANNEL
     )
-    pace = made.add_mutually_exclusive_group()
+    pace = parser.add_mutually_exclusive_group()
     pace.add_argument(
         "-r",
         "--rate",
-        type=seconds(0.001, 1_000_000),
+        type=real_number(0.001, 1_000_000),
         default=1.0,
         metavar="N",
         help="a second (default 1)",
     )
     pace.add_argument("--flat", action="store_true", help="as fast as it goes")
-    made.add_argument(
+    parser.add_argument(
         "-n",
         "--count",
-        type=whole(1, 10**12),
+        type=whole_number(1, 10**12),
         metavar="COUNT",
         help="end after so many",
     )
-    made.add_argument(
+    parser.add_argument(
         "--size",
-        type=whole(0, 64 * 1024 * 1024),
+        type=whole_number(0, 64 * 1024 * 1024),
         default=0,
         metavar="BYTES",
         help="of a message, at least",
     )
-    made.add_argument(
+    parser.add_argument(
         "-c",
         "--connections",
-        type=whole(1, 100_000),
+        type=whole_number(1, 100_000),
         default=1,
         metavar="N",
         help="publishers at once",
     )
-    arguments = made.parse_args()
-    return run_in_reactor(NAME, lambda reactor: _flood(reactor, arguments))
+    arguments = parser.parse_args()
+    return run_in_reactor(NAME, lambda reactor: _Flood(reactor, arguments).work())
 
 
-async def _flood(reactor: Any, arguments: argparse.Namespace) -> int:
-    where = address(arguments, arguments.target)
-    # Alone it sends just what it says; else what `msgbus-test-sub` measures by.
-    plain = (arguments.rate, arguments.flat, arguments.connections) == (1, False, 1)
-    plain = plain and not arguments.size and arguments.count is None
-    tries = iter(count(1) if arguments.count is None else range(1, arguments.count + 1))
-    answered = Latencies()
-    bar = tqdm(total=arguments.count, unit=" messages", disable=None)
-    begun = time.monotonic()
+class _Flood:
+    """
+    Several publishers at once, which share out the messages among themselves.
+    """
 
-    async def publisher() -> None:
-        bus, name = where.split()
+    def __init__(self, reactor: Any, arguments: argparse.Namespace) -> None:
+        self._reactor = reactor
+        self._arguments = arguments
+        self._where = bus_url(arguments, arguments.target)
+        # Without options, bodies are plain pages for a browser.  With any, they hold what
+        # `msgbus-test-sub` needs to measure.
+        self._plain = (
+            (arguments.rate, arguments.flat, arguments.connections) == (1, False, 1)
+            and not arguments.size
+            and arguments.count is None
+        )
+        # The places of the messages in the order of all publishers, from 1.
+        self._places = iter(
+            count(1) if arguments.count is None else range(1, arguments.count + 1)
+        )
+        self._answered = Latencies()
+        self._bar = tqdm(total=arguments.count, unit=" messages", disable=None)
+        self._begun = time.monotonic()
+
+    async def work(self) -> int:
+        """
+        Publish, and print how fast that went; the exit code.
+        """
+        complain(NAME, f"publishing to {self._where}")
+        publishers = [
+            Deferred.fromCoroutine(self._publish())
+            for _ in range(self._arguments.connections)
+        ]
+        try:
+            await gatherResults(publishers, consumeErrors=True)
+        except FirstError as error:
+            # All publishers do the same, so one error stands for all.
+            error.subFailure.trap(BusError)
+            complain(NAME, f"{self._where}: {error.subFailure.value}")
+            return FAILED
+        finally:
+            self._bar.close()
+            self._print_result()
+        return OK
+
+    async def _publish(self) -> None:
+        """
+        One publisher, with a connection of its own.
+        """
+        bus, name = self._where.split()
         client = Client(
-            reactor,
+            self._reactor,
             bus,
-            ca=arguments.ca,
-            certificate=arguments.certificate,
-            # Somebody who mistypes a port is told so at once.
+            ca=self._arguments.ca,
+            certificate=self._arguments.certificate,
+            # The first message is tried once, so that a mistyped port is told at once.
             patience=0,
         )
-        run = "" if plain else secrets.token_hex(8)
-        for own, overall in enumerate(tries, 1):
-            if not arguments.flat:
-                # When its turn is, however late the one before was.
-                turn = begun + (overall - 1) / arguments.rate - time.monotonic()
-                await deferLater(reactor, max(turn, 0))
+        run = "" if self._plain else secrets.token_hex(8)
+        for number, place in enumerate(self._places, 1):
+            if not self._arguments.flat:
+                await self._turn(place)
             now = time.time_ns()
-            await client.publish(
-                name, body(Mark(run, own, now), arguments.size), "text/html"
-            )
+            body = body_of(Mark(run, number, now), self._arguments.size)
+            await client.publish(name, body, "text/html")
             client.patience = PATIENCE_SECONDS
-            answered.add((time.time_ns() - now) / 1e6)
-            bar.update()
+            self._answered.add((time.time_ns() - now) / 1e6)
+            self._bar.update()
 
-    complain(NAME, f"publishing to {where}")
-    publishers = [Deferred.fromCoroutine(publisher()) for _ in range(arguments.connections)]
-    try:
-        await gatherResults(publishers, consumeErrors=True)
-    except FirstError as error:
-        # What is wrong for one is so for all.
-        error.subFailure.trap(BusError)
-        complain(NAME, f"{where}: {error.subFailure.value}")
-        return FAILED
-    finally:
-        bar.close()
-        took = time.monotonic() - begun
+    async def _turn(self, place: int) -> None:
+        """
+        Wait until the message at this place is due by `--rate`, counted from the start: the
+        delay of one message does not delay those behind it.
+        """
+        due = self._begun + (place - 1) / self._arguments.rate
+        await deferLater(self._reactor, max(due - time.monotonic(), 0))
+
+    def _print_result(self) -> None:
+        took = time.monotonic() - self._begun
+        answered = self._answered
         if answered.count:
             print(
                 f"{answered.count} messages in {took:.1f} s:"
                 f" {answered.count / took:.1f} messages/s; answered in {answered}"
             )
-    return OK

@@ -1,5 +1,5 @@
 """
-msgbus-test-sub: subscribe often, to see what a bus does.
+msgbus-test-sub: subscribe often and count what comes, to measure a bus.
 """
 
 from __future__ import annotations
@@ -20,17 +20,27 @@ from ..client.client import Client
 from ..client.notices import Notice, Subscribed
 from ..ids import Gap
 from ..message import Message
-from .command import FAILED, OK, add_heartbeat, address, complain, parser, seconds, whole
-from .flood import CHANNEL, Latencies, Order, mark
+from .command import (
+    FAILED,
+    OK,
+    add_heartbeat_option,
+    bus_url,
+    complain,
+    new_parser,
+    real_number,
+    whole_number,
+)
+from .latencies import Latencies
+from .numbered import CHANNEL, Order, mark_in
 from .reactor import run_in_reactor
 
 __all__ = ["run"]
 
 NAME = "msgbus-test-sub"
 
-# So many connections are on their way at once.
+# How many connections may be under way, but not yet subscribed, at one time.
 COMING = 100
-# What a process needs beside them.
+# How many files a process needs beside its connections.
 OTHER_FILES = 50
 
 EXAMPLES = f"""\
@@ -46,61 +56,62 @@ def run() -> int:
     """
     The console script.
     """
-    made = parser(
+    parser = new_parser(
         NAME,
         "Subscribe often, and tell what is missing.",
         EXAMPLES,
         CHANNEL,
     )
-    made.add_argument(
+    parser.add_argument(
         "-c",
         "--connections",
-        type=whole(1, 10**9),
+        type=whole_number(1, 10**9),
         default=1,
         metavar="N",
         help="so many (default 1)",
     )
-    made.add_argument(
+    parser.add_argument(
         "-n",
         "--count",
-        type=whole(1, 10**12),
+        type=whole_number(1, 10**12),
         metavar="COUNT",
         help="end when each has so many",
     )
-    made.add_argument(
+    parser.add_argument(
         "--idle",
-        type=seconds(0.1, 86400),
+        type=real_number(0.1, 86400),
         default=10.0,
         metavar="SECONDS",
         help="with -n: when nothing more has come for so long, it is lost (default 10)",
     )
-    add_heartbeat(made)
-    arguments = made.parse_args()
-    allow_files(arguments.connections, made)
+    add_heartbeat_option(parser)
+    arguments = parser.parse_args()
+    allow_files(arguments.connections, parser)
     return run_in_reactor(NAME, lambda reactor: _Crowd(reactor, arguments).work())
 
 
-def allow_files(connections: int, made: argparse.ArgumentParser) -> None:
+def allow_files(connections: int, parser: argparse.ArgumentParser) -> None:
     """
-    Have as many open files as it takes, or say that they may not be had.
+    Raise this process's limit of open files as far as so many connections need, or exit
+    with a message if it may not be raised.
     """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     needed = connections + OTHER_FILES
     if needed > hard:
-        made.error(f"this process may have {hard} open files: raise that with ulimit -n")
+        parser.error(f"this process may have {hard} open files: raise that with ulimit -n")
     if needed > soft:
         resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
 
 
 class _Crowd:
     """
-    Many subscriptions of one channel.
+    Many subscriptions to one channel.
     """
 
     def __init__(self, reactor: Any, arguments: argparse.Namespace) -> None:
         self._reactor = reactor
         self._arguments = arguments
-        self._where = address(arguments, arguments.target)
+        self._where = bus_url(arguments, arguments.target)
         self._client: Client | None = None
         self._orders = [Order() for _ in range(arguments.connections)]
         self._latencies = Latencies()
@@ -111,9 +122,9 @@ class _Crowd:
 
     async def work(self) -> int:
         """
-        Subscribe, count, and tell; the exit code.
+        Subscribe, count, and print the result; the exit code.
         """
-        # Ctrl-C is how it ends without a count.
+        # Without `--count`, Ctrl-C is the regular end.
         with suppress(CancelledError):
             await self._subscribe()
             while self._refused is None and not self._done():
@@ -152,7 +163,7 @@ class _Crowd:
     def _count(self, order: Order, message: Message) -> None:
         self._last = time.monotonic()
         self._first = self._first or self._last
-        found = mark(message.body)
+        found = mark_in(message.body)
         order.count(found)
         self._complete += order.received == self._arguments.count
         if found is not None and found.nanoseconds is not None:
@@ -170,7 +181,7 @@ class _Crowd:
             and number == 0
             and notice != Subscribed(again=False)
         ):
-            # What one sees, all see.
+            # All subscriptions share one bus, so the first one speaks for them.
             complain(NAME, f"{self._where}: {notice}")
 
     def _refuse(self, failure: Failure) -> None:
@@ -185,7 +196,7 @@ class _Crowd:
 
     def _tell(self) -> int:
         """
-        Print what was seen; the exit code.
+        Print what was counted; the exit code.
         """
         wanted = self._arguments.count or 0
         received = sum(order.received for order in self._orders)

@@ -1,12 +1,13 @@
 """
-Tests for what the tools compute: `msgbus.scripts.flood` and `.terminal`.
+Tests for what the tools compute: `msgbus.scripts.numbered`, `.latencies` and `.terminal`.
 """
 
 from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from msgbus.scripts.flood import Latencies, Mark, Order, body, mark
+from msgbus.scripts.latencies import Latencies
+from msgbus.scripts.numbered import Mark, Order, body_of, mark_in
 from msgbus.scripts.terminal import clean
 
 
@@ -19,9 +20,9 @@ class MarkTests(SynchronousTestCase):
         """
         A body is a page, with a comment only if its run is told.
         """
-        self.assertEqual(body(Mark("", 7, 123)), b"<h1>hello world 7</h1>")
+        self.assertEqual(body_of(Mark("", 7, 123)), b"<h1>hello world 7</h1>")
         self.assertEqual(
-            body(Mark("ab", 7, 123), 50),
+            body_of(Mark("ab", 7, 123), 50),
             b"<h1>hello world 7</h1><!-- ab 123 xxxxxxxxxxxx -->",
         )
 
@@ -36,16 +37,16 @@ class MarkTests(SynchronousTestCase):
         What was sent is recognized, and has the size that was asked for.
         """
         sent = Mark(run, number, nanoseconds)
-        self.assertEqual(mark(body(sent, size)), sent)
-        self.assertGreaterEqual(len(body(sent, size)), size)
-        self.assertEqual(mark(body(Mark("", number, None))), Mark("", number, None))
+        self.assertEqual(mark_in(body_of(sent, size)), sent)
+        self.assertGreaterEqual(len(body_of(sent, size)), size)
+        self.assertEqual(mark_in(body_of(Mark("", number, None))), Mark("", number, None))
 
     @given(st.binary())
     def test_garbage(self, data):
         """
         Anything else is none of these.
         """
-        self.assertIsNone(mark(b"x" + data))
+        self.assertIsNone(mark_in(b"x" + data))
 
 
 class OrderTests(SynchronousTestCase):
