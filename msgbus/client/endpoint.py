@@ -4,7 +4,6 @@ Connections of Twisted clients to a bus: by TCP or a Unix socket, with or withou
 
 from __future__ import annotations
 
-from copy import copy
 from typing import Any
 
 from twisted.internet.defer import CancelledError, Deferred
@@ -67,9 +66,10 @@ class BusEndpoint:
 
     def another(self) -> BusEndpoint:
         """
-        An endpoint to the same bus, for a connection of its own.
+        An endpoint to the same bus, for a connection of its own.  `abort` of one does not
+        touch the connection of the other.
         """
-        return copy(self)
+        return BusEndpoint(self._reactor, self._url, self._tls)
 
     def abort(self) -> None:
         """
