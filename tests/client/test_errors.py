@@ -11,12 +11,13 @@ from msgbus.client.errors import printable
 
 class PrintableTests(SynchronousTestCase):
     """
-    A stranger's words.
+    Text from a server, as it is shown.
     """
 
     def test_shown(self):
         """
-        Each character that is none to be seen is shown as such, outer spaces are not.
+        Each character that is not printable becomes a replacement character; spaces at the
+        ends are dropped.
         """
         for text, shown in (
             ("", ""),
@@ -34,7 +35,7 @@ class PrintableTests(SynchronousTestCase):
     @given(st.text(st.characters()))
     def test_any(self, text):
         """
-        It is always short, and on one line.
+        The result is always short, and on one line.
         """
         shown = printable(text)
         self.assertTrue(shown.isprintable())

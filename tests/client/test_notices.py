@@ -10,7 +10,7 @@ from msgbus.ids import Gap
 
 class NoticeTests(SynchronousTestCase):
     """
-    What the owner of a subscription is told.
+    What the `notify` callback of a subscription gets.
     """
 
     def test_shown(self):

@@ -16,12 +16,12 @@ TEXT = Message("", b"hello", "text/plain; charset=utf-8")
 
 class RequestTests(SynchronousTestCase):
     """
-    What is said to the bus.
+    The headers that are sent to a bus.
     """
 
     def test_publication(self):
         """
-        A publication has its type, and a key that no other has.
+        A publication has its content type, and a key that no other publication has.
         """
         first, second = (publication_headers(BUS, TEXT) for _ in range(2))
         key = first["Idempotency-Key"]
@@ -34,7 +34,7 @@ class RequestTests(SynchronousTestCase):
 
     def test_not_kept(self):
         """
-        What history is not to keep says so.
+        A publication that history must not keep says so.
         """
         headers = publication_headers(BUS, TEXT, keep=False)
         del headers["Idempotency-Key"]
@@ -45,7 +45,8 @@ class RequestTests(SynchronousTestCase):
 
     def test_subscription(self):
         """
-        A subscription asks for a stream, behind a message if there was one.
+        A subscription asks for a multipart stream, which begins behind a message if an id
+        is given.
         """
         accept = {"Accept": "multipart/x-mixed-replace"}
         self.assertEqual(subscription_headers(BUS), accept)
@@ -55,8 +56,8 @@ class RequestTests(SynchronousTestCase):
 
     def test_authorization(self):
         """
-        Name and password are said by Basic authentication, in UTF-8, also if one is
-        missing.
+        Name and password are sent by Basic authentication in UTF-8, also if one of them is
+        empty.
         """
         for user, password, pair in (
             ("alice", "secret", "alice:secret"),
@@ -75,7 +76,7 @@ class RequestTests(SynchronousTestCase):
 
     def test_colon_in_name(self):
         """
-        A name with a colon cannot be said (RFC 7617, section 2), so it is refused.
+        A name with a colon cannot be sent (RFC 7617, section 2), so it is refused.
         """
         with self.assertRaises(ValueError):
             subscription_headers(BusURL.parse("http://a%3Ab:secret@h/"))

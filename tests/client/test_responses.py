@@ -15,12 +15,13 @@ PLAIN = {"content-type": "text/plain"}
 
 class ResponseTests(SynchronousTestCase):
     """
-    What the bus answers.
+    What the response of a bus means.
     """
 
     def refused(self, kind, sentence, status, head=None, text=b""):
         """
-        Both a publication and any other request are refused like this.
+        Check that this response is the same error for a publication and for any other
+        request.
         """
         with self.assertRaises(BusError) as caught:
             receipt(status, head or {}, text)
@@ -32,7 +33,8 @@ class ResponseTests(SynchronousTestCase):
 
     def test_receipt(self):
         """
-        A receipt has the id and the number of subscribers, as far as they are told.
+        A receipt has the id and the number of subscribers.  Where the bus does not tell
+        them, or tells nonsense, they are empty and -1.
         """
         for head, expected in (
             ({"msgbus-id": "1-2", "msgbus-subscribers": "3"}, Receipt("1-2", 3)),
@@ -48,14 +50,14 @@ class ResponseTests(SynchronousTestCase):
 
     def test_huge_count(self):
         """
-        A number that no bus has is as good as none.
+        A number too large for any bus counts as none.
         """
         head = {"msgbus-subscribers": "1" * 5000}
         self.assertEqual(receipt(204, head, b""), Receipt("", -1))
 
     def test_no_bus(self):
         """
-        A server that answers well, but otherwise than a bus, is none.
+        A server whose response is a success, but not that of a bus, is told to be none.
         """
         for status, head, kind in (
             (200, {"content-type": "text/html"}, "text/html"),
@@ -73,7 +75,7 @@ class ResponseTests(SynchronousTestCase):
 
     def test_sentence(self):
         """
-        The first line of plain text is what the server says of it.
+        The error quotes the first line of the body, if that is plain text.
         """
         for content_type in ("text/plain", "text/plain; charset=utf-8"):
             head = {"content-type": content_type, "location": "/x"}
@@ -90,7 +92,7 @@ class ResponseTests(SynchronousTestCase):
 
     def test_redirect(self):
         """
-        Redirects are not followed, but where they lead is told.
+        Redirects are not followed, but the error says where they lead.
         """
         for status in (301, 302, 303, 307, 308):
             self.refused(
@@ -115,7 +117,7 @@ class ResponseTests(SynchronousTestCase):
 
     def test_hostile_sentence(self):
         """
-        Of what a stranger says, little is shown, and nothing that a terminal obeys.
+        Little is shown of what a server says, and no control character.
         """
         for status, kind in ((400, Refused), (500, Unreachable)):
             text = b"\x1b]0;x\x07\x00\xff\xc2\x9b" + b"x" * 1_000_000
@@ -127,7 +129,7 @@ class ResponseTests(SynchronousTestCase):
 
     def test_carriage_return(self):
         """
-        A line that ends as in HTTP ends there.
+        A carriage return before the line feed is no part of the line.
         """
         self.refused(Refused, "The answer is 400: No.", 400, PLAIN, b"No.\r\nmore")
 

@@ -31,8 +31,8 @@ class ResumableStreamTests(SynchronousTestCase):
 
     def test_query(self):
         """
-        The URL asks for what is wanted, and for heartbeats unless they are not; what else
-        a client was given is no part of it.
+        The URL asks for what is wanted, and for heartbeats unless that is 0.  Options that
+        concern the connection are left out.
         """
         for wanted, query in (
             ({}, "heartbeat=25"),
@@ -44,7 +44,7 @@ class ResumableStreamTests(SynchronousTestCase):
 
     def test_wrong_heartbeat(self):
         """
-        A heartbeat that no server has is refused.
+        A heartbeat that no server sends is refused.
         """
         for seconds in (-1, 1, 4, 301):
             with self.assertRaisesRegex(Invalid, f"every 5 to 300 seconds, not {seconds}"):
@@ -68,7 +68,7 @@ class ResumableStreamTests(SynchronousTestCase):
 
     def test_refused(self):
         """
-        A response that is no stream leaves the subscription where it was.
+        After a response that is no stream, the subscription would go on where it was.
         """
         streams = resumable()
         streams.begin(200, {**HEAD, "msgbus-id": "1-2"})

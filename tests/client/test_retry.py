@@ -13,13 +13,13 @@ from msgbus.client.retry import Retry, delay
 
 class DelayTests(SynchronousTestCase):
     """
-    How long to wait.
+    How long to wait before the next try.
     """
 
     def test_growth(self):
         """
-        The longest delay doubles with each failure, up to a minute; half of it is left to
-        chance.
+        The longest delay doubles with each failure, up to a minute.  The delay is at least
+        half of that; the other half depends on chance.
         """
         for failures, shortest, longest in (
             (0, 0.25, 0.5),
@@ -35,12 +35,12 @@ class DelayTests(SynchronousTestCase):
             self.assertEqual(delay(failures, 0.5), (shortest + longest) / 2)
 
     @given(st.integers(0), st.floats(0, 1))
-    def test_bounds(self, failures, random):
+    def test_bounds(self, failures, chance):
         """
-        It is never shorter after more failures, nor longer than a minute.
+        The delay is never shorter after more failures, and never longer than a minute.
         """
-        seconds = delay(failures, random)
-        self.assertGreaterEqual(delay(failures + 1, random), seconds)
+        seconds = delay(failures, chance)
+        self.assertGreaterEqual(delay(failures + 1, chance), seconds)
         self.assertGreaterEqual(seconds, 0.25)
         self.assertLessEqual(seconds, 60)
 

@@ -26,7 +26,7 @@ ORIGINAL_HEAD = {"content-type": "multipart/x-mixed-replace;boundary=00MsgBus00"
 FRAMING = Encoder("B")
 PREAMBLE = FRAMING.preamble
 
-# Pieces of what a stream may be made of, in any order.
+# Pieces from which the tests make streams, mostly malformed ones.
 pieces = st.binary(max_size=9) | st.sampled_from(
     [
         b"--B\r\n",
@@ -60,7 +60,8 @@ def open_stream(name="", head=HEAD, max_message=100):
 
 def read(stream, data, cuts=()):
     """
-    What comes on a stream when these bytes do, cut at these places.
+    The messages and gaps that a stream makes of these bytes, which it gets in pieces, cut
+    at these places.
     """
     edges = [0, *sorted(cuts), len(data)]
     return [item for a, b in pairwise(edges) for item in stream.feed(data[a:b])]
@@ -68,14 +69,15 @@ def read(stream, data, cuts=()):
 
 def with_ids(items):
     """
-    Ids are no part of what makes messages equal, so they are put beside them.
+    The same items in pairs with their ids, because messages that differ in nothing but the
+    id are equal.
     """
     return [(item, getattr(item, "id", None)) for item in items]
 
 
 class StreamTests(SynchronousTestCase):
     """
-    What comes on an answer to a subscription.
+    The response to a subscription, as messages and gaps.
     """
 
     def test_messages(self):
@@ -122,7 +124,8 @@ class StreamTests(SynchronousTestCase):
 
     def test_gap_ahead(self):
         """
-        A gap is told when it comes, however late its part is, and not with that again.
+        A gap is told as soon as its header line has come, however late the rest of the part
+        is, and it is not told again with the part.
         """
         message = Message("foo", b"x", "a/b")
         stream = open_stream()
@@ -133,12 +136,13 @@ class StreamTests(SynchronousTestCase):
         part = FRAMING.frame(message)
         self.assertEqual(read(stream, part[:20]), [])
         self.assertEqual(read(stream, part[20:]), [message])
-        # The next one is another, though it says the same.
+        # A second gap with the same count is told too.
         self.assertEqual(read(stream, FRAMING.gap(1)), [Gap(1)])
 
     def test_gaps(self):
         """
-        A gap is a number, or unknown; several of one part are told each, before it.
+        A gap has a number, or none if that is unknown.  Each of several gaps in the head of
+        one part is told before the message.
         """
         message = Message("foo", b"x", "a/b")
         for value, gaps in (
@@ -164,7 +168,7 @@ class StreamTests(SynchronousTestCase):
 
     def test_as_it_is_asked_for(self):
         """
-        What is not asked for comes with the next call.
+        Messages that the caller did not take from one iterator are in the next.
         """
         sent = [Message("foo", b"%d" % i, "a/b") for i in range(3)]
         stream = open_stream()
@@ -175,7 +179,8 @@ class StreamTests(SynchronousTestCase):
 
     def test_asked_for_a_gap_only(self):
         """
-        So do the other gaps and the message of a part of which one gap was asked for.
+        If the caller takes only the first gap of a part, the other gaps and the message are
+        in the next iterator.
         """
         message = Message("foo", b"x", "a/b")
         stream = open_stream()
@@ -185,8 +190,8 @@ class StreamTests(SynchronousTestCase):
 
     def test_last_id(self):
         """
-        A next stream begins behind the last message that has an id, or else where this
-        one began.
+        The next stream begins behind the last message that has an id, or, without one,
+        where this stream began.
         """
         for first in ("", "1-0"):
             stream = open_stream(head={**HEAD, "msgbus-id": first})
@@ -202,7 +207,7 @@ class StreamTests(SynchronousTestCase):
 
     def test_beats(self):
         """
-        Heartbeats come from whoever tells a prefix.
+        A server that tells its prefix sends heartbeats; others do not.
         """
         self.assertTrue(open_stream().beats)
         self.assertTrue(open_stream(head={**HEAD, "msgbus-prefix": "/x/"}).beats)
@@ -210,7 +215,7 @@ class StreamTests(SynchronousTestCase):
 
     def test_prefix(self):
         """
-        The channel is what follows the prefix that the server told.
+        The channel of a message is what follows the prefix that the server told.
         """
         framing = Encoder("B", "/a%20bus/")
         message = Message("x/ä", b"", "a/b")
@@ -254,7 +259,8 @@ class StreamTests(SynchronousTestCase):
     @given(names, st.data())
     def test_name(self, name, data):
         """
-        A channel that is not told is the one that was asked for, whatever its name.
+        If the server does not tell the channel, it is the one that was subscribed to,
+        whatever its name.
         """
         told = b"--B\nContent-Type: a/b\nContent-Length: 1\n\nx"
         came = read(open_stream(name), told, data.draw(splits(told)))
@@ -262,7 +268,8 @@ class StreamTests(SynchronousTestCase):
 
     def test_end(self):
         """
-        How a stream ended is told: cleanly, inside a part, or before it began.
+        The sentence about the end says whether the stream ended cleanly, inside a part, or
+        before its first delimiter.
         """
         part = FRAMING.frame(Message("foo", b"x", "a/b"))
         for data, told in (
@@ -279,7 +286,7 @@ class StreamTests(SynchronousTestCase):
 
     def test_none(self):
         """
-        Another answer than a stream is refused.
+        A response that is no stream of a bus is refused.
         """
         for status, content_type, kind, sentence in (
             (200, "text/html", Refused, "This is no bus: it answered 200 with text/html;"),
@@ -297,8 +304,7 @@ class StreamTests(SynchronousTestCase):
 
     def test_malformed(self):
         """
-        What is no stream of messages is said to be none, once what came before it was
-        taken.
+        Malformed bytes raise `Malformed`, after the messages before them were taken.
         """
         for data, complaint in (
             (b"Content-Length: 0\n\n", "A part is no message: .* type/subtype"),
@@ -328,7 +334,7 @@ class StreamTests(SynchronousTestCase):
     )
     def test_garbage(self, data, garbage, prefix):
         """
-        Any bytes are messages, gaps, nothing, or `Malformed`, and can end anywhere.
+        Any bytes give messages and gaps, or `Malformed`, and may end anywhere.
         """
         stream = open_stream("foo", {**HEAD, "msgbus-prefix": prefix}, max_message=20)
         stream.feed(data.draw(st.sampled_from([b"", PREAMBLE])))
@@ -349,7 +355,7 @@ class StreamTests(SynchronousTestCase):
     )
     def test_any_head(self, status, content_type):
         """
-        Any head is that of a stream, or refused.
+        Any head either begins a stream or is refused.
         """
         try:
             stream = Stream("foo", status, {"content-type": content_type}, 100)

@@ -31,14 +31,14 @@ ascii_characters = [chr(code) for code in range(128)]
 
 def text_of(address):
     """
-    All that is shown of an address.
+    Every text form of a URL.
     """
     return f"{address} {address!r} {address:} {[address]}"
 
 
 class ParseTests(SynchronousTestCase):
     """
-    Addresses from URLs.
+    URLs as text, read.
     """
 
     def parse_all(self, table):
@@ -52,7 +52,7 @@ class ParseTests(SynchronousTestCase):
 
     def test_urls(self):
         """
-        Scheme, host and port are those of the URL, or those that are usual.
+        Scheme, host and port are read; without a port, it is the usual one of the scheme.
         """
         self.parse_all(
             (
@@ -69,8 +69,8 @@ class ParseTests(SynchronousTestCase):
 
     def test_path(self):
         """
-        Without a path it is that of the bus; what may not stand in one is encoded, and
-        what is encoded stays.
+        A URL without a path gets the default one.  Characters that a path or query may not
+        hold are percent-encoded, and what is percent-encoded already stays.
         """
         for url, path, query in (
             ("http://h", "/msgbus/", ""),
@@ -88,7 +88,7 @@ class ParseTests(SynchronousTestCase):
 
     def test_credentials(self):
         """
-        Name and password are decoded, either may be missing, and the last `@` ends them.
+        Name and password are decoded.  Either may be missing.  The last `@` ends them.
         """
         for credentials, user, password in (
             ("alice:secret", "alice", "secret"),
@@ -108,7 +108,7 @@ class ParseTests(SynchronousTestCase):
 
     def test_ipv6(self):
         """
-        An IPv6 address loses its brackets, and gets them where it needs them.
+        An IPv6 address is kept without brackets, and is written with them.
         """
         address = BusURL.parse("http://alice:secret@[2001:DB8::1]:8888/x")
         self.assertEqual(
@@ -120,7 +120,7 @@ class ParseTests(SynchronousTestCase):
 
     def test_unix(self):
         """
-        A Unix socket has a path, as it was written, in place of the host.
+        The path of a Unix socket stands in place of the host, and keeps its capitals.
         """
         socket = "/run/Msg bus.sock"
         where = "http+unix://%2Frun%2FMsg%20bus.sock"
@@ -142,7 +142,7 @@ class ParseTests(SynchronousTestCase):
 
     def test_refused(self):
         """
-        What is no URL of a bus is refused, in one sentence with the URL.
+        Text that is no URL of a bus is refused, by a sentence that quotes it.
         """
         for url in ("", "foo", "localhost:8888", "ftp://h/", "//h/", "ws://h", "httpx://h"):
             self.assertEqual(
@@ -179,7 +179,7 @@ class ParseTests(SynchronousTestCase):
     @given(urls)
     def test_total(self, url):
         """
-        Any text is an address, which can be shown, or `Invalid`.
+        Any text is either a URL that can be printed and requested, or `Invalid`.
         """
         try:
             address = BusURL.parse(url)
@@ -200,7 +200,7 @@ class ParseTests(SynchronousTestCase):
     )
     def test_round_trip(self, scheme, host, port, path, query):
         """
-        As a string, an address is a URL of it, without name and password.
+        `str()` gives a URL that means the same, without name and password.
         """
         address = BusURL(scheme, host, port, "", "/" + quote(path), quote(query))
         shown = str(address.with_credentials("alice", SECRET))
@@ -209,15 +209,15 @@ class ParseTests(SynchronousTestCase):
     @given(st.text(characters, min_size=1))
     def test_round_trip_unix(self, socket):
         """
-        So is that of a Unix socket, wherever that is.
+        The same is true for a Unix socket, whatever its path.
         """
         address = BusURL("http", "localhost", 0, socket, "/msgbus/foo")
         self.assertEqual(BusURL.parse(str(address)), address)
 
     def test_surrogates(self):
         """
-        What cannot be UTF-8, as arguments of a program may be, is refused wherever it
-        stands.
+        Text that is no UTF-8, as arguments of a program may be, is refused in every part
+        of a URL.
         """
         for url in (
             "http://h/\udcff",
@@ -231,8 +231,8 @@ class ParseTests(SynchronousTestCase):
 
     def test_nowhere(self):
         """
-        Port 0, and a socket with a port or a zero byte in its name, are refused: nothing
-        listens there.
+        Port 0 is refused, and so is a socket with a port, or with a zero byte in its path:
+        nothing can listen there.
         """
         for url in ("http://h:0/", "http+unix://%2Fx:81/", "http+unix://%2Fx%00/"):
             self.complaint(url)
@@ -274,7 +274,7 @@ class SecretTests(SynchronousTestCase):
 
     def test_refused(self):
         """
-        What is wrong with a URL is told without its password.
+        The complaint about a URL does not show its password.
         """
         for before, after in (
             ("ftp://alice:", "@h/"),
@@ -296,7 +296,7 @@ class SecretTests(SynchronousTestCase):
 
     def test_environment(self):
         """
-        Nor is it shown when it is in the environment that it is.
+        A password in the environment is not shown either.
         """
         for environment in (
             {"MSGBUS_PASSWORD": SECRET},
@@ -315,7 +315,7 @@ class SecretTests(SynchronousTestCase):
     )
     def test_garbled(self, scheme, user, more, rest):
         """
-        Whatever else is wrong with a URL, what stands before its `@` is not shown.
+        Whatever else is wrong with a URL, a password before its `@` is not shown.
         """
         url = f"{scheme}://{user}:{SECRET}{more}@{rest}"
         self.assertNotIn(SECRET, self.shown(url))
@@ -323,8 +323,8 @@ class SecretTests(SynchronousTestCase):
 
     def test_hostile(self):
         """
-        Nor is it shown of a URL that lacks slashes, has a password that is not encoded,
-        or a host that Python has something against.
+        The password is not shown if the URL lacks slashes, if the password is not
+        percent-encoded, or if Python refuses the host.
         """
         for before, after in (
             ("http:alice:", "@h/"),
@@ -342,7 +342,7 @@ class SecretTests(SynchronousTestCase):
 
     def test_no_scheme(self):
         """
-        A URL without its scheme is none, and no name of a channel on this machine.
+        A URL without its scheme is refused, and is not taken for the name of a channel.
         """
         for text in (
             f"alice:{SECRET}@bus.example:8888/msgbus/foo",
@@ -357,12 +357,13 @@ class SecretTests(SynchronousTestCase):
 
 class DerivedTests(SynchronousTestCase):
     """
-    Addresses from addresses.
+    URLs made from other URLs.
     """
 
     def test_channel(self):
         """
-        A channel is below the path of the bus, asked by the same name.
+        The URL of a channel has the path of the bus before the encoded name, and the same
+        query, name and password.
         """
         bus = BusURL.parse("https://alice:secret@h/bus?a=b")
         for name, path in (
@@ -378,7 +379,7 @@ class DerivedTests(SynchronousTestCase):
     @given(names)
     def test_channel_round_trip(self, name):
         """
-        The server reads the name that was meant, whatever that is.
+        The server reads the name of the channel back from the path, for every name.
         """
         path = BUS.channel(name).path
         self.assertTrue(path.startswith("/msgbus/"))
@@ -387,7 +388,7 @@ class DerivedTests(SynchronousTestCase):
 
     def test_no_channel(self):
         """
-        What is no name is refused.
+        Text that is no name of a channel is refused.
         """
         for name in ("/foo", "a//b", "../x", "a\nb", "a\\b", "x" * 1025, "\udcff"):
             with self.assertRaises(Invalid, msg=name[:20]):
@@ -395,7 +396,8 @@ class DerivedTests(SynchronousTestCase):
 
     def test_split(self):
         """
-        A channel is split into its folder and its decoded name there; a folder has none.
+        The URL of a channel is split into that of its folder and its decoded name there.
+        For a folder the name is empty.
         """
         for url, path, name in (
             ("http://a:b@h/msgbus/foo?c=d", "/msgbus/", "foo"),
@@ -409,14 +411,15 @@ class DerivedTests(SynchronousTestCase):
     @given(names)
     def test_split_round_trip(self, name):
         """
-        What was split is the channel of that name in that folder.
+        The channel with the name in the folder is the URL that was split.
         """
         folder, last = BUS.channel(name).split()
         self.assertEqual(folder.channel(last), BUS.channel(name))
 
     def test_with_parameters(self):
         """
-        Parameters follow those that there are, encoded; those that say nothing do not.
+        Parameters are encoded and added at the end of the query; those that are empty or
+        zero are left out.
         """
         parameters = {
             "type": "image/*,!image/svg+xml",
@@ -433,7 +436,7 @@ class DerivedTests(SynchronousTestCase):
 
     def test_with_credentials(self):
         """
-        A name or a password takes the place of the one that there is; none takes none.
+        A given name or password replaces that of the URL; an empty one does not.
         """
         address = BUS.with_credentials("alice", "secret")
         self.assertEqual((address.user, address.password), ("alice", "secret"))
@@ -448,7 +451,8 @@ class DerivedTests(SynchronousTestCase):
 
     def test_request(self):
         """
-        The target of a request has the query; the authority has no usual port.
+        The target of a request includes the query.  The authority includes the port unless
+        it is the usual one of the scheme.
         """
         for url, target, authority in (
             ("http://a:b@h/x?y", "/x?y", "h"),
@@ -464,12 +468,12 @@ class DerivedTests(SynchronousTestCase):
 
 class LocateTests(SynchronousTestCase):
     """
-    What users of tools say.
+    What users of tools give as a URL or a channel.
     """
 
     def test_channel(self):
         """
-        A bare name is a channel of the bus in the environment, or else of the usual one.
+        A bare name is a channel of the bus at `MSGBUS_URL`, or else at the default URL.
         """
         usual = BusURL.parse(DEFAULT_URL)
         for text in ("foo", "", "sensors/", "a b/ä", "x:y", "localhost:8888"):
@@ -481,7 +485,7 @@ class LocateTests(SynchronousTestCase):
 
     def test_url(self):
         """
-        A URL is meant as it is, and has nothing of the bus in the environment.
+        A URL is taken as it is, without anything from `MSGBUS_URL`.
         """
         environment = {"MSGBUS_URL": "https://alice:secret@h/bus/"}
         self.assertEqual(
@@ -490,7 +494,7 @@ class LocateTests(SynchronousTestCase):
 
     def test_password(self):
         """
-        The password in the environment is that of a URL without one.
+        A URL without a password gets that of the environment.
         """
         environment = {"MSGBUS_PASSWORD": "secret", "MSGBUS_URL": "http://alice@h/"}
         for text, user, password in (
@@ -507,7 +511,7 @@ class LocateTests(SynchronousTestCase):
 
     def test_host(self):
         """
-        What looks like a host is no name of a channel.
+        Text that looks like a host is not taken for the name of a channel.
         """
         for text in (
             "localhost:8888/msgbus/foo",
@@ -524,14 +528,15 @@ class LocateTests(SynchronousTestCase):
 
     def test_query(self):
         """
-        A query is none of a name's, though a URL may have one.
+        A bare name may not have a query, though a URL may.
         """
         with self.assertRaisesRegex(Invalid, "'foo.last=1' has a query"):
             locate("foo?last=1", {})
 
     def test_refused(self):
         """
-        What is neither is refused, and so is what the environment has, if it is asked.
+        Text that is neither a URL nor a name is refused.  A wrong `MSGBUS_URL` is refused
+        too, but only if it is needed.
         """
         for text in ("/foo", "a//b", "../x", "a\nb", "ftp://h/x", "://", "x\udcff"):
             with self.assertRaises(Invalid, msg=text):
@@ -544,7 +549,7 @@ class LocateTests(SynchronousTestCase):
     @given(urls, st.dictionaries(st.sampled_from(["MSGBUS_URL", "MSGBUS_PASSWORD"]), urls))
     def test_total(self, text, environment):
         """
-        Any text, in any environment, is an address, or `Invalid`.
+        Any text, in any environment, is either a URL or `Invalid`.
         """
         try:
             address = locate(text, environment)

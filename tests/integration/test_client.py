@@ -1,6 +1,6 @@
 """
-`msgbus.client` and `msgbus.blocking` against real buses, and against servers that are
-none.
+`msgbus.client` and `msgbus.blocking` against real buses, and against servers that are no
+bus.
 """
 
 import contextlib
@@ -46,7 +46,7 @@ def free_port():
 
 class Twisted:
     """
-    What `msgbus.client` sees of a bus.
+    A client by Twisted that keeps what it gets.
     """
 
     def __init__(self, url, **options):
@@ -58,7 +58,7 @@ class Twisted:
 
     def subscribe(self, name="foo", **options):
         """
-        Keep what comes.
+        Subscribe, and keep messages and notices, and the error that ends it.
         """
         self.subscription = self.client.subscribe(
             name, self.messages.append, notify=self.notices.append, **options
@@ -85,14 +85,14 @@ class Twisted:
 
     async def close(self):
         """
-        End it.
+        Close the client.
         """
         await self.client.close()
 
 
 class Blocking:
     """
-    The same of `msgbus.blocking`, in threads of its own.
+    The same by `msgbus.blocking`, in threads of its own.
     """
 
     def __init__(self, url, **options):
@@ -109,7 +109,7 @@ class Blocking:
 
     def subscribe(self, name="foo", **options):
         """
-        Keep what comes.
+        Subscribe, and keep messages and notices, and the error that ends it.
         """
         self._stream = blocking.subscribe(
             f"{self._url}{quote(name)}",
@@ -145,7 +145,7 @@ class Blocking:
 
     async def close(self):
         """
-        End it.
+        Close all publishers, and keep no more messages.
         """
         self._closed = True
         for publisher in self._publishers.values():
@@ -154,7 +154,7 @@ class Blocking:
 
 async def until(happens):
     """
-    Wait until this is so.
+    Wait until this function returns something true.
     """
     for _ in range(1500):
         if happens():
@@ -163,19 +163,26 @@ async def until(happens):
     raise AssertionError("It did not happen in 30 s.")
 
 
-def ours(test):
+def value_of(notice):
     """
-    For both clients.
+    A notice, or the error in a `Failure` that stands in its place.
+    """
+    return getattr(notice, "value", notice)
+
+
+def with_both(test):
+    """
+    Run a test with each of the clients.
     """
     both = pytest.mark.parametrize("connect", [Twisted, Blocking])
     return both(pytest_twisted.ensureDeferred(test))
 
 
-@ours
+@with_both
 async def test_both_ways(connect, bus):
     """
-    Messages of any type, any bytes and any sender arrive as they were published, in the
-    order of the calls, each with the id that its publisher was told.
+    Messages arrive unchanged, whatever their type, bytes and sender, in the order of the
+    calls, each with the id that its publisher was told.
     """
     peer = connect(bus.url, user="älice")
     peer.subscribe()
@@ -191,7 +198,7 @@ async def test_both_ways(connect, bus):
     await peer.close()
 
 
-@ours
+@with_both
 async def test_filters(connect, bus):
     """
     Folders, filters and history are asked for as they are given.
@@ -214,12 +221,12 @@ async def test_filters(connect, bus):
     await peer.close()
 
 
-@ours
+@with_both
 async def test_killed(connect, start, tmp_path):
     """
-    A bus that is killed and started again, with a history file, costs neither a message
-    that is being published, nor one that a subscriber has not got, also before its
-    first; and but for one that was on its way, nobody gets one twice.
+    When a bus with a history file is killed and started again, no message is lost: neither
+    one that is being published, nor one that a subscriber has not got yet, even if it has
+    got none so far.  Only a message that was on its way may come twice.
     """
     # The publisher may be back before the subscriber.
     kept = ("--history-file", "history", "--history", "1000")
@@ -263,10 +270,11 @@ async def test_killed(connect, start, tmp_path):
     await early.close()
 
 
-@ours
+@with_both
 async def test_killed_without_file(connect, start):
     """
-    Without a history file, it is told that messages may be missing.
+    When a bus without a history file is killed and started again, the subscriber is told
+    that messages may be missing.
     """
     bus = ("--listen", f"tcp:{free_port()}:interface=127.0.0.1")
     daemon = start(*bus)
@@ -281,11 +289,11 @@ async def test_killed_without_file(connect, start):
     await peer.close()
 
 
-@ours
+@with_both
 async def test_stopped(connect, start):
     """
-    A server that does not answer is given up by a publisher, and noticed by a subscriber
-    by its missing heartbeats; the subscriber comes back when the server does.
+    A publisher gives up a server that does not answer.  A subscriber notices that by the
+    missing heartbeats, and comes back when the server does.
     """
     bus = start("-v")
     peer = connect(bus.url, timeout=3, patience=1)
@@ -306,11 +314,11 @@ async def test_stopped(connect, start):
     await peer.close()
 
 
-@ours
+@with_both
 async def test_refused(connect, start, tmp_path):
     """
-    What would be refused again is refused once: a wrong password, what is too large or
-    forbidden, and a server that is no bus.
+    A request that would be refused again is sent once: with a wrong password, with a
+    message that is too large, and to a server that is no bus.
     """
     (tmp_path / "secret").write_text("geheim")
     bus = start("--secret-file", "secret")
@@ -335,7 +343,7 @@ async def test_refused(connect, start, tmp_path):
             continue
         peer.subscribe(name)
         await until(lambda: peer.notices)  # noqa: B023  # at once
-        told = getattr(peer.notices[0], "value", peer.notices[0])
+        told = value_of(peer.notices[0])
         assert isinstance(told, Refused)
         assert told.status == status
     # What was refused costs its publisher nothing else.
@@ -343,10 +351,10 @@ async def test_refused(connect, start, tmp_path):
     await right.close()
 
 
-@ours
+@with_both
 async def test_no_bus(connect, scripted):
     """
-    What is no bus is told apart from one that cannot be reached.
+    A server that is no bus leads to another error than one that cannot be reached.
     """
     for answer, error, sentence in (
         (b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\n\r\n<p>", Refused, "no bus"),
@@ -360,7 +368,7 @@ async def test_no_bus(connect, scripted):
             await peer.publish(b"1")
         peer.subscribe()
         await until(lambda: peer.notices)  # noqa: B023  # at once
-        told = getattr(peer.notices[0], "value", peer.notices[0])
+        told = value_of(peer.notices[0])
         assert isinstance(told, Lost if error is Unreachable else error)
         assert re.search(sentence, str(told))
         assert "\x1b" not in str(told)
@@ -369,25 +377,25 @@ async def test_no_bus(connect, scripted):
         await peer.close()
 
 
-@ours
+@with_both
 async def test_garbage(connect, scripted):
     """
-    A stream that cannot be read ends the subscription, with the messages ahead of it.
+    A malformed stream ends the subscription, after the messages before the error.
     """
     peer = connect(scripted(STREAM + ONE + b"no header\r\n\r\n", hold=True).url)
     peer.subscribe()
     await until(lambda: len(peer.notices) > 1)
-    told = getattr(peer.notices[1], "value", peer.notices[1])
+    told = value_of(peer.notices[1])
     assert isinstance(told, Malformed)
     assert [message.body for message in peer.messages] == [b"x"]
     await peer.close()
 
 
-@ours
+@with_both
 async def test_repeated(connect, scripted):
     """
-    A publication that another try may change is sent again with the same key; a stream
-    that is lost is asked for behind its last message.
+    A publication that fails for now is sent again with the same key.  A stream that is lost
+    is asked for again, from behind the last message.
     """
     server = scripted(
         b"HTTP/1.1 503 x\r\nContent-Length: 0\r\n\r\n",
@@ -414,10 +422,10 @@ async def test_repeated(connect, scripted):
     await peer.close()
 
 
-@ours
+@with_both
 async def test_cut_head(connect, scripted):
     """
-    An answer that is cut anywhere in its head is none.
+    A response that is cut off anywhere in its head counts as no response.
     """
     head = b"HTTP/1.1 204 No Content\r\nMsgbus-Id: 1-1\r\nMsgbus-Subscribers: 3\r\n\r\n"
     server = scripted(*(head[:size] for size in range(len(head) + 1)))
@@ -429,10 +437,10 @@ async def test_cut_head(connect, scripted):
     await peer.close()
 
 
-@ours
+@with_both
 async def test_slow_answers(connect, scripted):
     """
-    An answer whose body never comes whole is read as far as it comes.
+    A response whose body never ends is an error after the timeout at the latest.
     """
     for status, error in ((403, Refused), (503, Unreachable)):
         head = b"HTTP/1.1 %d x\r\nContent-Type: text/plain\r\n" % status
@@ -443,14 +451,14 @@ async def test_slow_answers(connect, scripted):
         await peer.close()
 
 
-@ours
+@with_both
 @pytest.mark.parametrize(
     ("tls", "length"), [(False, b""), (True, b"Content-Length: 9999\r\n")]
 )
 async def test_silent(connect, scripted, tls, length, tmp_path):
     """
-    A server that falls silent without closing is left, by TLS too, and however its
-    answer would have ended; its connection is closed.
+    The connection to a server that falls silent is closed, with and without TLS, and with
+    and without a length of the response.
     """
     context, options = None, {}
     if tls:
@@ -470,10 +478,10 @@ async def test_silent(connect, scripted, tls, length, tmp_path):
     await peer.close()
 
 
-@ours
+@with_both
 async def test_wrong_use(connect):
     """
-    What cannot be asked for is refused before it is.
+    Options that are not valid are refused before anything is sent.
     """
     for options in ({"heartbeat": -1}, {"heartbeat": 301}, {"type": ["a/b"]}):
         with pytest.raises(Invalid):
@@ -483,10 +491,11 @@ async def test_wrong_use(connect):
             await connect(NOBODY.replace("http", "https"), **options).publish(b"1")
 
 
-@ours
+@with_both
 async def test_tls(connect, start, tmp_path):
     """
-    Certificates are verified, as the system's authorities have it or as told.
+    The certificate of a server is verified, by the authorities of the system or by the
+    given one.
     """
     authority = Authority(tmp_path)
     file = authority.issue("localhost", "127.0.0.1")
@@ -510,17 +519,17 @@ async def test_tls(connect, start, tmp_path):
             await peer.publish(b"1")
         peer.subscribe()
         await until(lambda: peer.notices)  # noqa: B023  # at once
-        assert isinstance(getattr(peer.notices[0], "value", peer.notices[0]), Untrusted)
+        assert isinstance(value_of(peer.notices[0]), Untrusted)
         await peer.close()
     with pytest.raises(Invalid, match="certificate"):
         connect(url, ca=Path(__file__)).subscribe()
 
 
-@ours
+@with_both
 async def test_client_certificate(connect, scripted, tmp_path):
     """
-    A server that asks for a certificate gets the one that is given, and refuses who has
-    none.
+    A server that asks for a certificate gets the one that the client was given, and refuses
+    a client without one.
     """
     authority = Authority(tmp_path)
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=authority.file)
@@ -537,7 +546,7 @@ async def test_client_certificate(connect, scripted, tmp_path):
     await peer.close()
 
 
-@ours
+@with_both
 async def test_unix(connect, start, tmp_path):
     """
     A bus at a Unix socket is reached by its path.
@@ -560,8 +569,8 @@ class TestTwisted:
     @pytest_twisted.ensureDeferred
     async def test_order(self, bus):
         """
-        Publications that nobody waits for arrive in the order of the calls, and one that
-        is refused or cancelled costs the others nothing.
+        Publications arrive in the order of the calls, even if the caller does not wait for
+        each.  One that is refused or cancelled does not affect the others.
         """
         peer = Twisted(bus.url)
         peer.subscribe()
@@ -604,9 +613,9 @@ class TestTwisted:
     @pytest_twisted.ensureDeferred
     async def test_push_back(self, bus):
         """
-        Where the callback is a coroutine function, the next message comes once it has
-        ended; meanwhile the server is pushed back, and a heartbeat that waits is no
-        silence.
+        If the callback is a coroutine function, the next message comes once it has ended.
+        Meanwhile the server is paused, and the silence of a paused server is no reason to
+        take it for lost.
         """
         client = Client(reactor, bus.url)
         going, got, gate = 0, [], Deferred()
@@ -645,7 +654,7 @@ class TestTwisted:
     @pytest_twisted.ensureDeferred
     async def test_callback_fails(self, bus):
         """
-        A callback that fails, at once or later, costs no other message, and is logged.
+        A callback that fails, at once or later, is logged, and the next messages come.
         """
         logged = []
         globalLogPublisher.addObserver(logged.append)
@@ -677,8 +686,8 @@ class TestTwisted:
     @pytest_twisted.ensureDeferred
     async def test_cancel_inside(self, bus):
         """
-        A subscription may be cancelled from its own callback, and from what it is told;
-        nothing comes after that.
+        A subscription may be cancelled by its own callback or `notify`, and gets nothing
+        after that.
         """
         client = Client(reactor, bus.url)
         got = []
@@ -705,8 +714,8 @@ class TestTwisted:
     @pytest_twisted.ensureDeferred
     async def test_close(self, bus):
         """
-        Closing ends subscriptions and waits for publications that were called for; later
-        calls fail.
+        Closing ends subscriptions, and waits for publications that were called for before.
+        Later calls fail.
         """
         client = Client(reactor, bus.url)
         subscription = client.subscribe("foo", print)
@@ -724,7 +733,7 @@ class TestTwisted:
     @pytest_twisted.ensureDeferred
     async def test_unheard(self, scripted):
         """
-        What nobody wants to be told is logged.
+        Without `notify`, notices are logged.
         """
         logged = []
         globalLogPublisher.addObserver(logged.append)
@@ -742,7 +751,7 @@ class TestTwisted:
 
 def test_blocking_stops(bus):
     """
-    A loop over messages may be left, and that closes the connection.
+    Closing the generator of messages closes the connection.
     """
     blocking.publish(f"{bus.url}foo", b"1", "a/b")
     with contextlib.closing(blocking.subscribe(f"{bus.url}foo", last=1)) as messages:

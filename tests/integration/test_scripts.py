@@ -29,7 +29,7 @@ TOOLS = ("msgsend", "msgdump", "msgchat", "msgbus-test-pub", "msgbus-test-sub")
 
 class Tool:
     """
-    One that runs, with pipes.
+    A running tool, with pipes for its standard streams.
     """
 
     def __init__(self, bus, *command, cwd=None, environment=None):
@@ -65,7 +65,7 @@ class Tool:
 
     def wait_for(self, pattern, where="out", count=1):
         """
-        Wait until it has written so many of this.
+        Wait until what it has written matches this so often.
         """
         deadline = time.monotonic() + TIMEOUT
         while len(re.findall(pattern, getattr(self, where))) < count:
@@ -74,7 +74,7 @@ class Tool:
 
     def end(self, code=0):
         """
-        Close its input, and wait until it ends with this.
+        Close its input, and wait until it exits with this code.
         """
         self.process.stdin.close()
         assert self.process.wait(TIMEOUT) == code, (self.out, self.err)
@@ -94,7 +94,7 @@ class Tool:
 
 class Screen:
     """
-    A program on a terminal, and what that shows.
+    A program on an emulated terminal.
     """
 
     def __init__(self, program, *arguments, environment):
@@ -118,7 +118,7 @@ class Screen:
 
     def wait_for(self, pattern):
         """
-        Wait until the screen shows this.
+        Wait until the screen shows text that matches this.
         """
         deadline = time.monotonic() + TIMEOUT
         while not re.search(pattern, "\n".join(self._screen.display), re.MULTILINE):
@@ -127,7 +127,7 @@ class Screen:
 
     def end(self):
         """
-        The exit code.
+        Wait until the program ends, and return its exit code.
         """
         while self._read():
             pass
@@ -165,7 +165,7 @@ def tool():
 @pytest.fixture
 def lasting(start):
     """
-    How to start a bus that comes back to its port with its history.
+    A function that starts a bus, each time at the same port and with the same history.
     """
     listen = f"tcp:{free_port()}:interface=127.0.0.1"
     keep = ("--history-file", "history", "--history", "1000")
@@ -199,8 +199,8 @@ class TestAll:
     @pytest.mark.parametrize("name", TOOLS)
     def test_refused(self, tool, name, start, tmp_path):
         """
-        A wrong password, what is no bus, what is no address, and a certificate that
-        nobody signed: one line, which holds no password, and an exit code.
+        A wrong password, a server that is no bus, a wrong URL, and a certificate that
+        nobody signed each lead to one line, without a password, and an exit code.
         """
         (tmp_path / "secret").write_text("geheim")
         bus = start("--secret-file", "secret")
@@ -231,7 +231,7 @@ class TestAll:
     @pytest.mark.parametrize("name", ["msgsend", "msgbus-test-pub"])
     def test_unreachable_publisher(self, tool, name):
         """
-        Who publishes where nobody listens, or to an unknown host, is told so at once.
+        A tool that publishes where nothing listens, or to an unknown host, fails at once.
         """
         for address, sentence in (
             (REFUSED, "Connection refused; does a bus run there?"),
@@ -245,7 +245,7 @@ class TestAll:
     @pytest.mark.parametrize("name", ["msgdump", "msgbus-test-sub", "msgchat"])
     def test_unreachable_subscriber(self, tool, name):
         """
-        Who subscribes there is told that it is tried again.
+        A tool that subscribes there says so, and that it tries again.
         """
         for address, sentence in (
             (REFUSED, "Connection refused; does a bus run there?"),
@@ -293,7 +293,7 @@ class TestAll:
     )
     def test_amounts(self, tool, command):
         """
-        A number that cannot be is refused, with those that can.
+        A number out of range is refused, by a line that tells the range.
         """
         told = tool(None, *command.split()).end(2).err.decode()
         assert re.search(r"error: argument .*: give [0-9.,]+ to [0-9,]+, not ", told), told
@@ -337,7 +337,7 @@ class TestAll:
 
     def test_over_ipv6(self, tool, start):
         """
-        `localhost` is found where the bus listens, on IPv6 too.
+        `localhost` reaches a bus that listens on IPv6 only.
         """
         bus = start("--listen", r"tcp:0:interface=\:\:1")
         tool(bus, "msgsend", "foo", "1").end()
@@ -354,7 +354,7 @@ class TestSend:
 
     def dump(self, tool, bus, count, *arguments):
         """
-        The last messages.
+        The last messages of a channel, as JSON.
         """
         last = ("--last", f"{count}", "-n", f"{count}")
         dumped = tool(bus, "msgdump", "--json", *last, *arguments).end()
@@ -362,8 +362,8 @@ class TestSend:
 
     def test_what_and_type(self, tool, bus, tmp_path):
         """
-        It publishes its input, texts, and files, with the type that is given, that a
-        file's name has, or text/html.
+        It publishes standard input, texts, and files.  The type is the given one, or the
+        one that the name of a file suggests, or text/html.
         """
         (tmp_path / "a.jpg").write_bytes(b"\xff\xd8")
         (tmp_path / "b.txt").write_bytes(b"b")
@@ -391,8 +391,8 @@ class TestSend:
 
     def test_limit(self, tool, bus):
         """
-        The largest message arrives whole; a larger one is refused in one line, and what
-        was published before it is told.
+        The largest message arrives whole.  A larger one is refused in one line, and another
+        tells how many were published before it.
         """
         body = os.urandom(1 << 20)
         source = tool(bus, "msgsend", "foo")
@@ -422,7 +422,7 @@ class TestSend:
 
     def test_receipts(self, tool, bus):
         """
-        With -v it prints each message's id, and how many subscribers had it.
+        With -v it prints the id of each message, and the number of its subscribers.
         """
         dumped = tool(bus, "msgdump", "--json", "-n", "1", "foo")
         bus.wait_for("subscribes to 'foo'")
@@ -431,7 +431,7 @@ class TestSend:
 
     def test_wrong_use(self, tool, bus, tmp_path):
         """
-        What makes no sense is said to be so.
+        Options that make no sense together are refused.
         """
         (tmp_path / "x.txt").write_text("x")
         for arguments, code, sentence in (
@@ -455,7 +455,7 @@ class TestSend:
 
     def test_stopped(self, tool, start):
         """
-        A server that does not answer is given up.
+        It gives up a server that does not answer within the timeout.
         """
         bus = start()
         bus.process.send_signal(signal.SIGSTOP)
@@ -484,7 +484,7 @@ class TestSend:
 
     def test_killed(self, tool, lasting):
         """
-        A bus that is killed and comes back costs nothing, and what it cost is told.
+        While a bus is killed and comes back, no line is lost or published twice.
         """
         bus = lasting()
         source = tool(bus, "msgsend", "-v", "--lines", "foo")
@@ -506,8 +506,8 @@ class TestDump:
 
     def test_shows(self, tool, bus):
         """
-        In a pipe, each message is a line that tells of it, and its body untouched; with
-        -q the line alone.
+        In a pipe, each message is a line about it and its unchanged body; with -q, the line
+        alone.
         """
         blocking.publish(f"{bus.url}a/b", b"\x1b[31m\xff", "text/plain", user="alice")
         blocking.publish(f"{bus.url}a", b"x\n", "a/b")
@@ -522,7 +522,7 @@ class TestDump:
 
     def test_filters(self, tool, bus):
         """
-        Only what is asked for comes.
+        Options select the messages that are shown.
         """
         for channel, content_type, user in (
             ("a/1", "text/plain", "alice"),
@@ -539,7 +539,7 @@ class TestDump:
 
     def test_terminal(self, bus):
         """
-        A terminal gets no control character of a stranger, whatever he controls.
+        A terminal gets no control character from any field of a message.
         """
         evil = "\x1b]0;owned\x07\x9b31m\u202e"
         blocking.publish(f"{bus.url}foo", evil.encode() + b"\ttab", "text/plain")
@@ -574,7 +574,8 @@ class TestDump:
 
     def test_save_strange_ids(self, tool, scripted, tmp_path):
         """
-        A server's own words do not name a file, and a year that cannot be is now.
+        An id of unknown form does not become the name of a file, and one with an impossible
+        time counts as new.
         """
         head = b"HTTP/1.1 200 OK\r\nContent-Type: multipart/mixed;boundary=B\r\n\r\n--B\r\n"
         part = b"Content-Type: a/b\r\nMsgbus-Id: ../../x\r\n\r\n1\r\n--B\r\n"
@@ -590,8 +591,8 @@ class TestDump:
 
     def test_exec(self, tool, bus, tmp_path):
         """
-        A command runs for each message, with the body on its input and the rest in its
-        environment; no shell reads them, and one that fails is told.
+        A command runs for each message, with the body on its input and the other fields in
+        its environment.  No shell interprets them.  A command that fails is told.
         """
         evil = "; touch owned; $(touch owned) `touch owned`"
         ids = []
@@ -617,7 +618,7 @@ class TestDump:
 
     def test_jobs(self, tool, bus, tmp_path):
         """
-        So many commands run at once, and no more.
+        Not more than the given number of commands run at once.
         """
         for n in range(6):
             blocking.publish(f"{bus.url}foo", b"%d" % n, "a/b")
@@ -636,7 +637,7 @@ class TestDump:
 
     def test_interrupted(self, tool, bus):
         """
-        Ctrl-C ends it, with how much came, and how fast.
+        Ctrl-C ends it, and it prints how much came, and how fast.
         """
         dumped = tool(bus, "msgdump", "foo")
         bus.wait_for("subscribes to 'foo'")
@@ -650,7 +651,7 @@ class TestDump:
 
     def test_reader_leaves(self, tool, bus):
         """
-        Where its output is not read any more, it ends in silence.
+        When the reader of its output has left, it ends without a complaint.
         """
         for _ in range(2):
             blocking.publish(f"{bus.url}foo", b"0" * 100_000, "a/b")
@@ -665,7 +666,7 @@ class TestDump:
 
     def test_killed(self, tool, lasting):
         """
-        A bus that is killed and comes back costs it nothing.
+        While a bus is killed and comes back, it misses no message.
         """
         bus = lasting()
         dumped = tool(bus, "msgdump", "--json", "-n", "300", "foo")
@@ -684,7 +685,7 @@ class TestDump:
 
     def test_killed_without_file(self, tool, start):
         """
-        What it may have cost without a history file is told.
+        If the bus has no history file, it tells that messages may be missing.
         """
         listen = ("-v", "--listen", f"tcp:{free_port()}:interface=127.0.0.1")
         bus = start(*listen)
@@ -695,7 +696,7 @@ class TestDump:
 
     def test_stopped(self, tool, start):
         """
-        A server that is silent is noticed, told, and come back to.
+        It notices and tells that a server is silent, and subscribes again.
         """
         bus = start("-v")
         dumped = tool(bus, "msgdump", "--heartbeat", "5", "foo")
@@ -713,7 +714,7 @@ class TestChat:
 
     def test_pipe(self, tool, bus):
         """
-        In a pipe, lines are published, and what comes is printed; it ends with its
+        In a pipe, lines are published, and messages are printed; it ends with its
         input, once its last words have come back.
         """
         blocking.publish(f"{bus.url}room", b"before", "text/plain", user="bob")
@@ -756,7 +757,7 @@ class TestChat:
 
     def test_killed(self, tool, lasting):
         """
-        A bus that is killed and comes back costs it nothing.
+        While a bus is killed and comes back, it misses no message.
         """
         bus = lasting()
         chat = tool(bus, "msgchat", "--user", "alice", "room")
@@ -795,7 +796,7 @@ class TestFlood:
 
     def test_together(self, tool, bus):
         """
-        Together they tell that nothing was lost, and how long it took.
+        Together they print that nothing was lost, and how long that took.
         """
         crowd = tool(bus, "msgbus-test-sub", "-c", "300", "-n", "400")
         crowd.wait_for(b"300 subscribed\n")
@@ -812,7 +813,7 @@ class TestFlood:
 
     def test_killed(self, tool, lasting):
         """
-        A bus that is killed and comes back costs them nothing.
+        While a bus is killed and comes back, they lose no message.
         """
         bus = lasting()
         crowd = tool(bus, "msgbus-test-sub", "-c", "20", "-n", "200")
@@ -828,7 +829,7 @@ class TestFlood:
 
     def test_lost(self, tool, start):
         """
-        What is lost, and what is out of order, is told, and is the exit code.
+        Messages that were lost or out of order are counted, and change the exit code.
         """
         listen = ("-v", "--listen", f"tcp:{free_port()}:interface=127.0.0.1")
         bus = start(*listen)
@@ -846,7 +847,7 @@ class TestFlood:
 
     def test_too_many(self, tool, bus):
         """
-        More connections than the process may have open files are refused with what to do.
+        More connections than the process may have open files are refused, with advice.
         """
         told = tool(bus, "msgbus-test-sub", "-c", "99999999").end(2).err
         assert b"ulimit -n" in told

@@ -1,5 +1,6 @@
 """
-Tests for what the tools compute: `msgbus.scripts.numbered`, `.latencies` and `.terminal`.
+Tests for the parts of the tools that do no I/O: `msgbus.scripts.numbered`, `.latencies` and
+`.terminal`.
 """
 
 from hypothesis import given
@@ -13,12 +14,12 @@ from msgbus.scripts.terminal import clean
 
 class MarkTests(SynchronousTestCase):
     """
-    What is published to be counted.
+    The mark in the body of a numbered message.
     """
 
     def test_bodies(self):
         """
-        A body is a page, with a comment only if its run is told.
+        A body is a page, followed by a comment if the mark has a run.
         """
         self.assertEqual(body_of(Mark("", 7, 123)), b"<h1>hello world 7</h1>")
         self.assertEqual(
@@ -34,7 +35,8 @@ class MarkTests(SynchronousTestCase):
     )
     def test_round_trip(self, run, number, nanoseconds, size):
         """
-        What was sent is recognized, and has the size that was asked for.
+        The mark is read back from a body, and the body has at least the size that was asked
+        for.
         """
         sent = Mark(run, number, nanoseconds)
         self.assertEqual(mark_in(body_of(sent, size)), sent)
@@ -44,14 +46,14 @@ class MarkTests(SynchronousTestCase):
     @given(st.binary())
     def test_garbage(self, data):
         """
-        Anything else is none of these.
+        Any other body has no mark.
         """
         self.assertIsNone(mark_in(b"x" + data))
 
 
 class OrderTests(SynchronousTestCase):
     """
-    What one subscriber has got.
+    What one subscriber has got, and what it has not.
     """
 
     def count(self, *numbers, run="a"):
@@ -72,7 +74,7 @@ class OrderTests(SynchronousTestCase):
 
     def test_runs(self):
         """
-        Each run has its own order; without one, it may begin again.
+        Each run is counted by itself.  Messages without a run may begin again with 1.
         """
         order = Order()
         for run, number in (("a", 1), ("b", 9), ("a", 2), ("b", 10)):
@@ -89,7 +91,7 @@ class LatenciesTests(SynchronousTestCase):
 
     def test_percentiles(self):
         """
-        They are those of all that were added.
+        Percentiles are those of all measurements.
         """
         latencies = Latencies()
         for milliseconds in range(1, 101):
@@ -99,7 +101,7 @@ class LatenciesTests(SynchronousTestCase):
 
     def test_bounded(self):
         """
-        What is kept does not grow with their number.
+        Memory does not grow with the number of measurements.
         """
         latencies = Latencies()
         for number in range(100_000):
@@ -109,7 +111,7 @@ class LatenciesTests(SynchronousTestCase):
 
 class CleanTests(SynchronousTestCase):
     """
-    What a terminal gets.
+    Text as it is printed on a terminal.
     """
 
     @given(st.text())
@@ -125,6 +127,6 @@ class CleanTests(SynchronousTestCase):
 
     def test_escapes(self):
         """
-        They are shown, and all else is as it was.
+        Characters that a terminal would obey become escapes; all others stay.
         """
         self.assertEqual(clean("\x1b[31m\x9b\u202eé❤️\t\n"), r"\x1b[31m\x9b\u202eé❤️" "\t\n")
