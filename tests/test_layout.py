@@ -193,6 +193,29 @@ def test_each_room_introduces_itself():
                     assert re.search(rf"`{sibling.stem}`", said), (module, sibling.stem)
 
 
+def test_docs_name_all_modules():
+    """
+    docs/architecture.md names every module by its room, and no file that does not exist;
+    its table of rooms is the one that is tested here.
+    """
+    page = (CHECKOUT / "docs/architecture.md").read_text()
+    modules = {
+        path.relative_to(PACKAGE).as_posix()
+        for path in MODULES.values()
+        if path.name != "__init__.py"
+    }
+    said = set(re.findall(r"`([\w/]+\.py)`", page))
+    ours = {file for file in said if not (CHECKOUT / file).is_file()} - {"__init__.py"}
+    assert ours == modules
+    # In the picture, modules stand below their rooms.
+    drawn = set(re.findall(r"[ │](\w+\.py)", page.partition("```")[2].partition("```")[0]))
+    assert drawn <= {module.rpartition("/")[2] for module in modules}
+    rows = dict(re.findall(r"^\| `(\w+)/` \| (.*) \|$", page, re.MULTILINE))
+    assert {name: set(re.findall(r"`(\w+)/`", row)) for name, row in rows.items()} == {
+        name: others for name, others in MAY_IMPORT.items() if (PACKAGE / name).is_dir()
+    }
+
+
 def test_the_blocking_client_knows_no_twisted():
     """
     A plain program imports neither Twisted nor OpenSSL with it.
