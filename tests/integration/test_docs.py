@@ -20,7 +20,8 @@ from .daemon import BIN
 from .test_twistd import twistd
 
 CHECKOUT = Path(__file__).parents[2]
-PAGES = [CHECKOUT / "README.md", *sorted(CHECKOUT.glob("docs/*.md"))]
+CONTRIBUTING = CHECKOUT / "CONTRIBUTING.md"
+PAGES = [CHECKOUT / "README.md", CONTRIBUTING, *sorted(CHECKOUT.glob("docs/*.md"))]
 
 
 def blocks(page, language):
@@ -28,6 +29,16 @@ def blocks(page, language):
     The fenced blocks of a language in a page.
     """
     return re.findall(rf"```{language}\n(.*?)```", page.read_text(), re.DOTALL)
+
+
+def anchors(page):
+    """
+    The anchors by which links name the headings of a page.
+    """
+    return {
+        re.sub(r"[^\w -]", "", heading).strip().lower().replace(" ", "-")
+        for heading in re.findall(r"^#+ (.*)$", page.read_text(), re.MULTILINE)
+    }
 
 
 def commands(*pages, program="curl"):
@@ -260,3 +271,65 @@ def test_programs(page, number, shown, bus, tmp_path):
         check=False,
     )
     assert (result.stdout, result.stderr) == (shown, "")
+
+
+@pytest.mark.parametrize(
+    "page", [*PAGES, CHECKOUT / "CHANGELOG.md"], ids=lambda page: page.name
+)
+def test_links(page):
+    """
+    Every link to a file of ours leads to one that is there, and to a heading that it has.
+    """
+    for link in re.findall(r"\]\((?!https?:)([^)\s]*)\)", page.read_text()):
+        name, _, heading = link.partition("#")
+        target = page.parent / name if name else page
+        assert target.is_file(), link
+        assert not heading or heading in anchors(target), link
+
+
+class TestContributing:
+    """
+    The commands of CONTRIBUTING.md.
+    """
+
+    # The one that is short enough to be run here.
+    RUN_HERE = ".venv/bin/pytest tests/formats"
+
+    def commands(self):
+        """
+        All of them, one by one.
+        """
+        lines = (
+            line.strip()
+            for block in blocks(CONTRIBUTING, "sh")
+            for line in block.strip().splitlines()
+        )
+        return [command for line in lines for command in line.split(" && ")]
+
+    def test_run_here(self):
+        """
+        The unit tests of one room pass.
+        """
+        assert self.RUN_HERE in self.commands()
+        command = self.RUN_HERE.replace(".venv/bin", str(BIN)).split()
+        result = subprocess.run(
+            command, cwd=CHECKOUT, capture_output=True, text=True, timeout=120, check=False
+        )
+        assert result.returncode == 0, result.stdout
+
+    def test_run_by_ci(self):
+        """
+        `.ci/run` runs all others: by itself, or because it runs the first lines of the
+        README's first two shell blocks.  If they were run here, the suite would run itself,
+        and pip would replace what is being tested; and the linters may not be installed.
+        """
+        start, tests, *_ = blocks(CHECKOUT / "README.md", "sh")
+        script = (CHECKOUT / ".ci/run").read_text().replace(" -q", "")
+        run = "\n".join((script, start.splitlines()[0], tests.splitlines()[0]))
+        for command in self.commands():
+            if command.startswith(".ci/"):
+                assert os.access(CHECKOUT / command, os.X_OK), command
+            elif command != self.RUN_HERE:
+                # Not as the beginning of a longer word.
+                assert re.search(rf"{re.escape(command)}(?![^\s)])", run), command
+        assert ".ci/browsers" in script
