@@ -19,9 +19,19 @@ _numbers = count()
 class Daemon:
     """
     `twistd -n msgbus` with these arguments, listening on a port of its own.
+
+    Args:
+        python: The interpreter into which msgbus is installed, with `twistd` beside it.
     """
 
-    def __init__(self, folder, *arguments, command=("twistd", "-n", "--pidfile="), **popen):
+    def __init__(
+        self,
+        folder,
+        *arguments,
+        command=("twistd", "-n", "--pidfile="),
+        python=sys.executable,
+        **popen,
+    ):
         # A test may have several.
         self._log = folder / f"twistd{next(_numbers)}.log"
         self._killed = False
@@ -31,7 +41,14 @@ class Daemon:
         )
         with self._log.open("wb") as log:
             self.process = subprocess.Popen(
-                [sys.executable, BIN / program, *flags, "msgbus", *listen, *arguments],
+                [
+                    python,
+                    Path(python).parent / program,
+                    *flags,
+                    "msgbus",
+                    *listen,
+                    *arguments,
+                ],
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 cwd=folder,
