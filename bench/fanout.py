@@ -8,34 +8,35 @@ server gets one processor and the load another, if there are two.
 
     python bench/fanout.py
     python bench/fanout.py --subscribers 5000 --messages 100 plain
+    python bench/fanout.py --against ../old/.venv/bin/python plain websocket
     python bench/fanout.py --quick
 """
 
-import argparse
-import os
 import re
-import resource
 import select
 import socket
 import ssl
-import statistics
-import sys
-import tempfile
 import time
 from collections import deque
 from dataclasses import dataclass, field
-from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
-
-from tests.integration.certificates import Authority
-from tests.integration.daemon import Daemon
+from load import (
+    SILENCE_SECONDS,
+    Column,
+    Daemon,
+    Server,
+    arguments,
+    connect,
+    parse,
+    percentiles,
+    processor_seconds,
+    run,
+)
 
 NUMBER = re.compile(rb"~(\d{8})~")
 ID = re.compile(rb"\r\nMsgbus-Id: ([0-9-]+)\r\n")
 MARK_BYTES = 10
-SILENCE_SECONDS = 30
-PACED_MESSAGES = 50
+PACED_MESSAGES, QUICK_PACED_MESSAGES = 50, 5
 FILLING, FILLING_BYTES = 20, 100_000
 PACED_SECONDS = 0.03
 PACED_SUBSCRIBER_SECONDS = 20e-6
@@ -129,11 +130,7 @@ class Load:
         """
         One more connection.
         """
-        connection = socket.create_connection(("127.0.0.1", self.daemon.port), timeout=30)
-        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        if self.context:
-            connection = self.context.wrap_socket(connection, server_hostname="localhost")
-        return connection
+        return connect(self.daemon, self.context)
 
     def subscribe(self, reads=True):
         """
@@ -285,36 +282,18 @@ class Load:
         self.epoll.close()
 
 
-def processor_seconds(daemon):
+def measure(row, options, folder, python, progress):
     """
-    How much processor time the server has had.
+    Run one row: its figures, one for each column.
     """
-    fields = Path(f"/proc/{daemon.process.pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-
-def measure(row, options, folder, progress):
-    """
-    Run one row: its name and figures, as they stand in the table.
-    """
-    arguments = ["--max-backlog", "100000000"] if not row.lazy else []
-    context = None
-    if row.scheme == "https":
-        authority = Authority(folder)
-        key = authority.issue("localhost")
-        arguments += ["--listen", f"ssl:0:privateKey={key}:interface=127.0.0.1"]
-        context = ssl.create_default_context(cafile=authority.file)
-    daemon = Daemon(folder, *arguments)
-    if len(processors := sorted(os.sched_getaffinity(0))) > 1:
-        os.sched_setaffinity(daemon.process.pid, {processors[0]})
-        os.sched_setaffinity(0, {processors[1]})
-    load = Load(daemon, row, options.size, context)
-    try:
-        return figures(load, options, progress)
-    finally:
-        load.close()
-        os.sched_setaffinity(0, set(processors))
-        daemon.stop()
+    server = Server(folder, python, tls=row.scheme == "https")
+    backlog = ["--max-backlog", "100000000"] if not row.lazy else []
+    with server.start(*backlog) as daemon:
+        load = Load(daemon, row, options.size, server.context)
+        try:
+            return figures(load, options, progress)
+        finally:
+            load.close()
 
 
 def figures(load, options, progress):
@@ -344,11 +323,27 @@ def figures(load, options, progress):
         load.publish(FILLING_BYTES)
         load.settle()
     memory = (daemon.memory() - empty) / (count * (1 + row.lazy))
+    seconds, spent = flat_out(load, options, progress)
+    deliveries = load.deliveries
+    assert deliveries == options.messages * count
+    paced(load, QUICK_PACED_MESSAGES if options.quick else PACED_MESSAGES, progress)
+    return (
+        count,
+        deliveries / seconds,
+        spent / deliveries * 1e6,
+        *percentiles(load.latencies),
+        memory / 1024,
+    )
 
-    # Flat out, for what it costs.
+
+def flat_out(load, options, progress):
+    """
+    Publish as fast as it goes, for what it costs: in seconds, and the server's processor
+    time.
+    """
     load.deliveries = 0
     load.latencies.clear()
-    spent, started = processor_seconds(daemon), time.perf_counter()
+    spent, started = processor_seconds(load.daemon), time.perf_counter()
     for number in range(options.messages):
         while not load.idle:
             load.look(1)
@@ -357,62 +352,41 @@ def figures(load, options, progress):
         progress(0.5 + number / options.messages / 4)
     load.settle()
     seconds = time.perf_counter() - started
-    spent = processor_seconds(daemon) - spent
-    deliveries = load.deliveries
-    assert deliveries == options.messages * count
+    return seconds, processor_seconds(load.daemon) - spent
 
-    # At a pace that leaves it time, for how long a message takes.
+
+def paced(load, messages, progress):
+    """
+    Publish at a pace that leaves the server time, for how long a message takes.
+    """
     load.latencies.clear()
-    for number in range(PACED_MESSAGES):
-        due = time.perf_counter() + PACED_SECONDS + count * PACED_SUBSCRIBER_SECONDS
+    for number in range(messages):
+        pause = PACED_SECONDS + len(load.subscribers) * PACED_SUBSCRIBER_SECONDS
+        due = time.perf_counter() + pause
         while not load.idle:
             load.look(1)
         load.publish()
         while (left := due - time.perf_counter()) > 0:
             load.look(left)
-        progress(0.75 + number / PACED_MESSAGES / 4)
+        progress(0.75 + number / messages / 4)
     load.settle()
-    latencies = statistics.quantiles(load.latencies, n=100)
-    return (
-        row.about,
-        f"{count:,}",
-        f"{deliveries / seconds:,.0f}",
-        f"{spent / deliveries * 1e6:.1f}",
-        f"{latencies[49] * 1000:.1f}",
-        f"{latencies[98] * 1000:.1f}",
-        f"{memory / 1024:.1f}",
-    )
 
 
-HEAD = (
-    "",
-    "subscribers",
-    "deliveries/s",
-    "CPU µs/delivery",
-    "p50 ms",
-    "p99 ms",
-    "KiB/subscriber",
+COLUMNS = (
+    Column("subscribers", ",.0f"),
+    Column("deliveries/s", ",.0f"),
+    Column("CPU µs/delivery", ".1f", compared=True),
+    Column("p50 ms", ".1f"),
+    Column("p99 ms", ".1f"),
+    Column("KiB/subscriber", ".1f"),
 )
-
-
-def table(rows):
-    """
-    The rows as a table of Markdown.
-    """
-    yield "| " + " | ".join(HEAD) + " |"
-    yield "|---" * len(HEAD) + "|"
-    for row in rows:
-        yield "| " + " | ".join(row) + " |"
 
 
 def main():
     """
     Measure what is asked for.
     """
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("rows", nargs="*", help=f"of {', '.join(ROWS)}; all unless told")
+    parser = arguments(__doc__, ROWS)
     parser.add_argument("--subscribers", type=int, default=1000, help="[1000]")
     parser.add_argument(
         "--arriving",
@@ -422,29 +396,13 @@ def main():
     )
     parser.add_argument("--messages", type=int, default=500, help="flat out [500]")
     parser.add_argument("--size", type=int, default=100, help="bytes of a message [100]")
-    parser.add_argument("--quick", action="store_true", help="see that nothing is lost")
-    options = parser.parse_args()
-    if unknown := set(options.rows) - set(ROWS):
-        parser.error(f"no such row: {', '.join(sorted(unknown))}")
+    options = parse(parser, ROWS)
     if options.size < MARK_BYTES:
         parser.error(f"a message has at least {MARK_BYTES} bytes")
     if options.quick:
         options.subscribers, options.arriving, options.messages = 100, 300, 50
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-
-    results = []
-    for name in options.rows or ROWS:
-
-        def progress(share, name=name):
-            if sys.stderr.isatty():
-                print(f"\r{name:12}{share:5.0%}", end="\r", file=sys.stderr)
-
-        with tempfile.TemporaryDirectory() as folder:
-            results.append(measure(ROWS[name], options, Path(folder), progress))
-    for line in table(results):
-        print(line)
-    print("\nNothing was lost, doubled, or out of order.")
+    most = max(2 * options.subscribers, options.arriving)
+    run(ROWS, options, COLUMNS, measure, most)
 
 
 if __name__ == "__main__":
