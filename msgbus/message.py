@@ -83,12 +83,29 @@ class Message:
         """
         The same message, as the bus of which this is an id sends it.
         """
-        # Not checked again: it is as good as this one.
+        return self._with(self.body, id)
+
+    def with_body(self, body: bytes) -> Message:
+        """
+        The same message, not published, with another body.
+        """
+        return self._with(body, "")
+
+    def _with(self, body: bytes, id: str) -> Message:
+        # Not checked again: the fields are as good as those of this one.
         message = object.__new__(Message)
-        for name in ("channel", "body", "content_type", "sender"):
-            object.__setattr__(message, name, getattr(self, name))
-        object.__setattr__(message, "id", id)
+        for set_field, value in zip(
+            _SETTERS, (self.channel, body, self.content_type, self.sender, id), strict=True
+        ):
+            set_field(message, value)
         return message
+
+
+# What sets the fields of a message, which its own class does not.
+_SETTERS = tuple(
+    vars(Message)[name].__set__
+    for name in ("channel", "body", "content_type", "sender", "id")
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -95,16 +95,19 @@ class Group:
         """
         self._flush()
         member = Member(response, overflow, self)
+        if heartbeat is not None:
+            self._heartbeats.add(member, heartbeat, self._reactor.seconds())
+        if replay is None and response.ready and not self._ending:
+            self._level.add(member)
+            return member
         if replay is None:
             self._put_behind(member, self.backlog.fall_behind(overflow))
         else:
             member.replay = replay
             member.progress = self._reactor.seconds()
             self._replaying.add(member)
-        if heartbeat is not None:
-            self._heartbeats.add(member, heartbeat, self._reactor.seconds())
         # The head of its response may still wait in the transport.
-        if member.outlet.ask():
+        if response.ready or member.outlet.ask():
             self.feed(member)
         return member
 

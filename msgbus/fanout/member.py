@@ -32,11 +32,14 @@ class Response:
         finish: Ends it, once all that it is owed has been sent.
         close_late: Ends it when more waits for it than the backlog allows, and its
             subscriber asked for that; if None, the connection is cut.
+        ready: Whether nothing waits in its transport, so that its outlet need not be asked
+            for room.
     """
 
     outlet: Outlet
     finish: Callable[[], object]
     close_late: Callable[[], object] | None = None
+    ready: bool = False
 
 
 class _Group(Protocol):

@@ -9,13 +9,22 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from typing import Any, Protocol
 
 from twisted.internet import tcp, unix
 
 from .backlog import SLICE_BYTES
 
-__all__ = ["Outlet", "BufferedOutlet", "DirectOutlet", "is_plain", "outlet_for", "tune"]
+__all__ = [
+    "BufferedOutlet",
+    "DirectOutlet",
+    "Outlet",
+    "is_plain",
+    "outlet_for",
+    "tune",
+    "write_at_once",
+]
 
 
 # The most that the kernel takes, beyond what is under way, for one who does not
@@ -97,6 +106,40 @@ def is_plain(transport: object) -> bool:
     """
     kind = type(transport)
     return kind in (tcp.Server, unix.Server) and not transport.TLS  # type: ignore[attr-defined]
+
+
+def write_at_once(transport: Any, data: bytes) -> bool:
+    """
+    Write, past the transport if it is a plain socket in whose buffers nothing waits.
+
+    Returns:
+        Whether nothing waits in the transport.
+    """
+    if not data:
+        return False
+    taken = 0
+    if is_plain(transport) and is_empty(transport):
+        try:
+            taken = transport.socket.send(data)
+        except OSError:
+            # Only a write through the transport tells the reactor that the peer has gone.
+            taken = 0
+        if taken == len(data):
+            return True
+    transport.write(data[taken:])
+    return False
+
+
+def is_empty(transport: Any) -> bool:
+    """
+    Does nothing wait in the buffers of this plain socket, which is open?
+    """
+    return (
+        transport.connected
+        and not transport.disconnecting
+        and not transport._tempDataLen
+        and transport.offset == len(transport.dataBuffer)
+    )
 
 
 class DirectOutlet:
@@ -209,14 +252,31 @@ def tune(transport: object, stall_seconds: float, unsent_bytes: int) -> None:
     below = getattr(transport, "socket", None)
     if below is None or below.family not in (socket.AF_INET, socket.AF_INET6):
         return
-    for level, name, value in (
+    for level, option, value in _socket_options(stall_seconds, unsent_bytes):
+        below.setsockopt(level, option, value)
+
+
+@lru_cache
+def _socket_options(
+    stall_seconds: float, unsent_bytes: int
+) -> tuple[tuple[int, int, int], ...]:
+    """
+    What `tune` sets, as far as this system knows it: levels, options and values.
+    """
+    wanted = (
         (socket.SOL_SOCKET, "SO_KEEPALIVE", 1),
         (socket.IPPROTO_TCP, "TCP_KEEPIDLE", stall_seconds / 5),
         (socket.IPPROTO_TCP, "TCP_KEEPINTVL", stall_seconds / 20),
         # It rules keep-alive too, where both are set: tcp(7).
         (socket.IPPROTO_TCP, "TCP_USER_TIMEOUT", stall_seconds * 1000),
         (socket.IPPROTO_TCP, "TCP_NOTSENT_LOWAT", unsent_bytes),
-    ):
-        if hasattr(socket, name):
-            bound = 32767 if name.startswith("TCP_KEEP") else 2**31 - 1
-            below.setsockopt(level, getattr(socket, name), min(max(1, int(value)), bound))
+    )
+    return tuple(
+        (
+            level,
+            getattr(socket, name),
+            min(max(1, int(value)), 32767 if name.startswith("TCP_KEEP") else 2**31 - 1),
+        )
+        for level, name, value in wanted
+        if hasattr(socket, name)
+    )

@@ -78,11 +78,18 @@ class Framing(ABC):
 class Chunked(Framing):
     """
     Another framing, of which each message, and all that is said between two, is an
-    HTTP/1.1 chunk of its own (RFC 9112, section 7.1).  The opening is not: Twisted
-    writes that.
+    HTTP/1.1 chunk of its own (RFC 9112, section 7.1).
     """
 
     framing: Framing
+
+    def opening(self, begins: str | None) -> bytes:
+        """
+        What a stream begins with.
+        """
+        opening = self.framing.opening(begins)
+        # An empty chunk would be the last.
+        return self._chunk(opening) if opening else b""
 
     def pieces(self, message: Message) -> tuple[bytes, ...]:
         """

@@ -9,7 +9,7 @@ ways in, `publish`, `stream`, `poll` (with its `search`) and `websocket` (after 
 `websocket_handshake`), which share a `mount`; browsers get `pages`.  What a request asks
 for is in `query` and `headers`; `responses` answers it in one sentence.  `root` is the
 front door, with `origins` and `auth` (who may) and `documents`.  `site` limits what
-strangers send.
+strangers send, and knows the `heads` of requests that repeat.
 """
 
 from .origins import Origins

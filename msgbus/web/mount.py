@@ -4,6 +4,7 @@ A bus as it is mounted in a site: what all ways in have in common.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from twisted.internet.address import IPv4Address, IPv6Address
@@ -17,13 +18,12 @@ from ..bus.history import Cursor
 from ..fanout.fanout import Fanout, Limits
 from ..fanout.member import Member, Response
 from ..fanout.outlet import BufferedOutlet, Outlet, outlet_for
-from ..formats.envelope import Posted
 from ..formats.framing import Framing
 from ..ids import format_id
 from ..message import Message, Receipt
 from .origins import Origins
 from .query import Wanted
-from .site import Request
+from .site import Channel, Request
 
 __all__ = ["Mount", "STOPPING", "finish"]
 
@@ -75,26 +75,28 @@ class Mount:
             raise Stopping(STOPPING)
 
     def publish(
-        self, client: IAddress, name: str, sender: str, wish: Posted
+        self,
+        client: Callable[[], IAddress],
+        message: Message,
+        keep: bool = True,
+        require: bool = False,
+        key: str | None = None,
     ) -> Deferred[Receipt]:
         """
         Publish what a client has sent.
 
         Args:
-            name: The channel, unless the client has named another.
-            sender: The name that the client has given, or the empty string.
+            client: Gives its address, which is asked for only if it is logged.
 
         Returns:
-            See `Bus.publish`, also for what it raises.
+            See `Bus.publish`, also for the other arguments, and for what it raises.
         """
         self.check_open()
-        channel = name if wish.channel is None else wish.channel
-        message = Message(channel, wish.body, wish.content_type, sender)
-        published = self.bus.publish(message, wish.keep, wish.require, wish.key)
+        published = self.bus.publish(message, keep, require, key)
         if self._verbosity >= 2:
             self._log.info(
                 "{peer} publishes {size} bytes of {type} to {name!r} as {sender!r}",
-                peer=_peer(client),
+                peer=_peer(client()),
                 size=len(message.body),
                 type=message.content_type,
                 name=message.channel,
@@ -124,18 +126,23 @@ class Mount:
             latest: Whether only the newest message matters, so that little may wait in the
                 socket.
         """
-        if not isinstance(request, Request):
-            # Of another site: it may chunk, compress or multiplex; in HTTP/2 the response
-            # can be cut by itself.
-            channel: Any = request.channel  # of HTTP/1 or HTTP/2
-            cut = getattr(channel, "abortConnection", None)
-            return BufferedOutlet(request.write, cut or channel.transport.abortConnection)
-        transport = request.channel.transport
-        return outlet_for(transport, self.fanout.limits.stall_seconds, latest)
+        if isinstance(request, Request):
+            return self.outlet_for(request.channel, latest)
+        # Of another site: it may chunk, compress or multiplex; in HTTP/2 the response can
+        # be cut by itself.
+        channel: Any = request.channel  # of HTTP/1 or HTTP/2
+        cut = getattr(channel, "abortConnection", None)
+        return BufferedOutlet(request.write, cut or channel.transport.abortConnection)
+
+    def outlet_for(self, channel: Channel, latest: bool) -> Outlet:
+        """
+        What takes the bytes of an answer on this connection.
+        """
+        return outlet_for(channel.transport, self.fanout.limits.stall_seconds, latest)
 
     def subscribe(
         self,
-        request: server.Request,
+        client: Callable[[], IAddress],
         name: str,
         wanted: Wanted,
         framing: Framing,
@@ -143,8 +150,10 @@ class Mount:
         cursor: Cursor | None,
     ) -> Member:
         """
-        Let the response to this request have what is published from now on, behind what
-        the cursor reads.
+        Let a response have what is published from now on, behind what the cursor reads.
+
+        Returns:
+            Its producer, to be given to `leave` when the response has ended.
         """
         member = self.fanout.subscribe(
             name,
@@ -155,16 +164,33 @@ class Mount:
             heartbeat=wanted.heartbeat or framing.heartbeat_seconds,
             cursor=cursor,
         )
-        request.registerProducer(member, True)
-        client = request.getClientAddress()
         self._log_subscription("{peer} subscribes to {name!r}", client, name)
-
-        def gone(_: object) -> None:
-            member.stopProducing()
-            self._log_subscription("{peer} leaves {name!r}", client, name)
-
-        request.notifyFinish().addBoth(gone)
         return member
+
+    def subscribe_request(
+        self,
+        request: server.Request,
+        name: str,
+        wanted: Wanted,
+        framing: Framing,
+        response: Response,
+        cursor: Cursor | None,
+    ) -> Member:
+        """
+        The same for the response to a request, which tells itself when it has ended.
+        """
+        client = request.getClientAddress
+        member = self.subscribe(client, name, wanted, framing, response, cursor)
+        request.registerProducer(member, True)
+        request.notifyFinish().addBoth(lambda _: self.leave(member, client, name))
+        return member
+
+    def leave(self, member: Member, client: Callable[[], IAddress], name: str) -> None:
+        """
+        A response has ended.
+        """
+        member.stopProducing()
+        self._log_subscription("{peer} leaves {name!r}", client, name)
 
     def close(self) -> None:
         """
@@ -174,9 +200,11 @@ class Mount:
         self.closed = True
         self.fanout.end()
 
-    def _log_subscription(self, sentence: str, client: IAddress, name: str) -> None:
+    def _log_subscription(
+        self, sentence: str, client: Callable[[], IAddress], name: str
+    ) -> None:
         if self._verbosity >= 1:
-            self._log.info(sentence, peer=_peer(client), name=name)
+            self._log.info(sentence, peer=_peer(client()), name=name)
 
 
 def finish(request: server.Request) -> None:

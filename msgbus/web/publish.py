@@ -4,18 +4,20 @@ A way in: a request that publishes.
 
 from __future__ import annotations
 
-from typing import BinaryIO, cast
+from typing import BinaryIO, NamedTuple, cast
 
-from twisted.web import server
+from twisted.python.failure import Failure
+from twisted.web import http, server
 from twisted.web.server import NOT_DONE_YET
 
-from ..formats.envelope import Posted
-from ..message import Receipt
+from ..message import Message, Receipt
 from .auth import sender_of
 from .headers import check_origin, header
+from .heads import Answer, Head
 from .mount import Mount
 from .query import channel_name, required
-from .responses import Refusal, answer
+from .responses import REFUSALS, Refusal, answer
+from .site import Channel, Request
 
 __all__ = ["publish"]
 
@@ -43,24 +45,141 @@ def publish(mount: Mount, request: server.Request, path: bytes) -> int:
         raise Refusal(
             400, "A message needs a Content-Type, such as text/plain or image/jpeg."
         )
-    wish = Posted(
-        content_type,
+    message = Message(
+        channel_name(path),
         _body(request),
+        content_type,
+        sender_of(header(request, b"Authorization")),
+    )
+    options = Options(
         keep=not _no_store(header(request, b"Cache-Control", many=True)),
         require=required(request.uri.partition(b"?")[2]),
         key=header(request, b"Idempotency-Key"),
     )
-    sender = sender_of(header(request, b"Authorization"))
-    name = channel_name(path)
-    published = mount.publish(request.getClientAddress(), name, sender, wish)
-    published.addCallback(_acknowledge, request)
+    published = mount.publish(request.getClientAddress, message, *options)
+    published.addCallback(_acknowledge, mount, request, message, options)
     return NOT_DONE_YET
 
 
-def _acknowledge(receipt: Receipt, request: server.Request) -> None:
-    request.setHeader(b"Msgbus-Id", receipt.id.encode("ascii"))
-    request.setHeader(b"Msgbus-Subscribers", b"%d" % receipt.subscribers)
+class Options(NamedTuple):
+    """
+    What a publisher asks for, beside the message; see `Bus.publish`.
+    """
+
+    keep: bool
+    require: bool
+    key: str | None
+
+
+def _acknowledge(
+    receipt: Receipt,
+    mount: Mount,
+    request: server.Request,
+    message: Message,
+    options: Options,
+) -> None:
+    id, subscribers = _told(receipt)
+    request.setHeader(b"Msgbus-Id", id)
+    request.setHeader(b"Msgbus-Subscribers", subscribers)
+    if (
+        isinstance(request, Request)
+        and not request._disconnected
+        and request.requestHeaders.hasHeader(b"Content-Length")
+    ):
+        request.remember(Repeated(mount, request, message, options))
     answer(request, 204)
+
+
+class Repeated:
+    """
+    The meaning of a head that publishes.
+
+    Args:
+        request: One with this head, about to be answered.
+        message: Of that request.
+        options: Of that request; the key is another one each time, if there is one.
+    """
+
+    __slots__ = ("_answer", "_message", "_mount", "_options", "_persistent")
+
+    def __init__(
+        self, mount: Mount, request: Request, message: Message, options: Options
+    ) -> None:
+        self._mount = mount
+        self._message = message.with_body(b"")
+        self._options = options
+        self._persistent = bool(request.channel.persistent)
+        self._answer = Answer(
+            request, http.NO_CONTENT, [b"Msgbus-Id", b"Msgbus-Subscribers"]
+        )
+
+    def repeat(self, head: Head, body: bytes, channel: Channel) -> bool:
+        """
+        Publish another body, and answer.
+        """
+        keep, require, _ = self._options
+        key = head.key.decode("ascii") or None
+        message = self._message.with_body(body)
+        client = channel.transport.getPeer
+        try:
+            published = self._mount.publish(client, message, keep, require, key)
+        except REFUSALS:
+            return False
+        receipts: list[Receipt] = []
+        published.addCallback(receipts.append)
+        if not receipts:
+            owed = _Owed(channel, self._answer)
+            channel.begin_answer(owed, self._persistent)
+            published.addCallback(lambda _: owed.acknowledge(receipts[0]))
+            return True
+        channel.send(self._answer.fill(*_told(receipts[0])))
+        if not self._persistent:
+            channel.flush()
+            channel.persistent = False
+            channel.loseConnection()
+        return True
+
+
+class _Owed:
+    """
+    The answer to a repeated request, which has to wait until the message is on disk.
+    """
+
+    __slots__ = ("_answer", "_channel", "_closing")
+
+    def __init__(self, channel: Channel, answer: Answer) -> None:
+        self._channel: Channel | None = channel
+        self._answer = answer
+        self._closing = False
+
+    def acknowledge(self, receipt: Receipt) -> None:
+        """
+        Answer, unless the client has gone.
+        """
+        if self._channel is not None:
+            answer = self._answer.fill(*_told(receipt), closing=self._closing)
+            self._channel.send(answer)
+            self._channel.flush()
+            self._channel.requestDone(self)  # type: ignore[no-untyped-call]  # Twisted
+
+    def say_last(self) -> None:
+        """
+        Tell the client that the connection is closed behind the answer.
+        """
+        self._closing = True
+
+    def connectionLost(self, reason: Failure) -> None:
+        """
+        The client has gone.
+        """
+        self._channel = None
+
+
+def _told(receipt: Receipt) -> tuple[bytes, bytes]:
+    """
+    The values of `Msgbus-Id` and `Msgbus-Subscribers`.
+    """
+    return receipt.id.encode("ascii"), b"%d" % receipt.subscribers
 
 
 def _body(request: server.Request) -> bytes:

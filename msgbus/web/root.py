@@ -16,11 +16,13 @@ from twisted.web.resource import IResource, Resource
 from twisted.web.util import DeferredResource
 
 from ..message import Invalid
-from .auth import login
+from .auth import SharedSecret, login
 from .documents import Document
 from .headers import check_host, header, is_preflight, shield
 from .origins import Origins
+from .resource import BusResource
 from .responses import Refusal
+from .site import Request
 
 __all__ = ["Root"]
 
@@ -49,6 +51,9 @@ class Root(Resource):
         self._documents = documents
         self._portal = portal
         self.guarded = portal is not None
+        self._is_constant = portal is None or all(
+            isinstance(checker, SharedSecret) for checker in portal.checkers.values()
+        )
 
     def getChildWithDefault(self, path: bytes, request: server.Request) -> IResource:
         """
@@ -66,7 +71,17 @@ class Root(Resource):
         return DeferredResource(entered.addErrback(self._denied, request))
 
     def _behind(self, path: bytes, request: server.Request) -> IResource:
-        return cast(IResource, super().getChildWithDefault(path, request))  # type: ignore[no-untyped-call]  # Twisted
+        child = cast(IResource, super().getChildWithDefault(path, request))  # type: ignore[no-untyped-call]  # Twisted
+        if isinstance(request, Request):
+            # Nobody else may have a say: neither what a program has put around us, nor a
+            # checker of credentials that may change its mind.
+            request.repeatable = (
+                type(self) is Root
+                and request.channel.site.resource is self
+                and type(child) is BusResource
+                and self._is_constant
+            )
+        return child
 
     def getChild(self, path: bytes, request: server.Request) -> Resource:
         """

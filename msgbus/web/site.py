@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from io import BytesIO
-from typing import Any
+from typing import Any, Protocol
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
@@ -21,7 +21,10 @@ from twisted.web import http, server
 from twisted.web.http_headers import Headers
 from twisted.web.resource import IResource
 
-__all__ = ["Site", "Request"]
+from ..fanout.outlet import write_at_once
+from .heads import MAX_HEAD, Head, Heads, Meaning
+
+__all__ = ["Answering", "Channel", "Request", "Site"]
 
 # How long, and how much, a client that is refused while it still sends may go
 # on: one that writes before it reads would see a reset instead of the answer.
@@ -89,17 +92,41 @@ class Channel(http.HTTPChannel):
     _ended = False
     _closing: IDelayedCall | None = None
 
+    # The head of the request that is read next, if it was whole.
+    head: Head | None = None
+    # By what of this connection requests are judged: where it has arrived.
+    place: str | None = None
+    # A request whose head is remembered and whose body is not yet there, and how many bytes
+    # of it are missing.
+    _partial: list[bytes]
+    _missing = 0
+    # Answers that are sent together.
+    _answers: list[bytes]
+
     def connectionMade(self) -> None:
         """
         A new connection.
         """
         super().connectionMade()  # type: ignore[no-untyped-call]  # Twisted
+        self._partial = []
+        self._answers = []
         self.site.channels.add(self)
 
     def dataReceived(self, data: bytes) -> None:
         """
         Read requests, until one is refused, or the connection ends.
         """
+        if self._missing:
+            self._partial.append(data)
+            self._missing -= len(data)
+            if self._missing > 0:
+                self.resetTimeout()  # type: ignore[no-untyped-call]  # Twisted
+                return
+            data = self._take_partial()
+        if self._is_between_requests():
+            data = self._repeat(data)
+            if not data:
+                return
         if self._ended:
             self._discard(data)
             return
@@ -107,6 +134,98 @@ class Channel(http.HTTPChannel):
             super().dataReceived(data)  # type: ignore[no-untyped-call]  # Twisted
         except _Refused as refusal:
             self._refuse(refusal)
+
+    def _is_between_requests(self) -> bool:
+        """
+        Is the next byte the first of a request, which may be answered at once?
+        """
+        return not (
+            self.requests
+            or self._buffer
+            or self.paused
+            or self._ended
+            or not self.persistent
+            # An empty line before a request may be ignored once.
+            or self._HTTPChannel__first_line != 1  # type: ignore[attr-defined]
+        )
+
+    def _repeat(self, data: bytes) -> bytes:
+        """
+        Answer requests whose heads are remembered.
+
+        Returns:
+            The bytes behind them, for Twisted to parse.
+        """
+        if self.place is None:
+            # Not before there is data: a proxy may tell it first.
+            self.place = getattr(self.transport.getHost(), "host", "")
+        begin = 0
+        while begin < len(data):
+            end = data.find(b"\r\n\r\n", begin, begin + MAX_HEAD) + 4
+            self.head = Head.split(data[begin:end]) if end >= 4 else None
+            if self.head is None:
+                break
+            meaning = self.site.heads.find(self.place, self.head)
+            if meaning is None:
+                break
+            length = int(self.head.length or b"0")
+            if length > self.site.max_body:
+                break
+            after = end + length
+            if after > len(data):
+                self._partial.append(data[begin:])
+                self._missing = after - len(data)
+                begin = len(data)
+                break
+            if not meaning.repeat(self.head, data[end:after], self):
+                break
+            self._used = True
+            begin = after
+            if not self._is_between_requests():
+                break
+        if self._answers:
+            self.flush()
+        self.resetTimeout()  # type: ignore[no-untyped-call]  # Twisted
+        return data[begin:]
+
+    def _take_partial(self) -> bytes:
+        data = b"".join(self._partial)
+        self._partial.clear()
+        self._missing = 0
+        return data
+
+    def send(self, data: bytes) -> None:
+        """
+        Send bytes of an answer, together with those of others that came at once.
+        """
+        self._answers.append(data)
+
+    def flush(self) -> bool:
+        """
+        Send these answers.
+
+        Returns:
+            Whether nothing waits in the transport.
+        """
+        data = b"".join(self._answers)
+        self._answers.clear()
+        return write_at_once(self.transport, data)
+
+    def begin_answer(self, request: Answering, persistent: bool) -> None:
+        """
+        A request that was repeated is going to be answered later; no other is read until
+        then.
+
+        Args:
+            request: Stands for it, and is to be given to `requestDone`.
+            persistent: Whether the connection is kept then.
+        """
+        # As Twisted does when it has read a request.
+        self.requests.append(request)
+        self.persistent = persistent
+        self._savedTimeOut = self.setTimeout(None)  # type: ignore[no-untyped-call]  # Twisted
+        self._handlingRequest = True
+        self.setRawMode()  # type: ignore[no-untyped-call]  # Twisted
 
     def rawDataReceived(self, data: bytes) -> None:
         """
@@ -191,7 +310,7 @@ class Channel(http.HTTPChannel):
         super().connectionLost(reason)  # type: ignore[no-untyped-call]  # Twisted
         self.site.lost(self)
 
-    def begin_stream(self, receive: Callable[[bytes], None] | None) -> None:
+    def begin_stream(self, receive: Callable[[bytes], None] | None = None) -> None:
         """
         Discard what comes behind the request that is being answered, because
         its answer has no end; close the connection if it is more than a bit.
@@ -210,7 +329,7 @@ class Channel(http.HTTPChannel):
         """
         self._used = True
         if self.site.draining:
-            self._say_last(request)
+            request.say_last()
             return False
         return bool(super().checkPersistence(request, version))  # type: ignore[no-untyped-call]  # Twisted
 
@@ -218,6 +337,9 @@ class Channel(http.HTTPChannel):
         """
         Close the connection once its request, if it has one, is answered.
         """
+        if self._missing:
+            # Nothing is remembered any more, so Twisted has to read it.
+            self.dataReceived(self._take_partial())
         if not self._used:
             # Whether it has another is decided once this one has come.
             self.setTimeout(FIRST_REQUEST_SECONDS)  # type: ignore[no-untyped-call]  # Twisted
@@ -226,11 +348,7 @@ class Channel(http.HTTPChannel):
         if not self.requests:
             self.loseConnection()
         for request in self.requests:
-            self._say_last(request)
-
-    def _say_last(self, request: Request) -> None:
-        if not request.startedWriting:
-            request.responseHeaders.setRawHeaders(b"Connection", [b"close"])
+            request.say_last()
 
     def _respondToBadRequestAndDisconnect(self) -> None:
         # Twisted's own closes at once, and reads on as if nothing were.
@@ -270,6 +388,23 @@ class Channel(http.HTTPChannel):
             self.transport.abortConnection()
 
 
+class Answering(Protocol):
+    """
+    What is being answered on a connection.
+    """
+
+    def say_last(self) -> None:
+        """
+        Tell the client that the connection is closed behind the answer, if that has not
+        begun.
+        """
+
+    def connectionLost(self, reason: Failure) -> None:
+        """
+        The client has gone.
+        """
+
+
 class Request(server.Request):
     """
     One request, whose body stays in memory and within the site's limit.
@@ -280,6 +415,10 @@ class Request(server.Request):
     args: Any
     received_cookies: Any
     cookies: Any
+    # Its head, if it may be remembered.
+    head: Head | None = None
+    # Was it judged by nothing but its head and the place where it arrived?
+    repeatable = False
 
     def gotLength(self, length: int | None) -> None:
         """
@@ -301,6 +440,7 @@ class Request(server.Request):
         Take the whole request.  The absolute form of a target is served, and
         its host goes before the `Host` header (RFC 9112, section 3.2.2).
         """
+        self.head, self.channel.head = self.channel.head, None
         absolute = _ABSOLUTE_FORM.fullmatch(path)
         if absolute:
             path = absolute[2] if absolute[2].startswith(b"/") else b"/" + absolute[2]
@@ -310,13 +450,38 @@ class Request(server.Request):
                 self.requestHeaders.setRawHeaders(b"Host", [absolute[1]])
         super().requestReceived(command, path, version)  # type: ignore[no-untyped-call]  # Twisted
 
-    def begin_stream(self, receive: Callable[[bytes], None] | None = None) -> None:
+    def say_last(self) -> None:
+        """
+        Tell the client that the connection is closed behind the answer, if that has not
+        begun.
+        """
+        if not self.startedWriting:
+            self.responseHeaders.setRawHeaders(b"Connection", [b"close"])
+
+    def remember(self, meaning: Meaning[Channel]) -> None:
+        """
+        Remember what its head means, if it may be.
+        """
+        head = self.head
+        if head is None or not self.repeatable or self.requestHeaders.hasHeader(b"Expect"):
+            return
+        if head.is_of(self):
+            self.channel.site.heads.remember(self.channel.place, head, meaning)
+
+    def give_way(self, other: Answering) -> None:
+        """
+        Let another stand for the rest of the answer, which has begun.
+        """
+        (place,) = (i for i, r in enumerate(self.channel.requests) if r is self)
+        self.channel.requests[place] = other
+
+    def begin_stream(self, receive: Callable[[bytes], None]) -> None:
         """
         Be as small as can be, and read no further requests: the answer has
         begun, and has no end.
 
         Args:
-            receive: Takes what comes behind this one, which is discarded otherwise.
+            receive: Takes what comes behind this one.
         """
         # A quarter of what an idle subscriber would cost.
         self.requestHeaders = self.responseHeaders = _NO_HEADERS
@@ -343,6 +508,8 @@ class Site(server.Site):
         draining: Whether each connection is closed once its request is answered.
         channels: All connections.
         streams: Those of them whose answers have no end.
+        heads: What is remembered of requests; to be forgotten whenever something changes by
+            which requests are judged.
     """
 
     noisy = False
@@ -361,6 +528,7 @@ class Site(server.Site):
         self.draining = False
         self.channels: set[Channel] = set()
         self.streams: set[Channel] = set()
+        self.heads: Heads[Channel] = Heads()
         self._awaited: list[tuple[Callable[[], bool], Deferred[None]]] = []
 
     def drain(self) -> Deferred[None]:
@@ -373,6 +541,7 @@ class Site(server.Site):
             have no end.
         """
         self.draining = True
+        self.heads.close()
         for channel in tuple(self.channels):
             channel.drain()
         return self._when(lambda: len(self.channels) == len(self.streams))

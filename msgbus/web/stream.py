@@ -4,18 +4,24 @@ A way in: a request for an endless stream of messages, in one of the formats.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 
-from twisted.web import server
+from twisted.python.failure import Failure
+from twisted.web import http, server
 from twisted.web.server import NOT_DONE_YET
 
+from ..bus.history import Cursor
 from ..fanout.backlog import Overflow
-from ..fanout.member import Response
-from ..formats.framing import Chunked
+from ..fanout.member import Member, Response
+from ..formats.framing import Chunked, Framing
 from ..formats.table import FORMATS, Asked
+from ..ids import Since, parse_id
+from ..message import Invalid
+from .heads import Answer, Head
 from .mount import Mount, finish
 from .query import Wanted
-from .site import Request
+from .site import Channel, Request
 
 __all__ = ["stream"]
 
@@ -43,10 +49,140 @@ def stream(mount: Mount, request: server.Request, name: str, wanted: Wanted) -> 
     # from now on, at the end of the turn or later.
     request.write(framing.opening(begins))
     if isinstance(request, Request):
-        request.begin_stream()
+        channel = request.channel
         if request.chunked:
             framing = Chunked(framing)
-    outlet = mount.outlet(request, wanted.overflow is Overflow.LATEST)
-    response = Response(outlet, partial(finish, request))
-    mount.subscribe(request, name, wanted, framing, response, cursor)
+        if begins is not None:
+            request.remember(Repeated(mount, request, name, wanted, framing))
+        opened = Stream(mount, channel, name, bool(request.chunked))
+        request.give_way(opened)
+        opened.begin(wanted, framing, cursor, ready=False)
+    else:
+        outlet = mount.outlet(request, wanted.overflow is Overflow.LATEST)
+        response = Response(outlet, partial(finish, request))
+        mount.subscribe_request(request, name, wanted, framing, response, cursor)
     return NOT_DONE_YET
+
+
+class Stream:
+    """
+    An open response.  It stands for its request, which is let go, since streams are many
+    and live long.
+
+    Args:
+        channel: Its connection.
+        name: Of the channel or folder.
+        chunked: Whether the response is in chunks (RFC 9112, section 7.1).
+    """
+
+    __slots__ = ("_channel", "_chunked", "_member", "_mount", "_name")
+
+    def __init__(self, mount: Mount, channel: Channel, name: str, chunked: bool) -> None:
+        self._mount = mount
+        self._channel = channel
+        self._name = name
+        self._chunked = chunked
+        self._member: Member | None = None
+
+    def begin(
+        self, wanted: Wanted, framing: Framing, cursor: Cursor | None, ready: bool
+    ) -> None:
+        """
+        Subscribe, now that the head of the response is written.
+
+        Args:
+            ready: Whether the head has left the transport.
+        """
+        latest = wanted.overflow is Overflow.LATEST
+        response = Response(
+            self._mount.outlet_for(self._channel, latest), self._finish, ready=ready
+        )
+        self._channel.begin_stream()
+        self._member = self._mount.subscribe(
+            self._channel.getPeer, self._name, wanted, framing, response, cursor
+        )
+        self._channel.registerProducer(self._member, True)  # type: ignore[no-untyped-call]  # Twisted
+
+    def say_last(self) -> None:
+        """
+        The head is written: there is nothing to say.
+        """
+
+    def connectionLost(self, reason: Failure) -> None:
+        """
+        The client has gone.
+        """
+        self._leave()
+
+    def _finish(self) -> None:
+        channel = self._channel
+        channel.unregisterProducer()  # type: ignore[no-untyped-call]  # Twisted
+        if self._chunked:
+            # The last chunk.
+            channel.write(b"0\r\n\r\n")  # type: ignore[no-untyped-call]  # Twisted
+        channel.requestDone(self)  # type: ignore[no-untyped-call]  # Twisted
+        self._leave()
+
+    def _leave(self) -> None:
+        member, self._member = self._member, None
+        if member is not None:
+            self._mount.leave(member, self._channel.getPeer, self._name)
+
+
+class Repeated:
+    """
+    The meaning of a head that subscribes.
+
+    Args:
+        request: One with this head, whose response has begun.
+        wanted: What it asked for; where it begins is another id each time, if it named one.
+        framing: Of its response.
+    """
+
+    __slots__ = (
+        "_answer",
+        "_chunked",
+        "_framing",
+        "_mount",
+        "_name",
+        "_persistent",
+        "_wanted",
+    )
+
+    def __init__(
+        self, mount: Mount, request: Request, name: str, wanted: Wanted, framing: Framing
+    ) -> None:
+        self._mount = mount
+        self._name = name
+        self._wanted = wanted
+        self._framing = framing
+        self._chunked = bool(request.chunked)
+        self._persistent = bool(request.channel.persistent)
+        self._answer = Answer(request, http.OK, [b"Msgbus-Id"])
+
+    def repeat(self, head: Head, body: bytes, channel: Channel) -> bool:
+        """
+        Open another stream.
+        """
+        mount, wanted = self._mount, self._wanted
+        if mount.closed:
+            return False
+        if head.last_id:
+            try:
+                since = Since(parse_id(head.last_id.decode("ascii")))
+            except Invalid:
+                return False
+            wanted = replace(wanted, since=since)
+        cursor, begins = mount.begin(self._name, wanted)
+        if begins is None:
+            # It is of another bus, and the head of the answer is another.
+            if cursor is not None:
+                cursor.close()
+            return False
+        opening = self._framing.opening(begins)
+        channel.send(self._answer.fill(begins.encode("ascii")))
+        channel.send(opening)
+        opened = Stream(mount, channel, self._name, self._chunked)
+        channel.begin_answer(opened, self._persistent)
+        opened.begin(wanted, self._framing, cursor, channel.flush())
+        return True

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.internet.interfaces import IAddress, IDelayedCall, IReactorTime
 from twisted.web import server
 from twisted.web.server import NOT_DONE_YET
 from wsproto import events
@@ -22,7 +22,7 @@ from ..fanout.backlog import Overflow
 from ..fanout.member import Member, Response
 from ..formats.envelope import NotPosted, Posted, line, posted
 from ..formats.websocket_frames import Frames, close, frame
-from ..message import Receipt
+from ..message import Message, Receipt
 from .auth import sender_of
 from .headers import check_origin, header
 from .mount import Mount
@@ -71,8 +71,7 @@ def open_websocket(mount: Mount, request: server.Request, name: str, wanted: Wan
     # Browsers let any page open one, and read what comes.
     check_origin(request, mount.origins)
     sender = sender_of(header(request, b"Authorization"))
-    client = request.getClientAddress()  # type: ignore[no-untyped-call]  # Twisted
-    publish = partial(mount.publish, client, name, sender)
+    publish = partial(_publish, mount, request.getClientAddress, name, sender)
     outlet = mount.outlet(request, wanted.overflow is Overflow.LATEST)
     cursor, begins = mount.begin(name, wanted)
     websocket = WebSocket(
@@ -91,9 +90,22 @@ def open_websocket(mount: Mount, request: server.Request, name: str, wanted: Wan
             "More waited for you than the bus keeps.",
         ),
     )
-    member = mount.subscribe(request, name, wanted, Frames(wanted.raw), response, cursor)
+    member = mount.subscribe_request(
+        request, name, wanted, Frames(wanted.raw), response, cursor
+    )
     websocket.joined(member)
     return NOT_DONE_YET
+
+
+def _publish(
+    mount: Mount, client: Callable[[], IAddress], name: str, sender: str, wish: Posted
+) -> Deferred[Receipt]:
+    """
+    Publish what a client has sent to this channel, unless it has named another.
+    """
+    channel = name if wish.channel is None else wish.channel
+    message = Message(channel, wish.body, wish.content_type, sender)
+    return mount.publish(client, message, wish.keep, wish.require, wish.key)
 
 
 class WebSocket:
