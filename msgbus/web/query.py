@@ -15,7 +15,7 @@ from typing import TypeVar
 from urllib.parse import unquote_to_bytes
 
 from ..fanout.backlog import Overflow
-from ..formats.table import FORMATS
+from ..formats.stream_formats import FORMATS
 from ..ids import Since, parse_id
 from ..match import EVERYTHING, Filter
 from ..message import Invalid, check_name

@@ -18,7 +18,7 @@ from msgbus.formats.envelope import NotPosted, Posted, envelope, posted, publish
 from msgbus.formats.eventstream import RETRY, EventStream
 from msgbus.formats.framing import Chunked
 from msgbus.formats.ndjson import Lines
-from msgbus.formats.table import FORMATS, Asked
+from msgbus.formats.stream_formats import FORMATS, Asked
 from msgbus.formats.websocket_frames import Frames, close
 from msgbus.message import Invalid, Message
 
