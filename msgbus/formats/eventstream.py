@@ -13,14 +13,14 @@ from ..message import Message
 from .envelope import envelope, gap, is_text, line
 from .framing import HEARTBEAT_SECONDS, Framing
 
-__all__ = ["EventStream"]
+__all__ = ["EventStreamFraming"]
 
 # After how many milliseconds one who is cut off comes back: not all at once.
 RETRY = range(1000, 4000)
 
 
 @dataclass(frozen=True, slots=True)
-class EventStream(Framing):
+class EventStreamFraming(Framing):
     """
     An event a message.
 

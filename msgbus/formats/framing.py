@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from ..message import Message
 
-__all__ = ["HEARTBEAT_SECONDS", "Chunked", "Framing"]
+__all__ = ["HEARTBEAT_SECONDS", "ChunkedFraming", "Framing"]
 
 # Of forms whose readers do not see it: proxies cut what is silent for long.
 HEARTBEAT_SECONDS = 25
@@ -75,7 +75,7 @@ class Framing(ABC):
 
 
 @dataclass(frozen=True, slots=True)
-class Chunked(Framing):
+class ChunkedFraming(Framing):
     """
     Another framing, of which each message, and all that is said between two, is an
     HTTP/1.1 chunk of its own (RFC 9112, section 7.1).

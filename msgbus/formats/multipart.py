@@ -18,7 +18,7 @@ from .framing import Framing
 
 __all__ = [
     "Decoder",
-    "Encoder",
+    "MultipartFraming",
     "Malformed",
     "Part",
     "boundary_of",
@@ -47,7 +47,7 @@ class Malformed(ValueError):
 
 
 @dataclass(frozen=True, slots=True)
-class Encoder(Framing):
+class MultipartFraming(Framing):
     """
     Writes messages as parts.
 

@@ -12,11 +12,11 @@ from ..message import Message
 from .envelope import envelope, gap
 from .framing import Framing
 
-__all__ = ["Lines"]
+__all__ = ["NdjsonFraming"]
 
 
 @dataclass(frozen=True, slots=True)
-class Lines(Framing):
+class NdjsonFraming(Framing):
     """
     An object a line.
     """

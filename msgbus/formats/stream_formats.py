@@ -9,16 +9,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from .eventstream import EventStream
+from .eventstream import EventStreamFraming
 from .framing import Framing
-from .multipart import Encoder
-from .ndjson import Lines
+from .multipart import MultipartFraming
+from .ndjson import NdjsonFraming
 
-__all__ = ["FORMATS", "Format", "Asked"]
+__all__ = ["STREAM_FORMATS", "StreamFormat", "FramingOptions"]
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class FramingOptions:
     """
     Of what a framing may be made.
 
@@ -35,7 +35,7 @@ class Asked:
 
 
 @dataclass(frozen=True, slots=True)
-class Format:
+class StreamFormat:
     """
     One form.
 
@@ -45,17 +45,19 @@ class Format:
     """
 
     media_type: str
-    framing: Callable[[Asked], Framing]
+    framing: Callable[[FramingOptions], Framing]
 
 
-def _parts(asked: Asked) -> Framing:
-    return Encoder(asked.boundary, asked.prefix)
+def _multipart(options: FramingOptions) -> Framing:
+    return MultipartFraming(options.boundary, options.prefix)
 
 
 # By what `?format=` may name, the default first.
-FORMATS = {
-    "multipart": Format("multipart/x-mixed-replace", _parts),
-    "mixed": Format("multipart/mixed", _parts),
-    "event-stream": Format("text/event-stream", lambda asked: EventStream(asked.envelope)),
-    "ndjson": Format("application/x-ndjson", lambda _: Lines()),
+STREAM_FORMATS = {
+    "multipart": StreamFormat("multipart/x-mixed-replace", _multipart),
+    "mixed": StreamFormat("multipart/mixed", _multipart),
+    "event-stream": StreamFormat(
+        "text/event-stream", lambda options: EventStreamFraming(options.envelope)
+    ),
+    "ndjson": StreamFormat("application/x-ndjson", lambda _: NdjsonFraming()),
 }

@@ -15,13 +15,13 @@ from ..message import Message
 from .envelope import envelope, gap, is_text
 from .framing import HEARTBEAT_SECONDS, Framing
 
-__all__ = ["Frames", "close", "frame", "head"]
+__all__ = ["WebSocketFraming", "close", "frame", "head"]
 
 MAX_CONTROL_BYTES = 125
 
 
 @dataclass(frozen=True, slots=True)
-class Frames(Framing):
+class WebSocketFraming(Framing):
     """
     A frame a message.
 

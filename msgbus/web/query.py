@@ -15,7 +15,7 @@ from typing import TypeVar
 from urllib.parse import unquote_to_bytes
 
 from ..fanout.backlog import Overflow
-from ..formats.stream_formats import FORMATS
+from ..formats.stream_formats import STREAM_FORMATS
 from ..ids import Since, parse_id
 from ..match import EVERYTHING, Filter
 from ..message import Invalid, check_name
@@ -32,10 +32,10 @@ _PAGE_TYPE = "text/html"
 # No stream, but one message as itself.
 MESSAGE = "message"
 
-DEFAULT = next(iter(FORMATS))
+DEFAULT = next(iter(STREAM_FORMATS))
 # A media type names its form, too.
-_NAMES = {name: name for name in (*FORMATS, MESSAGE)}
-_NAMES |= {form.media_type: name for name, form in FORMATS.items()}
+_NAMES = {name: name for name in (*STREAM_FORMATS, MESSAGE)}
+_NAMES |= {form.media_type: name for name, form in STREAM_FORMATS.items()}
 
 _YES_OR_NO = {"1": True, "0": False}
 
@@ -71,7 +71,7 @@ class Wanted:
     What a subscriber asks for.
 
     Attributes:
-        format: The name of one of `FORMATS`, `MESSAGE` or `PAGE`.
+        format: The name of one of `STREAM_FORMATS`, `MESSAGE` or `PAGE`.
         heartbeat: Every how many seconds it wants one, or None for as its form has it.
         since: Where its replay begins, or None for none.
         envelope: Whether it wants each message in one.
@@ -245,14 +245,14 @@ def _preferred(accept: str) -> str:
         return PAGE
 
     def liking(name: str) -> tuple[float, bool]:
-        media = FORMATS[name].media_type
+        media = STREAM_FORMATS[name].media_type
         if media in ranges:
             return ranges[media], ranges[media] > 0
         covering = (f"{media.partition('/')[0]}/*", "*/*") if name == DEFAULT else ()
         return next((ranges[r] for r in covering if r in ranges), 0.0), False
 
     # `max` takes the first of equals, and the default is first.
-    return max(FORMATS, key=liking)
+    return max(STREAM_FORMATS, key=liking)
 
 
 def _quality(parameters: list[str]) -> float:

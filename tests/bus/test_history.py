@@ -19,8 +19,8 @@ from msgbus.fanout.backlog import Counters, Overflow
 from msgbus.fanout.fanout import Fanout, Limits
 from msgbus.fanout.member import Response
 from msgbus.fanout.replay import Held, Replay
-from msgbus.formats.framing import Chunked
-from msgbus.formats.multipart import Encoder
+from msgbus.formats.framing import ChunkedFraming
+from msgbus.formats.multipart import MultipartFraming
 from msgbus.ids import Gap, Since, parse_id
 from msgbus.match import Filter
 from msgbus.message import Invalid, Message
@@ -288,7 +288,7 @@ class ReplayTests(SynchronousTestCase):
         However much is taken at once, the bytes are those of the frames.
         """
         history = History(Keep(count=1))
-        framing = Chunked(Encoder("B"))
+        framing = ChunkedFraming(MultipartFraming("B"))
         messages = [Message("a", b"x" * n, "a/b").published(f"{n}") for n in (0, 5, 300)]
         for taken in (1, 7, 1000):
             history = History(Keep(count=1))

@@ -16,8 +16,8 @@ from msgbus.fanout.backlog import Overflow
 from msgbus.fanout.fanout import Fanout, Limits
 from msgbus.fanout.member import Response
 from msgbus.fanout.outlet import BufferedOutlet
-from msgbus.formats.framing import Chunked
-from msgbus.formats.multipart import Encoder
+from msgbus.formats.framing import ChunkedFraming
+from msgbus.formats.multipart import MultipartFraming
 from msgbus.ids import Since
 from msgbus.match import Filter
 from msgbus.message import Message
@@ -35,9 +35,9 @@ class FramingTests(SynchronousTestCase):
         """
         With chunks, a message is one chunk.
         """
-        part = Encoder("B").frame(Message("foo", b"x"))
+        part = MultipartFraming("B").frame(Message("foo", b"x"))
         self.assertEqual(
-            Chunked(Encoder("B")).frame(Message("foo", b"x")),
+            ChunkedFraming(MultipartFraming("B")).frame(Message("foo", b"x")),
             b"%x\r\n%s\r\n" % (len(part), part),
         )
 
@@ -45,11 +45,13 @@ class FramingTests(SynchronousTestCase):
         """
         A gap is a header line of the part to come, and a chunk of its own.
         """
-        self.assertEqual(Encoder("B").gap(12), b"Msgbus-Gap: 12\r\n")
-        self.assertEqual(Chunked(Encoder("B")).gap(12), b"10\r\nMsgbus-Gap: 12\r\n\r\n")
+        self.assertEqual(MultipartFraming("B").gap(12), b"Msgbus-Gap: 12\r\n")
+        self.assertEqual(
+            ChunkedFraming(MultipartFraming("B")).gap(12), b"10\r\nMsgbus-Gap: 12\r\n\r\n"
+        )
 
 
-class CountingEncoder(Encoder):
+class CountingFraming(MultipartFraming):
     """
     Notes what is encoded.
     """
@@ -73,7 +75,7 @@ class FanoutTests(SynchronousTestCase):
         self.clock = Clock()
         self.bus = Bus()
         self.fanout = Fanout(self.bus, self.clock)
-        self.framing = Encoder("B")
+        self.framing = MultipartFraming("B")
         self.frame = self.framing.frame
         self.cut = []
         self.logged = []
@@ -143,9 +145,9 @@ class FanoutTests(SynchronousTestCase):
         A message becomes bytes once for each framing, however many groups and
         members there are.
         """
-        encoder = CountingEncoder("B")
+        encoder = CountingFraming("B")
         encoder.encoded.clear()
-        for framing in (encoder, Chunked(encoder)):
+        for framing in (encoder, ChunkedFraming(encoder)):
             for filter in (Filter(), Filter(sender="!bob")):
                 for _ in range(3):
                     self.join("foo", filter, framing)

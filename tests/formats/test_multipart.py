@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from msgbus.formats.multipart import Decoder, Encoder, Malformed, Part, boundary_of
+from msgbus.formats.multipart import Decoder, Malformed, MultipartFraming, Part, boundary_of
 from msgbus.message import Invalid, Message
 
 from ..memory import unchunked
@@ -58,7 +58,7 @@ def decode(data, cuts=(), boundary="B", **limits):
     return parts, decoder
 
 
-class EncoderTests(SynchronousTestCase):
+class MultipartFramingTests(SynchronousTestCase):
     """
     Messages to parts.
     """
@@ -67,14 +67,14 @@ class EncoderTests(SynchronousTestCase):
         """
         A stream begins with the delimiter that opens the first part.
         """
-        self.assertEqual(Encoder("B").preamble, b"--B\r\n")
+        self.assertEqual(MultipartFraming("B").preamble, b"--B\r\n")
 
     def test_part(self):
         """
         A part has its headers, its body, and the delimiter that closes it.
         """
         self.assertEqual(
-            Encoder("B").frame(JPEG.published("1-2")),
+            MultipartFraming("B").frame(JPEG.published("1-2")),
             b"Content-Type: image/jpeg\r\n"
             b"Content-Length: 5\r\n"
             b"Content-Location: /msgbus/foo\r\n"
@@ -89,13 +89,13 @@ class EncoderTests(SynchronousTestCase):
         """
         A message without a sender has no `From`.
         """
-        self.assertNotIn(b"From", Encoder("B").frame(Message("foo", b"")))
+        self.assertNotIn(b"From", MultipartFraming("B").frame(Message("foo", b"")))
 
     def test_location(self):
         """
         The location is the prefix and the name, percent-encoded.
         """
-        part = Encoder("B", "/a%20bus/").frame(Message("x y/ä%2F/@:", b""))
+        part = MultipartFraming("B", "/a%20bus/").frame(Message("x y/ä%2F/@:", b""))
         self.assertIn(b"Content-Location: /a%20bus/x%20y/%C3%A4%252F/@:\r\n", part)
 
     @given(st.lists(messages()))
@@ -103,7 +103,7 @@ class EncoderTests(SynchronousTestCase):
         """
         Python's own MIME parser finds as many parts, and their types.
         """
-        encoder = Encoder("msgbus0123456789abcdef")
+        encoder = MultipartFraming("msgbus0123456789abcdef")
         stream = encoder.preamble + b"".join(map(encoder.frame, sent))
         head = b"Content-Type: multipart/mixed;boundary=msgbus0123456789abcdef\r\n\r\n"
         parts = message_from_bytes(head + stream, policy=HTTP).get_payload()
@@ -188,7 +188,7 @@ class DecoderTests(SynchronousTestCase):
         """
         What was encoded is decoded, wherever the stream is cut.
         """
-        encoder = Encoder("msgbus0123456789abcdef")
+        encoder = MultipartFraming("msgbus0123456789abcdef")
         stream = encoder.preamble + b"".join(map(encoder.frame, sent))
         cuts = data.draw(splits(stream))
         parts, decoder = decode(stream, cuts, encoder.boundary)

@@ -15,11 +15,11 @@ from wsproto import events
 from wsproto.connection import Connection, ConnectionType
 
 from msgbus.formats.envelope import NotPosted, Posted, envelope, posted, published_at
-from msgbus.formats.eventstream import RETRY, EventStream
-from msgbus.formats.framing import Chunked
-from msgbus.formats.ndjson import Lines
-from msgbus.formats.stream_formats import FORMATS, Asked
-from msgbus.formats.websocket_frames import Frames, close
+from msgbus.formats.eventstream import RETRY, EventStreamFraming
+from msgbus.formats.framing import ChunkedFraming
+from msgbus.formats.ndjson import NdjsonFraming
+from msgbus.formats.stream_formats import STREAM_FORMATS, FramingOptions
+from msgbus.formats.websocket_frames import WebSocketFraming, close
 from msgbus.message import Invalid, Message
 
 from ..memory import unchunked
@@ -89,10 +89,10 @@ class FormatTests(SynchronousTestCase):
         A message, a gap and a heartbeat are a chunk each.
         """
         message = Message("foo", b"x" * 5000, "a/b").published(ID)
-        for form in FORMATS.values():
-            framing = form.framing(Asked("B", "/msgbus/", envelope=False))
+        for form in STREAM_FORMATS.values():
+            framing = form.framing(FramingOptions("B", "/msgbus/", envelope=False))
             said = [framing.frame(message), framing.gap(3), framing.heartbeat]
-            chunked = Chunked(framing)
+            chunked = ChunkedFraming(framing)
             sent = chunked.frame(message) + chunked.gap(3) + chunked.heartbeat
             self.assertEqual(unchunked(sent), said)
 
@@ -100,8 +100,11 @@ class FormatTests(SynchronousTestCase):
         """
         Equal ones are one group.
         """
-        for form in FORMATS.values():
-            made = {form.framing(Asked("B", "/", envelope)) for envelope in (True, True)}
+        for form in STREAM_FORMATS.values():
+            made = {
+                form.framing(FramingOptions("B", "/", envelope))
+                for envelope in (True, True)
+            }
             self.assertEqual(len(made), 1)
 
 
@@ -200,7 +203,7 @@ class EnvelopeTests(SynchronousTestCase):
             posted(text)
 
 
-class EventStreamTests(SynchronousTestCase):
+class EventStreamFramingTests(SynchronousTestCase):
     """
     Server-sent events.
     """
@@ -227,7 +230,7 @@ class EventStreamTests(SynchronousTestCase):
                 )
 
     def check(self, drawn, enveloped):
-        framing = EventStream(enveloped)
+        framing = EventStreamFraming(enveloped)
         found, last = events_of(b"".join(map(framing.frame, drawn)))
         self.assertEqual(len(found), len(drawn))
         for (kind, data, id), message in zip(found, drawn, strict=True):
@@ -267,7 +270,7 @@ class EventStreamTests(SynchronousTestCase):
             ("application/x+jsonx", False),
             ("image/png;x=text/plain", False),
         ):
-            frame = EventStream().frame(Message("foo", b"x", kind).published(ID))
+            frame = EventStreamFraming().frame(Message("foo", b"x", kind).published(ID))
             self.assertEqual(b"data: x\n" in frame, plain, kind)
 
     def test_opening(self):
@@ -276,25 +279,25 @@ class EventStreamTests(SynchronousTestCase):
         """
         seen = set()
         for _ in range(50):
-            match = re.match(rb"retry: (\d+)\n", EventStream().opening(ID))
+            match = re.match(rb"retry: (\d+)\n", EventStreamFraming().opening(ID))
             self.assertIn(int(match[1]), RETRY)
             seen.add(match[1])
         self.assertGreater(len(seen), 5)
         opened = [("begin", json.dumps({"since": ID}), ID)]
-        self.assertEqual(events_of(EventStream().opening(ID)), (opened, ID))
-        self.assertEqual(events_of(EventStream().opening(None)), ([], ""))
+        self.assertEqual(events_of(EventStreamFraming().opening(ID)), (opened, ID))
+        self.assertEqual(events_of(EventStreamFraming().opening(None)), ([], ""))
 
     def test_between(self):
         """
         A gap is an event without an id; a heartbeat is none.
         """
-        framing = EventStream()
+        framing = EventStreamFraming()
         for count, told in ((12, '{"gap": 12}'), (None, '{"gap": "unknown"}')):
             stream = framing.opening(ID) + framing.heartbeat + framing.gap(count)
             self.assertEqual(events_of(stream)[0][1:], [("gap", told, ID)])
 
 
-class LinesTests(SynchronousTestCase):
+class NdjsonFramingTests(SynchronousTestCase):
     """
     Lines of JSON.
     """
@@ -305,7 +308,7 @@ class LinesTests(SynchronousTestCase):
         """
         Each is a line, and so is a gap; a heartbeat is an empty one.
         """
-        framing = Lines()
+        framing = NdjsonFraming()
         stream = b"".join(framing.frame(m) + framing.heartbeat for m in drawn)
         lines = [line for line in stream.splitlines() if line]
         self.assertEqual(
@@ -315,7 +318,7 @@ class LinesTests(SynchronousTestCase):
         self.assertEqual(framing.gap(None), b'{"gap": "unknown"}\n')
 
 
-class FramesTests(SynchronousTestCase):
+class WebSocketFramingTests(SynchronousTestCase):
     """
     WebSocket frames.
     """
@@ -330,7 +333,7 @@ class FramesTests(SynchronousTestCase):
         """
         Each is a frame: the envelope, or the body.
         """
-        framing = Frames(raw)
+        framing = WebSocketFraming(raw)
         for message, event in zip(
             drawn, self.read(b"".join(map(framing.frame, drawn))), strict=True
         ):
@@ -349,18 +352,20 @@ class FramesTests(SynchronousTestCase):
         """
         for size in (0, 125, 126, 65535, 65536, 100_000):
             message = Message("foo", b"\xff" * size, "a/b").published(ID)
-            (event,) = self.read(Frames(raw=True).frame(message))
+            (event,) = self.read(WebSocketFraming(raw=True).frame(message))
             self.assertEqual(bytes(event.data), message.body)
 
     def test_between(self):
         """
         A gap is an object, which cannot be taken for a body; a heartbeat is a ping.
         """
-        (told,) = self.read(Frames().gap(3))
+        (told,) = self.read(WebSocketFraming().gap(3))
         self.assertEqual(json.loads(told.data), {"gap": 3})
-        (ping,) = self.read(Frames(raw=True).gap(None))
+        (ping,) = self.read(WebSocketFraming(raw=True).gap(None))
         self.assertEqual(ping, events.Ping(payload=b'{"gap": "unknown"}'))
-        self.assertEqual(self.read(Frames().heartbeat), [events.Ping(payload=b"")])
+        self.assertEqual(
+            self.read(WebSocketFraming().heartbeat), [events.Ping(payload=b"")]
+        )
 
     @given(st.text(max_size=200))
     def test_close(self, reason):
