@@ -1,35 +1,24 @@
 """
-A message as a JSON object, for forms that have no headers.
+A message as a JSON object, its envelope, for forms that have no headers.
 
-No I/O and no clock.
+No I/O and no clock.  The JSON that publishers send is read by `publication`.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from base64 import b64decode, b64encode
+from base64 import b64encode
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.message import EmailMessage
 from functools import lru_cache
-from typing import Any
 
 from ..ids import parse_id
-from ..message import Invalid, Message
+from ..message import Message
 
-__all__ = [
-    "NotPosted",
-    "Posted",
-    "envelope",
-    "gap",
-    "is_text",
-    "line",
-    "posted",
-    "published_at",
-]
+__all__ = ["envelope", "gap", "is_text", "line", "published_at"]
 
 _TEXT = re.compile(r"text/|application/json\b|[^/]+/[^;]+\+json\b", re.IGNORECASE)
 _UTF8 = ("", "utf-8", "utf8", "us-ascii")
@@ -39,16 +28,16 @@ def envelope(
     message: Message, published: datetime | None = None, body: bool = True
 ) -> bytes:
     """
-    The object: `id`, `time` (RFC 3339), `channel`, `sender`, `type`, `size` (of the body,
-    in bytes), and the body itself, as `body` if it is UTF-8, and as `base64` (RFC 4648,
-    section 4) if not.
+    The object has `id`, `time` (RFC 3339), `channel`, `sender`, `type`, `size` (of the
+    body, in bytes), and the body itself: as `body` if it is UTF-8, otherwise as `base64`
+    (RFC 4648, section 4).
 
     Args:
-        published: When; unless it is given, as the id tells.
-        body: Whether it has one.
+        published: When the message was published; by default, the time in its id.
+        body: Whether to include the body.
     """
     published = published or published_at(message.id)
-    told: dict[str, object] = {
+    fields: dict[str, object] = {
         "id": message.id,
         "time": published and published.isoformat(timespec="milliseconds"),
         "channel": message.channel,
@@ -58,31 +47,35 @@ def envelope(
     }
     if body:
         try:
-            told["body"] = message.body.decode("utf-8")
+            fields["body"] = message.body.decode("utf-8")
         except UnicodeDecodeError:
-            told["base64"] = b64encode(message.body).decode("ascii")
-    return line(told)
+            fields["base64"] = b64encode(message.body).decode("ascii")
+    return line(fields)
 
 
 def gap(count: int | None) -> bytes:
     """
-    The object that tells that so many messages are missing, or nobody knows how many.
+    The object that tells a subscriber how many messages are missing; `count` is None if
+    nobody knows how many.
     """
     return line({"gap": "unknown" if count is None else count})
 
 
-def line(told: Mapping[str, object]) -> bytes:
+def line(fields: Mapping[str, object]) -> bytes:
     """
-    One object as JSON (RFC 8259), without line ends, and in ASCII, so that no terminal
-    gets a stranger's control character; DEL is one.
+    One object as JSON (RFC 8259), without line ends.
+
+    It is ASCII without control characters, so that nothing that a publisher sent can
+    control the terminal of a reader.
     """
-    return json.dumps(told).replace("\x7f", r"\u007f").encode("ascii")
+    # DEL is the one control character that `json` does not escape.
+    return json.dumps(fields).replace("\x7f", r"\u007f").encode("ascii")
 
 
 def is_text(message: Message) -> bool:
     """
-    Is its body text or JSON, by its type, and UTF-8, so that it can stand as it is
-    where only text can?
+    Can the body stand unchanged where only text can?  It can if the content type is text
+    or JSON in UTF-8 and the body is valid UTF-8.
     """
     if not _is_text_type(message.content_type):
         return False
@@ -95,116 +88,13 @@ def is_text(message: Message) -> bool:
 
 def published_at(id: str) -> datetime | None:
     """
-    When the message with this id was published, or None if that tells no time.
+    When the message with this id was published, or None if the id contains no valid time.
     """
-    # Any digits may come from a server, but not any year.
+    # A server may send any digits, and `datetime` ends with the year 9999.
     with suppress(ValueError, OverflowError, OSError):
         milliseconds, _ = parse_id(id)
         return datetime.fromtimestamp(milliseconds / 1000, UTC)
     return None
-
-
-@dataclass(frozen=True, slots=True)
-class Posted:
-    """
-    What one sends to have it published.
-
-    Attributes:
-        channel: None for the one that it is sent to.
-        keep: See `Bus.publish`.
-        require: See `Bus.publish`.
-        key: See `Bus.publish`.
-        ack: With what the publication is to be acknowledged, or None for not at all.
-    """
-
-    content_type: str
-    body: bytes
-    channel: str | None = None
-    keep: bool = True
-    require: bool = False
-    key: str | None = None
-    ack: str | int | None = None
-
-
-class NotPosted(Invalid):
-    """
-    What was sent to be published is not.
-
-    Attributes:
-        ack: With what that is to be acknowledged, or None for not at all.
-    """
-
-    def __init__(self, sentence: str, ack: str | int | None = None) -> None:
-        super().__init__(sentence)
-        self.ack = ack
-
-
-_FIELDS: dict[str, tuple[type, ...]] = {
-    "type": (str,),
-    "body": (str,),
-    "base64": (str,),
-    "channel": (str,),
-    "keep": (bool,),
-    "require": (bool,),
-    "key": (str,),
-    "ack": (str, int),
-}
-_MAX_ACK = 100
-_EXAMPLE = 'send {"type": "text/plain", "body": "hello"}, or bodies alone with ?raw=1'
-_SURROGATE = re.compile("[\ud800-\udfff]")
-
-
-def posted(text: bytes) -> Posted:
-    """
-    Read an envelope that is to be published: a JSON object with a `type`, and a `body` or
-    a `base64`; `channel`, `keep`, `require`, `key` and `ack`, if need be.
-
-    Raises:
-        NotPosted: It is none.
-    """
-    try:
-        told = json.loads(text)
-    except (ValueError, RecursionError):
-        raise NotPosted(f"This is no JSON; {_EXAMPLE}.") from None
-    if not isinstance(told, dict):
-        raise NotPosted(f"This is no object; {_EXAMPLE}.")
-    ack = told.get("ack")
-    if type(ack) not in _FIELDS["ack"] or len(str(ack)) > _MAX_ACK:
-        ack = None
-    try:
-        return _posted(told)
-    except Invalid as error:
-        raise NotPosted(str(error), ack) from None
-
-
-def _posted(told: dict[str, Any]) -> Posted:
-    for name, value in told.items():
-        if type(value) not in _FIELDS.get(name, ()):
-            raise Invalid(_complaint(name))
-        # JSON can name surrogates, which are no characters.
-        if isinstance(value, str) and _SURROGATE.search(value):
-            raise Invalid(f"{name!r} holds half of a character.")
-    if "type" not in told:
-        raise Invalid("A message needs a 'type', such as text/plain or image/jpeg.")
-    if ("body" in told) == ("base64" in told):
-        raise Invalid("A message has either a 'body' or a 'base64'.")
-    if len(str(told.get("ack", ""))) > _MAX_ACK:
-        raise Invalid(f"An 'ack' has at most {_MAX_ACK} characters.")
-    try:
-        base64 = told.pop("base64", None)
-        body = None if base64 is None else b64decode(base64, validate=True)
-    except ValueError:
-        raise Invalid("'base64' holds no base64 (RFC 4648, section 4).") from None
-    if body is None:
-        body = told.pop("body").encode("utf-8")
-    return Posted(told.pop("type"), body, **told)
-
-
-def _complaint(name: str) -> str:
-    if name not in _FIELDS:
-        return f"{name[:100]!r} is not one of: {', '.join(_FIELDS)}."
-    kinds = {str: "a string", bool: "true or false", int: "a whole number"}
-    return f"{name!r} is {' or '.join(kinds[kind] for kind in _FIELDS[name])}."
 
 
 @lru_cache(maxsize=256)
@@ -215,5 +105,5 @@ def _is_text_type(content_type: str) -> bool:
     try:
         header["Content-Type"] = content_type
         return header.get_content_charset("") in _UTF8
-    except Exception:  # `email` raises an IndexError for some garbage.
+    except Exception:  # `email` raises an IndexError for some malformed types.
         return False

@@ -15,17 +15,19 @@ from .framing import HEARTBEAT_SECONDS, Framing
 
 __all__ = ["EventStreamFraming"]
 
-# After how many milliseconds one who is cut off comes back: not all at once.
+# Milliseconds after which a browser reconnects.  Each stream gets a random one, so that not
+# all subscribers come back at once when the bus was restarted.
 RETRY = range(1000, 4000)
 
 
 @dataclass(frozen=True, slots=True)
 class EventStreamFraming(Framing):
     """
-    An event a message.
+    One message is one event.
 
     Attributes:
-        envelope: Whether each is in one, or only those that are neither text nor JSON.
+        envelope: Whether the data of every event is an envelope.  If not, the data is the
+            body, and only messages that are neither text nor JSON get an envelope.
     """
 
     envelope: bool = False
@@ -33,14 +35,15 @@ class EventStreamFraming(Framing):
     @property
     def heartbeat_seconds(self) -> int:
         """
-        Every how many seconds one who does not say gets a comment.
+        The default: a comment every 25 seconds.
         """
         return HEARTBEAT_SECONDS
 
     def opening(self, begins: str | None) -> bytes:
         """
-        When to come back, and behind which id: in an event of the type `begin`, because
-        Firefox and WebKit remember an id only with data.
+        When to reconnect, and, in an event of the type `begin`, the id behind which the
+        stream begins.  It has data because Firefox and WebKit remember the id of an event
+        only if it has data.
         """
         retry = b"retry: %d\n" % random.choice(RETRY)
         if begins is None:
@@ -50,7 +53,7 @@ class EventStreamFraming(Framing):
 
     def pieces(self, message: Message) -> tuple[bytes, ...]:
         """
-        An event, with the id of the message.  The line ends of text become LF.
+        An event with the id of the message.  All line ends of a body become LF.
         """
         if self.envelope or not is_text(message):
             data = envelope(message)
@@ -68,7 +71,8 @@ class EventStreamFraming(Framing):
     @property
     def heartbeat(self) -> bytes:
         """
-        A comment.  No empty line follows, which some readers take for an event.
+        A comment.  No empty line follows it, because some readers take that for the end
+        of an event.
         """
         return b":\n"
 

@@ -1,8 +1,9 @@
 """
-How messages become bytes for one kind of subscriber: what stands for a message, and
-what is said between two.
+How messages become bytes for one kind of subscriber: the bytes of a message, and what is
+sent between two messages.
 
-No I/O.  Each kind is a module of its own; `formats` has them all.
+No I/O.  Each framing has a module of its own; `stream_formats` lists those that a
+subscriber can ask for.
 """
 
 from __future__ import annotations
@@ -14,13 +15,15 @@ from ..message import Message
 
 __all__ = ["HEARTBEAT_SECONDS", "ChunkedFraming", "Framing"]
 
-# Of forms whose readers do not see it: proxies cut what is silent for long.
+# Proxies cut connections that are silent for long.  This is the default of framings whose
+# heartbeats the readers' programs do not notice.
 HEARTBEAT_SECONDS = 25
 
 
 class Framing(ABC):
     """
-    One kind of stream.  Equal ones write the same bytes, once for all who get them.
+    Writes one kind of stream.  Framings that are equal write the same bytes, so a message
+    is framed once for all subscribers with equal framings.
     """
 
     __slots__ = ()
@@ -28,23 +31,24 @@ class Framing(ABC):
     @property
     def heartbeat_seconds(self) -> int | None:
         """
-        Every how many seconds one who does not say gets a heartbeat, or None for never.
+        The seconds between two heartbeats for subscribers that ask for no interval of
+        their own; None for no heartbeats.
         """
         return None
 
     @property
     def parameters(self) -> str:
         """
-        Of the media type, each with its semicolon.
+        The parameters of the stream's media type, each with its semicolon.
         """
         return ""
 
     def opening(self, begins: str | None) -> bytes:
         """
-        What a stream begins with.
+        The first bytes of a stream.
 
         Args:
-            begins: The id behind which it does, if one is known.
+            begins: The id behind which the stream begins, or None if no id is known.
         """
         return b""
 
@@ -57,20 +61,22 @@ class Framing(ABC):
     @abstractmethod
     def pieces(self, message: Message) -> tuple[bytes, ...]:
         """
-        The same in pieces, so that a body that goes as it is is not copied.
+        The bytes of one message in several pieces, so that a body that is sent unchanged
+        is a piece and need not be copied.
         """
 
     @abstractmethod
     def gap(self, count: int | None) -> bytes:
         """
-        Tell that this many messages were not delivered, or that nobody knows how many.
+        Tell a subscriber that so many messages were not delivered to it; None if nobody
+        knows how many.
         """
 
     @property
     @abstractmethod
     def heartbeat(self) -> bytes:
         """
-        Tell that the stream is alive.
+        Tell a subscriber that the stream is alive.
         """
 
 
@@ -93,7 +99,7 @@ class ChunkedFraming(Framing):
 
     def pieces(self, message: Message) -> tuple[bytes, ...]:
         """
-        The bytes of one message.
+        The bytes of one message, as one chunk.
         """
         pieces = self.framing.pieces(message)
         return b"%x\r\n" % sum(map(len, pieces)), *pieces, b"\r\n"
@@ -101,20 +107,20 @@ class ChunkedFraming(Framing):
     @property
     def heartbeat_seconds(self) -> int | None:
         """
-        Every how many seconds one who does not say gets a heartbeat.
+        The default of the other framing.
         """
         return self.framing.heartbeat_seconds
 
     def gap(self, count: int | None) -> bytes:
         """
-        Tell that messages were not delivered.
+        A gap, as one chunk.
         """
         return self._chunk(self.framing.gap(count))
 
     @property
     def heartbeat(self) -> bytes:
         """
-        Tell that the stream is alive.
+        A heartbeat, as one chunk.
         """
         return self._chunk(self.framing.heartbeat)
 

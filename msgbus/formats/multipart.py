@@ -1,8 +1,8 @@
 """
-Messages to parts of a multipart stream, and back (RFC 2046, section 5.1).
+Reads multipart streams, of this bus and of others (RFC 2046, section 5.1).
 
-No I/O.  The encoder writes one exact form; the decoder reads any, in pieces of
-any size.
+No I/O: the decoder takes a stream in pieces of any size.  Writing one is up to
+`multipart_framing`.
 """
 
 from __future__ import annotations
@@ -11,134 +11,38 @@ import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from email.message import EmailMessage
-from urllib.parse import quote, unquote
+from urllib.parse import unquote
 
 from ..message import Invalid, Message
-from .framing import Framing
 
-__all__ = [
-    "Decoder",
-    "MultipartFraming",
-    "Malformed",
-    "Part",
-    "boundary_of",
-    "gap_value",
-    "location",
-]
-
-# What RFC 3986, section 3.3, allows in a path as it is.
-_PATH_SAFE = "/!$&'()*+,;=:@"
+__all__ = ["Decoder", "Part", "Malformed", "boundary_of"]
 
 _MAX_PREAMBLE = 64 * 1024
 _MAX_HEADER_BYTES = 16 * 1024
 _MAX_BOUNDARY = 70
 _MAX_PADDING = 128
-# What HTTP and MIME have as white space, where Python knows more.
+# The white space of HTTP and MIME; `str.strip` would also remove other characters.
 _SPACE = " \t"
 
-# A constant, where that of any other server is random.
+# The boundary of the original msgbus, which is the same on all its servers.
 _ORIGINAL_BOUNDARY = "00MsgBus00"
 
 
 class Malformed(ValueError):
     """
-    A stream is no multipart stream, or exceeds the decoder's limits.
+    The stream is not a multipart stream, or exceeds the decoder's limits.
     """
-
-
-@dataclass(frozen=True, slots=True)
-class MultipartFraming(Framing):
-    """
-    Writes messages as parts.
-
-    The delimiter that closes a part goes with it, because a reader may show
-    a part only once it has seen the delimiter behind it, and the next message
-    may be hours away.  So a stream begins with `preamble` and may end after
-    any part, and what is said between two is a header line of the part to come.
-
-    Attributes:
-        boundary: Letters and digits, at most 70 of them; no part may hold it,
-            which `Bus.publish` sees to.
-        prefix: The path at which the bus is mounted, percent-encoded, with a
-            slash at both ends.
-    """
-
-    boundary: str
-    prefix: str = "/msgbus/"
-
-    @property
-    def parameters(self) -> str:
-        """
-        The boundary, unquoted, and nothing else: simple readers look for just that.
-        """
-        return f";boundary={self.boundary}"
-
-    @property
-    def preamble(self) -> bytes:
-        """
-        The first delimiter line: it opens the first part.
-        """
-        return b"--%s\r\n" % self.boundary.encode("ascii")
-
-    def opening(self, begins: str | None) -> bytes:
-        """
-        The preamble.
-        """
-        return self.preamble
-
-    def pieces(self, message: Message) -> tuple[bytes, ...]:
-        """
-        The headers and body of a part, and the delimiter line that closes it.
-        """
-        lines = [
-            f"Content-Type: {message.content_type}",
-            f"Content-Length: {len(message.body)}",
-            f"Content-Location: {location(self.prefix, message.channel)}",
-        ]
-        if message.sender:
-            lines.append(f"From: {message.sender}")
-        if message.id:
-            lines.append(f"Msgbus-Id: {message.id}")
-        head = "\r\n".join([*lines, "", ""]).encode("utf-8")
-        return head, message.body, b"\r\n%s" % self.preamble
-
-    def gap(self, count: int | None) -> bytes:
-        """
-        Tell that messages were not delivered.
-        """
-        return b"Msgbus-Gap: %s\r\n" % gap_value(count)
-
-    @property
-    def heartbeat(self) -> bytes:
-        """
-        Tell that the stream is alive.
-        """
-        return b"Msgbus-Heartbeat: 1\r\n"
-
-
-def location(prefix: str, channel: str) -> str:
-    """
-    The path of a channel of the bus that is mounted at this prefix.
-    """
-    return prefix + quote(channel, safe=_PATH_SAFE)
-
-
-def gap_value(count: int | None) -> bytes:
-    """
-    The value of `Msgbus-Gap` for so many messages, or for nobody knows how many.
-    """
-    return b"unknown" if count is None else b"%d" % count
 
 
 @dataclass(frozen=True, slots=True)
 class Part:
     """
-    One part as it came.
+    One part of a stream, as it was received.
 
     Attributes:
-        headers: Names in lower case, values without outer white space; of
-            two lines with one name, both, joined by ", ".
-        body: As it was before it was framed.
+        headers: Values by name.  Names are in lower case, values have no outer white
+            space; the values of lines with the same name are joined by ", ".
+        body: The bytes between the headers and the line end before the delimiter.
     """
 
     headers: dict[str, str]
@@ -149,7 +53,8 @@ class Part:
         The message that a bus mounted at `prefix` sent as this part.
 
         Raises:
-            Invalid: It cannot have been one.
+            Invalid: The part has no location below `prefix`, or its headers cannot be
+                those of a message.
         """
         location = self.headers.get("content-location", "")
         if not location.startswith(prefix):
@@ -168,26 +73,27 @@ class Decoder:
     Reads any multipart stream, split anywhere: with or without
     `Content-Length`, with CRLF or bare LF, with preamble and epilogue.
 
-    A part with a `Content-Length` is complete with the last byte of its body,
-    which may hold anything; one without, with the delimiter behind it.
+    A part with a `Content-Length` is complete with the last byte of its body, and the
+    body may contain the delimiter.  A part without one is complete with the delimiter
+    that follows it.
 
     Args:
-        boundary: As the `Content-Type` gave it; see `boundary_of`.
-        max_body: Bytes of one body; a stream that exceeds it is malformed.
+        boundary: The boundary that the `Content-Type` names; see `boundary_of`.
+        max_body: Bytes of the largest body; a stream with a larger one is malformed.
     """
 
     def __init__(self, boundary: str, max_body: int = 64 * 1024 * 1024) -> None:
         delimiter = re.escape(b"--" + boundary.encode("ascii"))
-        # RFC 2046: the line end before a delimiter belongs to it, spaces
-        # behind it are padding, and two hyphens end the stream.
+        # RFC 2046, section 5.1.1: the line end before a delimiter belongs to the
+        # delimiter, spaces behind it are padding, and two hyphens end the stream.
         line = rb"%s(--|[ \t]{0,%d}\r?\n)" % (delimiter, _MAX_PADDING)
-        # The original msgbus sends none, and no length either to HTTP/1.1, so that a line
-        # end there is the body's.
+        # The original msgbus sends no line end before a delimiter, and no lengths over
+        # HTTP/1.1: a line end before its delimiter belongs to the body.
         before = rb"" if boundary == _ORIGINAL_BOUNDARY else rb"(?:\A|\r?\n)"
         self._delimiter = re.compile(before + line)
-        # Some servers send none before it when they have sent a length.
+        # Behind a body with a length, some servers send no line end before the delimiter.
         self._delimiter_here = re.compile(rb"(?:\r?\n)?" + line)
-        # The last bytes may be the beginning of a delimiter.
+        # So many bytes at the end of the buffer may be the beginning of a delimiter.
         self._overlap = len(boundary) + _MAX_PADDING + 8
         self._max_body = max_body
         self._buffer = bytearray()
@@ -203,11 +109,11 @@ class Decoder:
         Take the next bytes of the stream.
 
         Returns:
-            The parts that they complete, made as they are asked for; what is
-            not asked for comes with the next call.
+            The parts that are complete now.  They are decoded while one iterates; parts
+            that were not iterated over come from the next call.
 
         Raises:
-            Malformed: On asking: the stream cannot be read further.
+            Malformed: The stream cannot be read further.  Raised while one iterates.
         """
         self._buffer += data
         return self._read()
@@ -215,21 +121,22 @@ class Decoder:
     @property
     def ahead(self) -> dict[str, str]:
         """
-        The headers of the part to come, as far as they are there; what is taken out of
-        them, the part will not have.
+        The headers of the next part that have been received so far.  A header that the
+        caller removes from this dictionary will be missing from the part.
         """
         return self._headers if self._state == self._head else {}
 
     def end(self) -> None:
         """
-        Take the end of the stream, which may come behind any delimiter.
+        Take the end of the stream.  It may come behind any delimiter, not only behind
+        one with two hyphens.
 
         Raises:
             Malformed: The stream ended inside a part, or before the first.
         """
         if self._state == self._preamble:
             raise Malformed("The stream ended before the first delimiter.")
-        # What the server itself says, it may say ahead of a part.
+        # A bus sends `Msgbus-Gap` when there is a gap, long before the rest of the part.
         begun = any(not name.startswith("msgbus-") for name in self._headers)
         if self._state == self._body or (
             self._state == self._head and (begun or self._buffer)
@@ -241,15 +148,16 @@ class Decoder:
             if isinstance(result, Part):
                 yield result
 
-    # The states.  Each looks at the beginning of the buffer, and answers a
-    # part, or whether it got on; else it waits for more.
+    # The states.  Each consumes from the beginning of the buffer what it can.  It returns
+    # the part that it has completed, True if it consumed anything else, or False if it
+    # needs more bytes.
 
     def _preamble(self) -> bool:
         found = self._search(_MAX_PREAMBLE, "There is no delimiter in sight.")
         return found is not None and self._pass(found)
 
     def _head(self) -> bool:
-        # A delimiter straight behind another closes no part.
+        # A delimiter directly behind another one: there is no part between them.
         found = self._delimiter_here.match(self._buffer)
         if found and self._buffer.startswith(b"--"):
             return self._pass(found)
@@ -272,7 +180,7 @@ class Decoder:
 
     def _header(self, line: str) -> None:
         if line.startswith((" ", "\t")) and self._last_name in self._headers:
-            # RFC 5322: it continues the one before.
+            # RFC 5322, section 2.2.3: it continues the line before.
             self._headers[self._last_name] += " " + line.strip(_SPACE)
             return
         name, colon, value = line.partition(":")
@@ -280,7 +188,8 @@ class Decoder:
         if not colon or not name:
             raise Malformed(f"{line[:100]!r} is no header line.")
         if name == "msgbus-heartbeat":
-            # It belongs to no part, and there may be any number of them.
+            # Heartbeats belong to no part.  A stream may hold any number of them, so they
+            # do not count for the limit on headers.
             self._head_bytes = 0
             return
         known = self._headers.get(name)
@@ -334,14 +243,14 @@ def boundary_of(content_type: str) -> str:
     The boundary that a `Content-Type` names, quoted or not.
 
     Raises:
-        Malformed: It is no multipart type, or names none, or a longer one
+        Malformed: The type is not multipart, has no boundary, or has one that is longer
             than the 70 characters of RFC 2046, section 5.1.1.
     """
     header = EmailMessage()
     try:
         header["Content-Type"] = content_type
         boundary = header.get_boundary()
-    except Exception:  # `email` raises an IndexError for some garbage.
+    except Exception:  # `email` raises an IndexError for some malformed types.
         raise Malformed(f"{content_type[:100]!r} is no content type.") from None
     if header.get_content_maintype() != "multipart" or not boundary:
         raise Malformed(f"{content_type[:100]!r} is not multipart with a boundary.")

@@ -1,5 +1,5 @@
 """
-Lines of JSON: `curl -N ... | jq`.
+Lines of JSON (NDJSON): `curl -N ... | jq`.
 
 No I/O.
 """
@@ -18,12 +18,12 @@ __all__ = ["NdjsonFraming"]
 @dataclass(frozen=True, slots=True)
 class NdjsonFraming(Framing):
     """
-    An object a line.
+    One message is one line, an object.
     """
 
     def pieces(self, message: Message) -> tuple[bytes, ...]:
         """
-        The envelope of a message.
+        The envelope of a message, and a line end.
         """
         return envelope(message), b"\n"
 
@@ -36,6 +36,6 @@ class NdjsonFraming(Framing):
     @property
     def heartbeat(self) -> bytes:
         """
-        An empty line, which readers of JSON skip.
+        An empty line, which is white space to readers of JSON.
         """
         return b"\n"

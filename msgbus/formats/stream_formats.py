@@ -1,7 +1,7 @@
 """
-The forms in which a subscriber may have its stream.
+The formats of a stream that a subscriber can ask for.
 
-No I/O.  Each is a line here, and a framing in a module of its own.
+No I/O.  Each is an entry of `STREAM_FORMATS`; its framing has a module of its own.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from .eventstream import EventStreamFraming
 from .framing import Framing
-from .multipart import MultipartFraming
+from .multipart_framing import MultipartFraming
 from .ndjson import NdjsonFraming
 
 __all__ = ["STREAM_FORMATS", "StreamFormat", "FramingOptions"]
@@ -20,13 +20,14 @@ __all__ = ["STREAM_FORMATS", "StreamFormat", "FramingOptions"]
 @dataclass(frozen=True, slots=True)
 class FramingOptions:
     """
-    Of what a framing may be made.
+    What the bus and the subscriber give to make a framing; each framing takes what it
+    needs.
 
     Attributes:
-        boundary: Of the bus.
+        boundary: The boundary of the bus; see `Bus`.
         prefix: The path at which the bus is mounted, percent-encoded, with a slash at
             both ends.
-        envelope: Whether the subscriber wants each message in one.
+        envelope: Whether the subscriber wants each message in an envelope.
     """
 
     boundary: str
@@ -37,11 +38,11 @@ class FramingOptions:
 @dataclass(frozen=True, slots=True)
 class StreamFormat:
     """
-    One form.
+    One format.
 
     Attributes:
-        media_type: By which it is asked for, and which its stream has.
-        framing: Makes what writes it.
+        media_type: The type that `Accept` asks for, and that the response has.
+        framing: Makes the framing that writes the stream.
     """
 
     media_type: str
@@ -52,7 +53,7 @@ def _multipart(options: FramingOptions) -> Framing:
     return MultipartFraming(options.boundary, options.prefix)
 
 
-# By what `?format=` may name, the default first.
+# The keys are the values of `?format=`; the first one is the default.
 STREAM_FORMATS = {
     "multipart": StreamFormat("multipart/x-mixed-replace", _multipart),
     "mixed": StreamFormat("multipart/mixed", _multipart),

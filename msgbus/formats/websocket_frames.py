@@ -1,7 +1,7 @@
 """
 WebSocket frames, as a server sends them (RFC 6455, section 5).
 
-No I/O.  What a client sends is `wsproto`'s to read.
+No I/O.  Frames that clients send are read by `wsproto`; see `web.websocket`.
 """
 
 from __future__ import annotations
@@ -17,17 +17,19 @@ from .framing import HEARTBEAT_SECONDS, Framing
 
 __all__ = ["WebSocketFraming", "close", "frame", "head"]
 
+# The largest payload of a control frame (RFC 6455, section 5.5).
 MAX_CONTROL_BYTES = 125
 
 
 @dataclass(frozen=True, slots=True)
 class WebSocketFraming(Framing):
     """
-    A frame a message.
+    One message is one frame.
 
     Attributes:
-        raw: Whether it is the body alone: a text frame, if it is text or JSON, else a
-            binary one.  If not, it is the envelope.
+        raw: Whether the payload is the body alone, in a text frame if it is text or JSON,
+            and in a binary frame otherwise.  If not raw, the payload is the envelope, in
+            a text frame.
     """
 
     raw: bool = False
@@ -35,7 +37,7 @@ class WebSocketFraming(Framing):
     @property
     def heartbeat_seconds(self) -> int:
         """
-        Every how many seconds one who does not say gets a ping.
+        The default: a ping every 25 seconds.
         """
         return HEARTBEAT_SECONDS
 
@@ -52,7 +54,8 @@ class WebSocketFraming(Framing):
 
     def gap(self, count: int | None) -> bytes:
         """
-        An object in a text frame; among bodies, where it could be one, in a ping.
+        An object in a text frame.  In a raw stream, where that could be a body, the
+        object is the payload of a ping.
         """
         return frame(Opcode.PING if self.raw else Opcode.TEXT, gap(count))
 
@@ -66,14 +69,15 @@ class WebSocketFraming(Framing):
 
 def frame(opcode: Opcode, payload: bytes) -> bytes:
     """
-    A whole message, or a control frame.
+    A frame that is a whole message, or a control frame.
     """
     return head(opcode, len(payload)) + payload
 
 
 def head(opcode: Opcode, size: int) -> bytes:
     """
-    What stands before so many bytes of payload, of which no frame follows.
+    The header of a frame with so many bytes of payload.  The frame is final: its message
+    does not continue in another frame.
     """
     if size < 126:
         return struct.pack("!BB", 0x80 | opcode, size)
@@ -84,7 +88,7 @@ def head(opcode: Opcode, size: int) -> bytes:
 
 def close(code: int, reason: str) -> bytes:
     """
-    A close frame, with as much of the reason as fits.
+    A close frame, with as much of the reason as fits in 125 bytes.
     """
     fits = reason.encode("utf-8")[: MAX_CONTROL_BYTES - 2].decode("utf-8", "ignore")
     return frame(Opcode.CLOSE, struct.pack("!H", code) + fits.encode("utf-8"))

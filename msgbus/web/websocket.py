@@ -139,7 +139,7 @@ class WebSocket:
         self,
         request: Request,
         reactor: IReactorTime,
-        publish: Callable[[Posted], Deferred[Receipt]],
+        publish: Callable[[Publication], Deferred[Receipt]],
         raw: bool,
         max_message: int,
     ) -> None:
@@ -269,13 +269,13 @@ class WebSocket:
         ack = None
         try:
             if self._raw:
-                wish = Posted(RAW_TEXT if is_text else RAW_BINARY, payload)
+                wish = Publication(RAW_TEXT if is_text else RAW_BINARY, payload)
             else:
-                wish = posted(payload)
+                wish = parse_publication(payload)
             ack = wish.ack
             published = self._publish(wish)
         except REFUSALS as error:
-            self._refuse(error, error.ack if isinstance(error, NotPosted) else ack)
+            self._refuse(error, error.ack if isinstance(error, InvalidPublication) else ack)
             return
         if ack is not None:
             published.addCallback(self._acknowledge, ack)

@@ -20,7 +20,7 @@ from msgbus.fanout.fanout import Fanout, Limits
 from msgbus.fanout.member import Response
 from msgbus.fanout.replay import Held, Replay
 from msgbus.formats.framing import ChunkedFraming
-from msgbus.formats.multipart import MultipartFraming
+from msgbus.formats.multipart_framing import MultipartFraming
 from msgbus.ids import Gap, Since, parse_id
 from msgbus.match import Filter
 from msgbus.message import Invalid, Message

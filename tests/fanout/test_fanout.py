@@ -17,7 +17,7 @@ from msgbus.fanout.fanout import Fanout, Limits
 from msgbus.fanout.member import Response
 from msgbus.fanout.outlet import BufferedOutlet
 from msgbus.formats.framing import ChunkedFraming
-from msgbus.formats.multipart import MultipartFraming
+from msgbus.formats.multipart_framing import MultipartFraming
 from msgbus.ids import Since
 from msgbus.match import Filter
 from msgbus.message import Message

@@ -1,0 +1,103 @@
+"""
+Writes messages as parts of a multipart stream (RFC 2046, section 5.1).
+
+No I/O.  Reading such a stream is up to `multipart`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from urllib.parse import quote
+
+from ..message import Message
+from .framing import Framing
+
+__all__ = ["MultipartFraming", "location", "gap_value"]
+
+# What RFC 3986, section 3.3, allows in a path as it is.
+_PATH_SAFE = "/!$&'()*+,;=:@"
+
+
+@dataclass(frozen=True, slots=True)
+class MultipartFraming(Framing):
+    """
+    One message is one part.
+
+    The delimiter that closes a part is sent together with it, because a reader may show a
+    part only once it has seen the delimiter behind it, and the next message may be hours
+    away.  So a stream begins with `preamble` and may end after any part, and gaps and
+    heartbeats are header lines of the part that follows.
+
+    Attributes:
+        boundary: 1 to 70 letters and digits.  No part may contain it; `Bus.publish`
+            refuses messages that do.
+        prefix: The path at which the bus is mounted, percent-encoded, with a
+            slash at both ends.
+    """
+
+    boundary: str
+    prefix: str = "/msgbus/"
+
+    @property
+    def parameters(self) -> str:
+        """
+        The boundary, unquoted, and nothing else: simple readers look for just that.
+        """
+        return f";boundary={self.boundary}"
+
+    @property
+    def preamble(self) -> bytes:
+        """
+        The first delimiter line: it opens the first part.
+        """
+        return b"--%s\r\n" % self.boundary.encode("ascii")
+
+    def opening(self, begins: str | None) -> bytes:
+        """
+        The preamble.
+        """
+        return self.preamble
+
+    def pieces(self, message: Message) -> tuple[bytes, ...]:
+        """
+        The headers and body of a part, and the delimiter line that closes it.
+        """
+        lines = [
+            f"Content-Type: {message.content_type}",
+            f"Content-Length: {len(message.body)}",
+            f"Content-Location: {location(self.prefix, message.channel)}",
+        ]
+        if message.sender:
+            lines.append(f"From: {message.sender}")
+        if message.id:
+            lines.append(f"Msgbus-Id: {message.id}")
+        head = "\r\n".join([*lines, "", ""]).encode("utf-8")
+        return head, message.body, b"\r\n%s" % self.preamble
+
+    def gap(self, count: int | None) -> bytes:
+        """
+        A `Msgbus-Gap` header line of the next part.
+        """
+        return b"Msgbus-Gap: %s\r\n" % gap_value(count)
+
+    @property
+    def heartbeat(self) -> bytes:
+        """
+        A `Msgbus-Heartbeat` header line of the next part.
+        """
+        return b"Msgbus-Heartbeat: 1\r\n"
+
+
+def location(prefix: str, channel: str) -> str:
+    """
+    The path of a channel, percent-encoded, on a bus that is mounted at this prefix.
+    """
+    return prefix + quote(channel, safe=_PATH_SAFE)
+
+
+def gap_value(count: int | None) -> bytes:
+    """
+    The value of the header `Msgbus-Gap`: how many messages are missing, or `unknown` for
+    None.
+    """
+    return b"unknown" if count is None else b"%d" % count
