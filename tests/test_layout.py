@@ -40,6 +40,8 @@ PURE = {
     "ids",
     "formats",
     "bus.history",
+    "bus.cursor",
+    "bus.id_sequence",
     "bus.idempotency",
     "fanout.backlog",
     "fanout.replay",

@@ -4,8 +4,9 @@ The bus itself: who gets a published message, in which order, and what is kept o
 It knows neither HTTP nor how a message is written; a subscriber is any Python callable.
 `fanout` subscribes on behalf of open responses.
 
-Read `bus` first, then `history` (what is kept, and reading it again), `store` (a copy of
-that in a file), and `idempotency` (publications that are repeated).
+Read `bus` first, then `id_sequence` (how messages get their ids), `idempotency`
+(publications that are repeated), `history` (what is kept), `cursor` (reading it again),
+`store` (when it is copied to a file), and `database` (that file).
 """
 
 from .bus import Bus, Nobody, Stopping, Subscription, TooLarge

@@ -1,8 +1,8 @@
 """
-The bus: who gets what, in which order.
+The bus: who gets which message, in which order.
 
-No I/O; the clock is a parameter.  A subscriber here is any callable that takes a
-message; `fanout` has those that stand for many open HTTP responses.
+No I/O; the clock is a parameter.  A subscriber is any callable that takes a message;
+`fanout` makes those that stand for many open HTTP responses.
 """
 
 from __future__ import annotations
@@ -19,44 +19,35 @@ from twisted.logger import Logger
 from ..ids import Id, Since, format_id
 from ..match import EVERYTHING, Filter
 from ..message import Invalid, Message, Receipt, check_name, names_of
-from .history import Cursor, History
-from .idempotency import Answers, Fingerprint
+from .cursor import Cursor
+from .history import History
+from .id_sequence import IdSequence, zero_id
+from .idempotency import Answered, Answers, Fingerprint
 
-__all__ = ["Answered", "Bus", "Nobody", "Stopping", "Subscription", "TooLarge"]
-
-# The lower digits of an id's number count the messages of a bus; those above tell
-# the lives of buses apart.
-COUNT_DIGITS = 12
-MAX_LIFE = 10**6
+__all__ = ["Bus", "Nobody", "Stopping", "Subscription", "TooLarge"]
 
 
 class TooLarge(Invalid):
     """
-    A message's body is larger than the bus takes.
+    A message's body is larger than `Bus.max_message`.
     """
 
 
 class Nobody(Exception):
     """
-    A message was published for somebody, and there is nobody.
+    A message was published on condition that there is a subscriber, and there is none.
     """
 
 
 class Stopping(Exception):
     """
-    Nothing more is published here.
+    The bus is being stopped and takes no more messages.
     """
 
 
-Answered = tuple[Fingerprint, Id, int]
-"""
-A publication that had a key, its id, and for how many subscribers it was put in order.
-"""
-
-
-class _Publication(NamedTuple):
+class _Pending(NamedTuple):
     """
-    A message on its way to its subscribers.
+    A message that is published and not yet delivered to all its subscribers.
     """
 
     id: Id
@@ -68,13 +59,12 @@ class _Publication(NamedTuple):
 
 class Subscription:
     """
-    One subscriber's interest in a channel or folder.  Made by
-    `Bus.subscribe`.
+    One subscriber's interest in a channel or folder.  Made by `Bus.subscribe`.
 
     Attributes:
-        name: Of the channel or folder.
-        filter: What it wants of the messages there.
-        count: How many subscribers it stands for.
+        name: The name of the channel or folder.
+        filter: Which of the messages there are delivered.
+        count: Tells how many subscribers it stands for.
     """
 
     __slots__ = ("name", "filter", "count", "_deliver", "_bus")
@@ -96,18 +86,17 @@ class Subscription:
     @property
     def active(self) -> bool:
         """
-        Not yet cancelled?
+        Is it not yet cancelled?
         """
         return self._bus is not None
 
     def cancel(self) -> None:
         """
-        End it: nothing is delivered any more, from this moment.  Cancelling
-        twice is no error.
+        End it: from this moment on, nothing is delivered.  Cancelling twice is no error.
         """
         bus, self._bus = self._bus, None
         if bus is not None:
-            bus._forget(self)
+            bus._remove(self)
 
 
 class Bus:
@@ -120,21 +109,21 @@ class Bus:
 
     Args:
         max_message: Bytes of the largest body that may be published.
-        history: What is kept of what is published.
-        seconds: The time, in seconds since 1970.
+        history: Keeps the messages that are published.
+        seconds: Tells the time, in seconds since 1970.
 
     Attributes:
         max_message: As given.
         history: As given.
-        saved: Where history is copied to a disk: a Deferred that fires when the
-            message with this id, and all before, are there.
-        unwritten: Where answers are copied to a disk: those that are not there yet, and
-            whose publications had a key; the oldest go, if they are too many.
-        life: Random, and part of every id, so that an id of another bus, or of this
-            one before it was started anew, is known to be one.
-        boundary: Random, and held by no message that was published here, so
-            that it can part the messages of a multipart stream (RFC 2046,
-            section 5.1.1) and nobody can forge one.
+        saved: Set by a `Store`, which copies the history to a disk; None without one.
+            Returns a Deferred that fires when the message with this id, and all before
+            it, are on the disk.
+        unwritten: Set by a `Store`: the answers to publications with a key that are not on
+            the disk yet.  If there are too many, the oldest are removed.  None without a
+            store.
+        boundary: A random text that no published message contains, so that it can separate
+            the messages of a multipart stream (RFC 2046, section 5.1.1) and nobody can
+            forge a part.
     """
 
     _log = Logger()
@@ -147,19 +136,26 @@ class Bus:
     ) -> None:
         self.max_message = max_message
         self.history = history or History()
-        self.life = secrets.randbelow(MAX_LIFE)
         self._seconds = seconds
+        self._ids = IdSequence()
         self.saved: Callable[[Id], Deferred[None]] | None = None
-        # The last id that was given.
-        self._last: Id = self._first_id()
         self.unwritten: deque[Answered] | None = None
         self.boundary = "msgbus" + secrets.token_hex(16)
-        # By name, in the order in which they subscribed.
+        # By name of the channel or folder; a dict, as a set that keeps the order in which
+        # they subscribed.
         self._subscriptions: dict[str, dict[Subscription, None]] = {}
-        # Published, but not yet delivered to everybody.
-        self._pending: deque[_Publication] = deque()
-        # Publications with a key.
+        # More than one only while a subscriber publishes from within a delivery.
+        self._pending: deque[_Pending] = deque()
+        # Of publications with a key, to answer repetitions.
         self._answers: Answers[Deferred[Receipt]] = Answers()
+
+    @property
+    def life(self) -> int:
+        """
+        A random number, and part of every id, which tells the ids of this bus from those
+        of others, and from those before a restart without a history file.
+        """
+        return self._ids.life
 
     def subscribe(
         self,
@@ -174,12 +170,12 @@ class Bus:
         Args:
             name: A channel, or a folder for everything below it; the empty
                 name is the folder of all.  See `message.check_name`.
-            deliver: Called with each message, while it is published.  If it
-                raises, that is logged, and costs nobody else anything.
-            count: How many subscribers it stands for, when it is asked.
+            deliver: Called with each message, while it is published.  If it raises, that
+                is logged, and the other subscribers get the message all the same.
+            count: Returns how many subscribers the subscription stands for at the moment.
 
         Raises:
-            Invalid: The name is none.
+            Invalid: The name cannot be that of a channel or folder.
         """
         check_name(name)
         subscription = Subscription(self, name, deliver, filter, count)
@@ -197,55 +193,51 @@ class Bus:
         Publish one message.
 
         Args:
-            keep: Whether history may keep it.
-            require: Whether there must be a subscriber for it.
-            key: What its publisher repeats it with, if he has to: it is published once,
-                within ten minutes.
+            keep: Whether the history may keep the message.
+            require: Whether to refuse the message if there is no subscriber for it.
+            key: Marks repetitions: a publisher that gets no answer can publish again with
+                the same key, and within ten minutes the message is published only once.
 
         Returns:
-            A Deferred that fires once the message is in order for every
-            subscriber: before `publish` returns, unless a subscriber called
-            it while a message was delivered to it.  Where history is copied to a
-            disk, it fires once a message that is kept is there too, or a second
-            later.
+            A Deferred that fires once the message has its place in the order of messages
+            for every subscriber.  That is before `publish` returns, unless a subscriber
+            calls it from within a delivery.  Where the history is copied to a disk, the
+            Deferred of a message that is kept fires once the message is there, or after
+            a second.
 
         Raises:
             TooLarge: The body is larger than `max_message` bytes.
-            Invalid: The message holds the bus's boundary.
-            Nobody: There is no subscriber, though one is required; nothing was
-                published.
-            Reused: The key came with another body before.
+            Invalid: The message contains the bus's boundary, or the key is not valid.
+            Nobody: A subscriber is required and there is none.  Nothing was published.
+            Reused: The key was used with another body before.
         """
         fingerprint = None if key is None else Fingerprint.of(key, message)
         if fingerprint is not None:
             known = self._answers.find(fingerprint, self._seconds())
             if known is not None:
-                return _another(known)
+                return _follow(known)
         if len(message.body) > self.max_message:
             raise TooLarge(
                 f"A message has at most {self.max_message} bytes here;"
                 " publish less, or raise --max-message."
             )
         self._refuse_boundary(message)
-        if require and not any(s.count() for s in self._interested(message)):
+        if require and not any(s.count() for s in self._matching(message)):
             raise Nobody(
                 "Nobody is there to get the message: publish it without require=1 to keep"
                 " it for who comes later."
             )
-        milliseconds, number = self._last
-        # The clock may be set back.
-        milliseconds = max(self.milliseconds(), milliseconds)
-        self._last = (milliseconds, number + 1)
+        id = self._ids.next(int(self._seconds() * 1000))
         done: Deferred[Receipt] = Deferred()
-        published = message.published(format_id(self._last))
-        self._pending.append(_Publication(self._last, published, keep, fingerprint, done))
+        published = message.published(format_id(id))
+        self._pending.append(_Pending(id, published, keep, fingerprint, done))
         if fingerprint is not None:
             self._answers.remember(fingerprint, self._seconds(), done)
-        # Whoever publishes in the midst of a delivery waits for its end, or
-        # others would get the two messages in another order.
+        # A message that is published from within a delivery waits until that delivery has
+        # ended; otherwise later subscribers would get the two in reverse order.
         if len(self._pending) == 1:
             self._deliver_pending()
-        return done if fingerprint is None else _another(done)
+        return done if fingerprint is None else _follow(done)
 
     def replay(self, name: str, filter: Filter, since: Since) -> Cursor:
         """
@@ -255,54 +247,51 @@ class Bus:
             name: A channel or folder.
 
         Returns:
-            A cursor, to be read with `milliseconds`, and to be closed in the end.
+            A cursor.  The caller reads it with the time that `milliseconds` returns, and
+            has to close it.
 
         Raises:
-            Invalid: The name is none.
+            Invalid: The name cannot be that of a channel or folder.
         """
         check_name(name)
-        strange = since.id is not None and (
-            # Not by its time: one who was killed may have given ids that are younger
-            # than all that he wrote.
-            since.id[1] // 10**COUNT_DIGITS != self.life or since.id[1] > self._last[1]
-        )
-        return self.history.replay(name, filter, since, self.milliseconds(), strange)
+        foreign = since.id is not None and not self._ids.gave(since.id)
+        return Cursor(self.history, name, filter, since, self.milliseconds(), foreign)
 
     def restore(
         self, life: int, boundary: str, last: Id, answered: Iterable[Answered] = ()
     ) -> None:
         """
-        Go on as the bus that had this life and boundary, may have given ids up to this
-        one, and had answered these publications.
+        Go on as an earlier bus.
+
+        Args:
+            life: Its `life`.
+            boundary: Its `boundary`.
+            last: The last id that it may have given.
+            answered: What it answered to publications with a key, the oldest first.
         """
         for fingerprint, id, subscribers in answered:
             receipt = succeed(Receipt(format_id(id), subscribers))
             self._answers.remember(fingerprint, id[0] / 1000, receipt)
-        self.life, self.boundary, self._last = life, boundary, last
+        self.boundary = boundary
+        self._ids.life, self._ids.last = life, last
         self.history.newest = last
         self.history.counted_from = last[1]
 
     @property
     def newest(self) -> Id:
         """
-        The id behind which all comes that is delivered from now on.
+        The id behind which all messages come that are delivered from now on.
         """
-        return max(self.history.newest, self._first_id())
+        return max(self.history.newest, zero_id(self.life))
 
     def begins(self, cursor: Cursor) -> Id | None:
         """
-        An id of this bus behind which all comes that this cursor reads, or None if none
-        is known: it is still looking, or has begun at an id of another.
+        `Cursor.begins`, as an id of this bus.  Where the cursor begins at a time, or at the
+        first message that is kept, the number of its id may be smaller than any of this
+        bus.
         """
         id = cursor.begins
-        # One that begins at a time has no number.
-        return None if id is None else (id[0], max(id[1], self._first_id()[1]))
-
-    def _first_id(self) -> Id:
-        """
-        What is less than all ids of this life.
-        """
-        return (0, self.life * 10**COUNT_DIGITS)
+        return None if id is None else (id[0], max(id[1], zero_id(self.life)[1]))
 
     def milliseconds(self) -> int:
         """
@@ -322,11 +311,11 @@ class Bus:
 
     def _deliver_pending(self) -> None:
         while self._pending:
-            publication = self._pending[0]
-            message = publication.message
-            self.history.add(publication.id, message, publication.keep)
+            pending = self._pending[0]
+            message = pending.message
+            self.history.add(pending.id, message, pending.keep)
             subscribers = 0
-            for subscription in self._interested(message):
+            for subscription in self._matching(message):
                 # An earlier subscriber may have cancelled a later one.
                 if not subscription.active:
                     continue
@@ -338,20 +327,21 @@ class Bus:
                         "A subscriber of {name!r} failed", name=subscription.name
                     )
             self._pending.popleft()
-            self._acknowledge(publication, Receipt(message.id, subscribers))
+            self._acknowledge(pending, Receipt(message.id, subscribers))
 
-    def _acknowledge(self, publication: _Publication, receipt: Receipt) -> None:
-        if self.unwritten is not None and publication.fingerprint is not None:
-            answer = (publication.fingerprint, publication.id, receipt.subscribers)
+    def _acknowledge(self, pending: _Pending, receipt: Receipt) -> None:
+        if self.unwritten is not None and pending.fingerprint is not None:
+            answer = (pending.fingerprint, pending.id, receipt.subscribers)
             self.unwritten.append(answer)
-        # What is not kept has an id too, which is not to be given again.
-        saved = succeed(None) if self.saved is None else self.saved(publication.id)
-        if publication.keep:
-            saved.addCallback(lambda _: publication.done.callback(receipt))
+        # Called for a message that is not kept as well: its id must be written, so that it
+        # is not given again after a restart.
+        saved = succeed(None) if self.saved is None else self.saved(pending.id)
+        if pending.keep:
+            saved.addCallback(lambda _: pending.done.callback(receipt))
         else:
-            publication.done.callback(receipt)
+            pending.done.callback(receipt)
 
-    def _interested(self, message: Message) -> list[Subscription]:
+    def _matching(self, message: Message) -> list[Subscription]:
         return [
             subscription
             for name in names_of(message.channel)
@@ -359,22 +349,23 @@ class Bus:
             if subscription.filter.matches(message)
         ]
 
-    def _forget(self, subscription: Subscription) -> None:
-        namesakes = self._subscriptions[subscription.name]
-        del namesakes[subscription]
-        if not namesakes:
+    def _remove(self, subscription: Subscription) -> None:
+        same_name = self._subscriptions[subscription.name]
+        del same_name[subscription]
+        if not same_name:
             del self._subscriptions[subscription.name]
 
 
-def _another(done: Deferred[Receipt]) -> Deferred[Receipt]:
+def _follow(done: Deferred[Receipt]) -> Deferred[Receipt]:
     """
-    One that fires with the same, for somebody else.
+    Another Deferred that fires with the same receipt, so that each caller can add
+    callbacks of its own.
     """
-    another: Deferred[Receipt] = Deferred()
+    follower: Deferred[Receipt] = Deferred()
 
     def fire(receipt: Receipt) -> Receipt:
-        another.callback(receipt)
+        follower.callback(receipt)
         return receipt
 
     done.addCallback(fire)
-    return another
+    return follower

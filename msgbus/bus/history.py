@@ -1,8 +1,9 @@
 """
-What is kept of what was published, and reading it again.
+What is kept of what was published.
 
-No I/O and no clock.  Ids are pairs of numbers here, which grow with every message of
-a bus; how they are made is `bus`'s business, how a replay goes out `replay`'s.
+No I/O and no clock.  Ids are pairs of numbers here, and each message has a larger id than
+the one before; `id_sequence` makes them.  `cursor` reads the history again, and `store`
+copies it to a file.
 """
 
 from __future__ import annotations
@@ -12,29 +13,22 @@ from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from operator import attrgetter
+from typing import Protocol
 
-from ..ids import ZERO, Gap, Id, Since
-from ..match import EVERYTHING, Filter
+from ..ids import ZERO, Id
 from ..message import Message, is_folder, names_of
 
-__all__ = ["Changes", "Cursor", "History", "Keep"]
+__all__ = ["Keep", "History", "Changes", "Entry", "Reader", "entry_id"]
 
-# What a message costs beyond its text, and what a channel does, in bytes.
+# Bytes of memory that a message takes beyond its text, and a channel beyond its name.
 MESSAGE_OVERHEAD = 700
 CHANNEL_OVERHEAD = 900
 
-# Of how many names it is remembered when they last lost a message.
-MAX_LOSERS = 10_000
+# The most channels and folders for which `History.lost_ids` has an entry.
+MAX_LOST_NAMES = 10_000
 
-# How much of what is not to be kept is there for replays that have begun.
-PASSING_BYTES = 8 * 1024 * 1024
-
-# What a replay looks at, and takes, before others have their turn; less, the longer the
-# patterns are that it looks with.
-LOOKS = 1000
-PATTERN_CHARACTERS = 50
-TAKE_BYTES = 64 * 1024
-TAKE_MESSAGES = 100
+# The most bytes of transient messages; see `History`.
+TRANSIENT_BYTES = 8 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,10 +37,10 @@ class Keep:
     How much is kept.
 
     Attributes:
-        count: Messages of each channel; none turns history off.
-        seconds: How long, or None for as long as there is room.
-        size: Bytes for all channels together, with what a message and a channel cost
-            beyond their text; the oldest message goes first.
+        count: The last messages of each channel; 0 turns history off.
+        seconds: How long a message is kept, or None for as long as there is room.
+        size: Bytes for all channels together, including what a message and a channel
+            cost beyond their text.  The oldest messages are dropped first.
     """
 
     count: int = 100
@@ -57,64 +51,83 @@ class Keep:
 @dataclass(slots=True)
 class Changes:
     """
-    What a copy of a history does not know yet, beside new messages.
+    What has changed in a history, beside new messages, since it was last copied.
 
     Attributes:
-        dropped: Ids of messages that are not kept any more.
-        lost: For each name that has lost a message, or will with the end of the
-            process, the newest id; None for one of which nothing is remembered.
+        dropped: Ids of messages that are no longer kept.
+        lost: New entries of `History.lost_ids`; None for a name whose entry was removed.
+            Transient messages are in it from the beginning, because the copy does not
+            have them.
     """
 
     dropped: list[Id] = field(default_factory=list)
     lost: dict[str, Id | None] = field(default_factory=dict)
 
 
-class _Entry:
+class Entry:
     """
-    A message that is kept, until it is dropped: then there is none.
+    A message in the history.
+
+    Attributes:
+        message: None once the message was dropped.
+        transient: Whether it is there for open cursors only; see `History`.
+        size: Bytes of memory that it takes.
     """
 
-    __slots__ = ("id", "message", "passing", "size")
+    __slots__ = ("id", "message", "transient", "size")
 
-    def __init__(self, id: Id, message: Message, passing: bool = False) -> None:
+    def __init__(self, id: Id, message: Message, transient: bool = False) -> None:
         self.id = id
-        # Is it there only for replays that had begun when it was published?
-        self.passing = passing
+        self.transient = transient
         self.message: Message | None = message
         text = len(message.body) + len(message.content_type) + len(message.sender)
         self.size = text + MESSAGE_OVERHEAD
 
 
-_id = attrgetter("id")
+entry_id = attrgetter("id")
+
+
+class Reader(Protocol):
+    """
+    Somebody who reads the history at his own pace: a `Cursor`.
+    """
+
+    def lose(self, entry: Entry, channel: str) -> None:
+        """
+        Learn that an entry, published to this channel, was dropped.
+        """
 
 
 class _Log:
     """
-    Entries in the order of their ids, with holes where some were dropped.
+    Entries in the order of their ids.
+
+    A dropped entry stays in the list, as a hole, because taking it out would move all
+    entries behind it.  Once more than half of the list are holes, all are taken out.
     """
 
     __slots__ = ("entries", "_holes", "_begin")
 
     def __init__(self) -> None:
-        self.entries: list[_Entry] = []
+        self.entries: list[Entry] = []
         self._holes = 0
-        # All before this are holes.
+        # All entries before this index are holes.
         self._begin = 0
 
     def __len__(self) -> int:
         return len(self.entries) - self._holes
 
-    def oldest(self) -> _Entry:
+    def oldest(self) -> Entry:
         """
-        The first that is no hole; there must be one.
+        The first entry that is not a hole; there must be one.
         """
         while self.entries[self._begin].message is None:
             self._begin += 1
         return self.entries[self._begin]
 
-    def drop(self) -> None:
+    def count_hole(self) -> None:
         """
-        One of them is a hole now.
+        Learn that one of the entries has become a hole.
         """
         self._holes += 1
         if self._holes > len(self.entries) // 2:
@@ -126,17 +139,25 @@ class History:
     """
     Keeps the last messages of each channel.
 
+    A message that is published with `keep=False` is not kept.  But a reader that is on
+    its way to the present when it is published must get it, so it is held, as a
+    *transient* entry, until no reader is attached.
+
     Args:
-        keep: How much.
+        keep: How much is kept.
 
     Attributes:
-        size: Bytes that are kept, with what messages and channels cost.
-        newest: The largest id that there was.
-        lost_ids: The newest id that a channel, or any channel of a folder, has lost,
-            for those that have lost some lately.
-        forgotten: The newest id that all others may have lost.
-        counted_from: Numbers from this on have no holes but what was lost.
-        unwritten: What has changed, for one who keeps a copy; None where nobody does.
+        size: Bytes of memory that kept messages and their channels take.
+        newest: The id of the last message that was published, kept or not.
+        lost_ids: By name of a channel or folder, the newest id that it has lost, which
+            means that a message of it was dropped or not kept.  A name that is not here
+            has lost none, or so long ago that its entry was removed.
+        forgotten: The newest id of the entries that were removed from `lost_ids`: a name
+            without an entry may have lost messages up to this id.
+        counted_from: The numbers of ids above this one are consecutive, so a missing
+            number is a missing message.
+        unwritten: What has changed since the last copy, for `Store` to write; None if
+            nobody copies this history.
     """
 
     def __init__(self, keep: Keep | None = None) -> None:
@@ -147,28 +168,29 @@ class History:
         self.unwritten: Changes | None = None
         self._all = _Log()
         self._channels: dict[str, _Log] = {}
+        # In the order in which the names last lost a message.
         self.lost_ids: OrderedDict[str, Id] = OrderedDict()
         self.newest = ZERO
-        self._cursors: set[Cursor] = set()
-        self._passing: list[_Entry] = []
-        self._passing_size = 0
+        self._readers: set[Reader] = set()
+        self._transient: list[Entry] = []
+        self._transient_size = 0
 
     def add(self, id: Id, message: Message, keep: bool = True) -> None:
         """
-        Keep a message, with an id larger than all before.
+        Add a message that has just been published, with a larger id than all before.
 
         Args:
-            keep: If not, it is there only for replays that have begun.
+            keep: If not, the message is held only for readers that are attached now.
         """
         self.newest = id
         if not keep or not self.keep.count:
-            self._pass(_Entry(id, message, passing=True), message.channel)
+            self._add_transient(Entry(id, message, transient=True), message.channel)
             return
         log = self._channels.get(message.channel)
         if log is None:
             log = self._channels[message.channel] = _Log()
             self.size += len(message.channel) + CHANNEL_OVERHEAD
-        entry = _Entry(id, message)
+        entry = Entry(id, message)
         self._all.entries.append(entry)
         log.entries.append(entry)
         self.size += entry.size
@@ -180,14 +202,15 @@ class History:
 
     def restore(self, forgotten: Id, lost: dict[str, Id]) -> None:
         """
-        Know what one before this one had lost.
+        Take over what an earlier history had lost; see the attributes `forgotten` and
+        `lost_ids`.
         """
         self.forgotten = forgotten
         self.lost_ids.update(sorted(lost.items(), key=lambda item: item[1]))
 
     def expire(self, milliseconds: int) -> None:
         """
-        Drop what is too old at this time, in milliseconds since 1970.
+        Drop the messages that are too old at this time, in milliseconds since 1970.
         """
         if self.keep.seconds is None:
             return
@@ -195,36 +218,12 @@ class History:
         while len(self._all) and (oldest := self._all.oldest()).id[0] < limit:
             self._drop(oldest)
 
-    def replay(
-        self,
-        name: str,
-        filter: Filter,
-        since: Since,
-        milliseconds: int,
-        strange: bool = False,
-    ) -> Cursor:
-        """
-        Begin to read again what was published to a channel or folder.
-
-        Args:
-            milliseconds: The time.
-            strange: The id that it begins behind is none of this bus: begin at the
-                first that is kept, and tell that some may be missing.
-
-        Returns:
-            A cursor, to be closed in the end.
-        """
-        self.expire(milliseconds)
-        cursor = Cursor(self, name, filter, since, milliseconds, strange)
-        self._cursors.add(cursor)
-        return cursor
-
     def after(self, id: Id) -> Iterator[tuple[Id, Message]]:
         """
-        All that is kept, and larger than this id, in order.
+        All kept messages with larger ids than this one, in order.
         """
         entries = self._all.entries
-        for entry in entries[bisect_right(entries, id, key=_id) :]:
+        for entry in entries[bisect_right(entries, id, key=entry_id) :]:
             if entry.message is not None:
                 yield entry.id, entry.message
 
@@ -234,55 +233,65 @@ class History:
         """
         return self.lost_ids.get(name, self.forgotten)
 
-    def log(self, name: str) -> list[_Entry]:
+    def entries(self, name: str) -> list[Entry]:
         """
-        What is kept of a channel, or, for a folder, of all.
+        The kept entries of a channel, or of all channels if the name is a folder's, in
+        order.  Some may be dropped already, which have no message.
         """
         if is_folder(name):
             return self._all.entries
         log = self._channels.get(name)
         return [] if log is None else log.entries
 
-    def close(self, cursor: Cursor) -> None:
+    def transient(self, after: Id, end: Id) -> list[Entry]:
         """
-        A cursor has come to its end, or is not read from any more.
+        The transient entries of all channels with ids larger than `after`, up to and
+        including `end`, in order.
         """
-        self._cursors.discard(cursor)
-        if not self._cursors:
-            self._pass_by(len(self._passing))
+        place = bisect_right(self._transient, after, key=entry_id)
+        return self._transient[place : bisect_right(self._transient, end, key=entry_id)]
 
-    def passing(self, after: Id, end: Id) -> list[_Entry]:
+    def attach(self, reader: Reader) -> None:
         """
-        What is not kept, and there only for replays that had begun when it was
-        published: with ids from the first to the last of these, but not the first.
+        From now on, hold transient messages for this reader, and tell it what is dropped.
         """
-        place = bisect_right(self._passing, after, key=_id)
-        return self._passing[place : bisect_right(self._passing, end, key=_id)]
+        self._readers.add(reader)
 
-    def _pass(self, entry: _Entry, channel: str) -> None:
-        if not self._cursors:
+    def detach(self, reader: Reader) -> None:
+        """
+        A reader has come to its end, or will not read on.  Detaching twice is no error.
+        """
+        self._readers.discard(reader)
+        if not self._readers:
+            self._drop_transient(len(self._transient))
+
+    def _add_transient(self, entry: Entry, channel: str) -> None:
+        if not self._readers:
             self._lose(entry.id, channel)
             return
-        self._passing.append(entry)
-        self._passing_size += entry.size
+        self._transient.append(entry)
+        self._transient_size += entry.size
         if self.unwritten is not None:
             lost = dict.fromkeys(names_of(channel), entry.id)
             self.unwritten.lost.update(lost)
-        if self._passing_size > PASSING_BYTES:
-            self._pass_by(len(self._passing) // 4 + 1)
+        if self._transient_size > TRANSIENT_BYTES:
+            self._drop_transient(len(self._transient) // 4 + 1)
 
-    def _pass_by(self, count: int) -> None:
+    def _drop_transient(self, count: int) -> None:
         """
-        Drop so many of what is not kept, the oldest.
+        Drop so many transient entries, the oldest.
         """
-        for entry in self._passing[:count]:
-            self._passing_size -= entry.size
+        for entry in self._transient[:count]:
+            self._transient_size -= entry.size
             if entry.message is not None:
                 self._lose(entry.id, entry.message.channel)
                 self._tell(entry, entry.message.channel)
-        del self._passing[:count]
+        del self._transient[:count]
 
-    def _drop(self, entry: _Entry) -> None:
+    def _drop(self, entry: Entry) -> None:
+        """
+        Drop a kept entry.
+        """
         message, entry.message = entry.message, None
         if message is None:
             return
@@ -291,18 +300,21 @@ class History:
         self._tell(entry, message.channel)
         if self.unwritten is not None:
             self.unwritten.dropped.append(entry.id)
-        self._all.drop()
+        self._all.count_hole()
         log = self._channels[message.channel]
-        log.drop()
+        log.count_hole()
         if not len(log):
             del self._channels[message.channel]
             self.size -= len(message.channel) + CHANNEL_OVERHEAD
 
-    def _tell(self, entry: _Entry, channel: str) -> None:
-        for cursor in self._cursors:
-            cursor.lose(entry, channel)
+    def _tell(self, entry: Entry, channel: str) -> None:
+        for reader in self._readers:
+            reader.lose(entry, channel)
 
     def _lose(self, id: Id, channel: str) -> None:
+        """
+        Remember, for a channel and the folders above it, that this message is lost.
+        """
         for name in names_of(channel):
             self.lost_ids[name] = max(self.lost(name), id)
             self.lost_ids.move_to_end(name)
@@ -310,166 +322,8 @@ class History:
                 self.unwritten.lost[name] = max(
                     self.lost_ids[name], self.unwritten.lost.get(name) or ZERO
                 )
-        while len(self.lost_ids) > MAX_LOSERS:
+        while len(self.lost_ids) > MAX_LOST_NAMES:
             name, oldest = self.lost_ids.popitem(last=False)
             if self.unwritten is not None:
                 self.unwritten.lost[name] = None
             self.forgotten = max(self.forgotten, oldest)
-
-
-class Cursor:
-    """
-    Where a replay reads: a channel or folder again, from the past to the present,
-    however long that takes and whatever is published meanwhile.  Made by
-    `History.replay`.
-
-    Attributes:
-        begins: The id behind which all comes that it reads; None as long as that is
-            looked for, and for one of another bus.
-    """
-
-    def __init__(
-        self,
-        history: History,
-        name: str,
-        filter: Filter,
-        since: Since,
-        milliseconds: int,
-        strange: bool,
-    ) -> None:
-        self._history = history
-        self._name = name
-        self._filter = filter
-        # Does it begin where somebody was cut off, who must be told what he missed?
-        self._comes_back = not strange and (since.id, since.seconds) != (None, None)
-        # It has read all up to this.
-        self._id = since.id if since.id is not None and not strange else ZERO
-        # What had been published when it began, and was just passing, is over.
-        self._born = history.newest
-        patterns = (filter.type, filter.sender, filter.channel)
-        characters = sum(len(pattern.text) for pattern in patterns)
-        share = PATTERN_CHARACTERS / (PATTERN_CHARACTERS + characters)
-        self._looks = int(LOOKS * share) + 1
-        # How many more must match, while it still goes back.
-        self._wanted = self._last = since.last
-        if since.last is not None:
-            self._id = self._born
-        elif since.seconds is not None:
-            self._id = (max(0, milliseconds - since.seconds * 1000), 0)
-        # Where nothing is filtered, the numbers tell how many are missing: that of the
-        # last message that it has read, or told of.
-        self._counted: int | None = None
-        if not name and filter == EVERYTHING and self._id[1] > history.counted_from:
-            self._counted = self._id[1] if since.id is not None else None
-        # What is missing and not yet told: so many, or nobody knows how many.
-        self._missed = 0
-        self._unknown = strange or (self._comes_back and history.lost(name) > self._id)
-        if self._wanted is not None:
-            # At once, as far as it gets: what goes from now on is missing.
-            self._go_back(history.log(name))
-        self.begins = None if strange or self._wanted is not None else self._id
-        if since.seconds is not None:
-            # A time has no number, but the first message behind it has.
-            entries = history.log("")
-            place = bisect_right(entries, self._id, key=_id)
-            first = entries[place].id[1] if place < len(entries) else history.newest[1] + 1
-            self.begins = (self._id[0], first - 1)
-
-    def lose(self, entry: _Entry, channel: str) -> None:
-        """
-        This message, published to this channel, is there no more.
-        """
-        if entry.id <= self._id or not self._covers(channel):
-            return
-        if entry.passing and entry.id <= self._born and not self._comes_back:
-            return
-        if self._filter == EVERYTHING:
-            self._missed += 1
-        else:
-            self._unknown = True
-
-    def read(self, milliseconds: int) -> list[Message | Gap] | None:
-        """
-        What comes next: about 64 KiB or 100 messages of it, or what can be found by
-        looking at 1,000, or fewer with long patterns, which may be nothing; None at the
-        present.
-
-        Args:
-            milliseconds: The time.
-        """
-        self._history.expire(milliseconds)
-        log = self._history.log(self._name)
-        if self._wanted is not None and self._go_back(log):
-            return []
-        found: list[Message | Gap] = []
-        if self._counted is None:
-            found += [Gap(None)] * self._unknown + [Gap(self._missed)] * bool(self._missed)
-        self._unknown, self._missed = False, 0
-        place = bisect_right(log, self._id, key=_id)
-        entries = log[place : place + self._looks]
-        more = place + len(entries) < len(log)
-        end = entries[-1].id if more else self._history.newest
-        size = 0
-        passing = self._history.passing(self._id, end)
-        for entry in sorted([*entries, *passing], key=_id) if passing else entries:
-            self._id = entry.id
-            message = entry.message
-            if message is None or not self._matches(message):
-                continue
-            if entry.passing and entry.id <= self._born:
-                if self._comes_back and self._counted is None:
-                    found.append(Gap(1))
-                continue
-            found += self._gap(entry.id[1])
-            found.append(message)
-            size += len(message.body)
-            if size >= TAKE_BYTES or len(found) >= TAKE_MESSAGES:
-                return found
-        if more:
-            return found
-        # The present: whatever was published and not found is missing.
-        self._id = max(self._id, end)
-        found += self._gap(end[1] + 1)
-        if self._counted is not None:
-            self._counted = end[1]
-        return found or None
-
-    def close(self) -> None:
-        """
-        Read no more.  Closing twice is no error.
-        """
-        self._history.close(self)
-
-    def _gap(self, number: int) -> list[Gap]:
-        """
-        What to tell before the message of this number, where they are counted.
-        """
-        if self._counted is None:
-            return []
-        missed, self._counted = number - self._counted - 1, number
-        return [Gap(missed)] if missed > 0 else []
-
-    def _go_back(self, log: list[_Entry]) -> bool:
-        """
-        Go back until as many as are wanted match; is there more to look at?
-        """
-        wanted = self._wanted or 0
-        place = bisect_right(log, self._id, key=_id)
-        stop = max(0, place - self._looks)
-        while place > stop and wanted:
-            place -= 1
-            message = log[place].message
-            wanted -= message is not None and self._matches(message)
-        self._id = log[place - 1].id if place else ZERO
-        if not place and wanted == self._last:
-            # Nothing matches, so nothing comes again, however much was lost.
-            self._id = self._born
-        self._wanted = wanted if place and wanted else None
-        return self._wanted is not None
-
-    def _matches(self, message: Message) -> bool:
-        return self._covers(message.channel) and self._filter.matches(message)
-
-    def _covers(self, channel: str) -> bool:
-        name = self._name
-        return channel == name or (is_folder(name) and channel.startswith(name))

@@ -1,8 +1,8 @@
 """
-Publications that are repeated with the same key, and are published once.
+Idempotency keys: a publication that is repeated with the same key is published once.
 
-No I/O and no clock.  After draft-ietf-httpapi-idempotency-key-header; the key is taken
-as it is.
+No I/O and no clock.  Follows draft-ietf-httpapi-idempotency-key-header, except that a key
+is any text, quotes included.
 """
 
 from __future__ import annotations
@@ -12,10 +12,12 @@ from collections import OrderedDict
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
+from ..ids import Id
 from ..message import Invalid, Message
 
-__all__ = ["Answers", "Fingerprint", "Reused"]
+__all__ = ["Answered", "Answers", "Fingerprint", "Reused"]
 
+# How long, and how many, answers are remembered.
 SECONDS = 600
 MAX_ANSWERS = 100_000
 MAX_KEY_CHARACTERS = 1000
@@ -25,19 +27,19 @@ T = TypeVar("T")
 
 class Reused(Invalid):
     """
-    The key was given before, with another body.
+    The key was used before, with another body.
     """
 
 
 @dataclass(frozen=True, slots=True)
 class Fingerprint:
     """
-    Digests of what makes a publication the same as another, so that strangers' keys take
-    no more room than others.
+    What tells whether a publication is a repetition of another.  Digests, so that long
+    keys and bodies take no more memory than short ones.
 
     Attributes:
-        name: Of its channel, sender and key.
-        body: Of its body.
+        name: The digest of channel, sender and key.
+        body: The digest of the body.
     """
 
     name: bytes
@@ -46,26 +48,27 @@ class Fingerprint:
     @classmethod
     def of(cls, key: str, message: Message) -> Fingerprint:
         """
-        That of a message that is published with a key.
+        The fingerprint of a message that is published with this key.
 
         Raises:
             Invalid: The key is empty, or has more than 1,000 characters.
         """
         if not 0 < len(key) <= MAX_KEY_CHARACTERS:
             raise Invalid(f"An Idempotency-Key has 1 to {MAX_KEY_CHARACTERS} characters.")
-        # No name holds a control character, so nothing else makes the same text.
+        # Channels and senders contain no control character, so no other three texts
+        # make the same name.
         name = "\0".join((message.channel, message.sender, key))
         return cls(_digest(name.encode("utf-8")), _digest(message.body))
 
 
 class Answers(Generic[T]):
     """
-    Remembers what was answered, by channel, sender and key: for ten minutes, and 100,000
-    at most, of which the oldest go first.
+    Remembers what was answered to publications with a key, for ten minutes.  If there are
+    more than 100,000 answers, the oldest are forgotten first.
     """
 
     def __init__(self) -> None:
-        # By name: of the body, the time, and the answer.
+        # By `Fingerprint.name`: `Fingerprint.body`, when it was answered, and the answer.
         self._answers: OrderedDict[bytes, tuple[bytes, float, T]] = OrderedDict()
 
     def find(self, fingerprint: Fingerprint, seconds: float) -> T | None:
@@ -73,10 +76,10 @@ class Answers(Generic[T]):
         What was answered to the same publication before, or None.
 
         Args:
-            seconds: The time.
+            seconds: The time, in seconds.
 
         Raises:
-            Reused: It came with another body.
+            Reused: The publication with the same key had another body.
         """
         self._forget(seconds)
         known = self._answers.get(fingerprint.name)
@@ -91,7 +94,7 @@ class Answers(Generic[T]):
 
     def remember(self, fingerprint: Fingerprint, seconds: float, answer: T) -> None:
         """
-        Remember what was answered to a publication, at this time.
+        Remember what was answered to a publication at this time, in seconds.
         """
         self._answers[fingerprint.name] = (fingerprint.body, seconds, answer)
         if len(self._answers) > MAX_ANSWERS:
@@ -103,6 +106,13 @@ class Answers(Generic[T]):
             if seconds - then < SECONDS:
                 return
             del self._answers[name]
+
+
+Answered = tuple[Fingerprint, Id, int]
+"""
+An answer to a publication with a key: the id of the message, and the number of subscribers
+for which it was put in order.
+"""
 
 
 def _digest(data: bytes) -> bytes:

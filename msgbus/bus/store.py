@@ -1,18 +1,16 @@
 """
-History over a restart: a copy of what is kept, in a file of SQLite's.
+History that survives a restart: when what is kept is copied to a file, and what of it.
 
-What is written is found out from the history itself, in batches, by one thread of its
-own; so a slow or full disk holds up no message, and nothing is queued twice.
+One thread writes, a batch at a time, so a slow or full disk holds up no message.  There is
+no queue of what is to be written: each batch is found by comparing the history with what
+the file has.  The file itself is up to `database`.
 """
 
 from __future__ import annotations
 
-import os
-import secrets
 import sqlite3
 from collections import deque
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -26,76 +24,28 @@ from twisted.python.threadpool import ThreadPool
 
 from ..ids import ZERO, Id, format_id, parse_id
 from ..message import Invalid, Message
-from .bus import COUNT_DIGITS, MAX_LIFE, Answered, Bus
+from .bus import Bus
+from .database import Batch, Database, explain
 from .history import Changes
-from .idempotency import MAX_ANSWERS, SECONDS, Fingerprint
+from .id_sequence import zero_id
+from .idempotency import MAX_ANSWERS, SECONDS
 
 __all__ = ["CannotLoad", "Store"]
 
-# The longest that a publication waits for the disk, and how long it is left alone when
-# it has failed.
+# The longest that the answer to a publication waits for the disk.
 WAIT_SECONDS = 1.0
+
+# After a failure, nothing is written, and no answer waits, for so long.
 PAUSE_SECONDS = 5.0
 
-# The most that is written at once.
+# A batch has at most so many messages, and ends with the one that exceeds so many bytes of
+# bodies.
 BATCH_MESSAGES = 1000
 BATCH_BYTES = 16 * 1024 * 1024
 
-# Ids that were given and not written, when the process was killed, are not given again.
+# After a start, numbers go on so much higher than what was written, because a process that
+# was killed may have given ids that it had not written, and none may be given twice.
 LEAP = 10**7
-
-_FORMAT = "1"
-
-_SCHEMA = """
-PRAGMA auto_vacuum = INCREMENTAL;
-PRAGMA journal_mode = WAL;
-BEGIN;
-CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
-CREATE TABLE message (
-    number INTEGER PRIMARY KEY,
-    milliseconds INTEGER NOT NULL,
-    channel TEXT NOT NULL,
-    content_type TEXT NOT NULL,
-    sender TEXT NOT NULL,
-    body BLOB NOT NULL
-);
-CREATE TABLE lost (
-    name TEXT PRIMARY KEY, milliseconds INTEGER NOT NULL, number INTEGER NOT NULL
-) WITHOUT ROWID;
-COMMIT;
-"""
-
-# Files that were made before there were answers have none.
-_ANSWERS = """
-CREATE TABLE IF NOT EXISTS answer (
-    name BLOB PRIMARY KEY,
-    body BLOB NOT NULL,
-    milliseconds INTEGER NOT NULL,
-    number INTEGER NOT NULL,
-    subscribers INTEGER NOT NULL
-) WITHOUT ROWID;
-CREATE INDEX IF NOT EXISTS answer_age ON answer (milliseconds);
-"""
-
-
-# What to do about what SQLite says.
-_REMEDIES = {
-    "locked": "another bus uses it; give each a file of its own",
-    "Permission denied": "the user of the bus must be able to write it, and its folder",
-    "No such file": "give a file in a folder that is there",
-    "Is a directory": "give a file, not a folder",
-    "not a database": "give another file",
-    "readonly": "the user of the bus must be able to write it, and its folder",
-}
-
-# What was just passing is known to be lost before what is older may be.
-_SET_LOST = """
-INSERT INTO lost VALUES (?, ?, ?) ON CONFLICT (name) DO UPDATE
-SET milliseconds = excluded.milliseconds, number = excluded.number
-WHERE excluded.number > number
-"""
-
-_SET_META = "INSERT OR REPLACE INTO meta VALUES (?, ?)"
 
 
 class CannotLoad(Exception):
@@ -104,30 +54,16 @@ class CannotLoad(Exception):
     """
 
 
-@dataclass
-class _Batch:
-    """
-    What is written in one transaction.
-    """
-
-    anew: bool
-    messages: list[tuple[Id, Message]]
-    dropped: list[Id]
-    lost: list[tuple[str, Id | None]]
-    meta: dict[str, str] = field(default_factory=dict)
-    answered: list[Answered] = field(default_factory=list)
-    # Those before this are not needed any more, in milliseconds since 1970.
-    answers_from: int = 0
-
-
 class Store:
     """
     Keeps a copy of a bus's history in a file.
 
     Args:
         file: Is made if there is none; another process must not use it.
-        bus: Whose history it is, and that of the one before.
-        reactor: Twisted's, which provides more interfaces than have a name.
+        bus: The bus, which takes over the history in the file, and whose history is
+            written to it.
+        reactor: Twisted's.  `Any`, because it provides more interfaces than one type can
+            name.
     """
 
     _log = Logger()
@@ -138,48 +74,53 @@ class Store:
         self._history = bus.history
         self._reactor = reactor
         self._pool = ThreadPool(0, 1, "history")
-        self._connection: sqlite3.Connection | None = None
-        # All up to this is on disk.
+        self._database = Database(file)
+        # All messages up to this id are on the disk.
         self._saved = ZERO
+        # Publications that wait for the disk, by id.
         self._waiting: list[tuple[Id, Deferred[None]]] = []
+        # Whether a batch is being written, or will be in the next turn of the reactor.
         self._writing = False
         self._retrying: IDelayedCall | None = None
+        # No publication waits for the disk before this time, in seconds.
         self._failed_until = 0.0
+        # Whether the log was told of a failure, and not yet of a success after it.
         self._failing = False
-        self._anew = False
+        # Whether the next batch replaces everything in the file.
+        self._rewrite = False
 
     def load(self) -> None:
         """
-        Give the bus, of which nothing is published yet, the history, the life and the
-        boundary of the one before, and write what it publishes from now on.
+        Give the bus, on which nothing was published yet, the history, life and boundary
+        that are in the file, and from now on write what it publishes.
 
         Raises:
-            CannotLoad: The file cannot be read or written, or is none of ours.
+            CannotLoad: The file cannot be read or written, or is not a history file.
         """
         try:
-            self._connection = self._connect()
-            self._restore(self._connection)
+            self._database.open()
+            self._restore()
         except (sqlite3.Error, OSError, Invalid, ValueError, KeyError) as error:
-            raise CannotLoad(_reason(error)) from error
+            raise CannotLoad(explain(error)) from error
         self._saved = self._history.newest
         self._pool.start()
         self._bus.saved = self.saved
-        # What there was, and may not be kept any more.
-        self._write_on()
+        # The history may keep less than the file has; delete the rest from the file.
+        self._schedule()
 
     def saved(self, id: Id) -> Deferred[None]:
         """
-        A Deferred that fires once the message with this id is on disk, and all before;
-        or after a second, or if the disk has failed, of which the log tells.
+        A Deferred that fires once the message with this id, and all before it, are on the
+        disk.  It also fires after a second, and when the disk fails, which is logged.
         """
         if self._reactor.seconds() < self._failed_until:
             return succeed(None)
         done: Deferred[None] = Deferred()
         self._waiting.append((id, done))
-        self._write_on()
+        self._schedule()
 
         def late(_: Failure) -> None:
-            # Given up: the batch goes on without it.
+            # The publication waits no longer; its message is written all the same.
             self._waiting[:] = [w for w in self._waiting if w[1] is not done]
 
         return done.addTimeout(WAIT_SECONDS, self._reactor).addErrback(late)
@@ -194,34 +135,58 @@ class Store:
         return Deferred.fromCoroutine(self._close())
 
     async def _close(self) -> None:
-        if self._connection is None:
+        if not self._database.is_open:
             return
-        # Once more, though it may have failed just now.
+        # Try once more, even if writing failed just now.
         self._failed_until = 0.0
-        while self._owing() and not self._failed_until:
+        while self._has_unwritten() and not self._failed_until:
             done: Deferred[None] = Deferred()
             self._waiting.append((self._history.newest, done))
-            self._write_on()
+            self._schedule()
             await done
         if self._retrying is not None and self._retrying.active():
             self._retrying.cancel()
-        await deferToThreadPool(self._reactor, self._pool, self._connection.close)
-        self._connection = None
+        await deferToThreadPool(self._reactor, self._pool, self._database.close)
         self._pool.stop()
 
-    def _owing(self) -> bool:
-        return self._anew or self._saved < self._history.newest
+    def _restore(self) -> None:
+        database, history, bus = self._database, self._history, self._bus
+        meta = database.read_meta() or {
+            "life": str(bus.life),
+            "boundary": bus.boundary,
+            "last": "0-0",
+            "forgotten": "0-0",
+        }
+        life = int(meta["life"])
+        last = parse_id(meta["last"])
+        history.restore(parse_id(meta["forgotten"]), database.read_lost())
+        history.unwritten = Changes()
+        for id, message in database.read_messages():
+            history.add(id, message)
+            last = max(last, id)
+        last = (last[0], max(last[1], zero_id(life)[1]) + LEAP)
+        bus.restore(life, meta["boundary"], last, database.read_answered())
+        bus.unwritten = deque(maxlen=MAX_ANSWERS)
+        # At once: if this process is killed before it writes anything, the next one has to
+        # leap from here.
+        database.write_meta({**meta, "last": format_id(last)})
 
-    def _write_on(self) -> None:
+    def _has_unwritten(self) -> bool:
+        return self._rewrite or self._saved < self._history.newest
+
+    def _schedule(self) -> None:
+        """
+        Write a batch in the next turn of the reactor, so that it has all messages that are
+        published in this one.
+        """
         if not self._writing:
-            # What is published in this turn of the reactor is one batch.
             self._writing = True
             self._reactor.callLater(0, self._write_batch)
 
     def _write_batch(self) -> None:
-        batch = self._batch()
+        batch = self._make_batch()
         newest = self._newest(batch)
-        done = deferToThreadPool(self._reactor, self._pool, self._write, batch)
+        done = deferToThreadPool(self._reactor, self._pool, self._database.write, batch)
 
         def finish(result: Any) -> None:
             self._writing = False
@@ -232,35 +197,40 @@ class Store:
 
         done.addBoth(finish)
 
-    def _batch(self) -> _Batch:
+    def _make_batch(self) -> Batch:
         history = self._history
         changes, history.unwritten = history.unwritten or Changes(), Changes()
-        lost = {**history.lost_ids, **changes.lost} if self._anew else changes.lost
-        batch = _Batch(
-            self._anew,
-            list(self._first(history.after(ZERO if self._anew else self._saved))),
+        saved = ZERO if self._rewrite else self._saved
+        batch = Batch(
+            self._rewrite,
+            list(self._limited(history.after(saved))),
             changes.dropped,
-            list(lost.items()),
+            {**history.lost_ids, **changes.lost} if self._rewrite else changes.lost,
             {
                 "last": format_id(history.newest),
                 "forgotten": format_id(history.forgotten),
             },
             answers_from=self._bus.milliseconds() - SECONDS * 1000,
         )
-        # An answer is not known before its message.
+        # An answer must not be on the disk before its message: after a crash, a repetition
+        # would be answered though the message is lost.
         newest = self._newest(batch)
         while self._bus.unwritten and self._bus.unwritten[0][1] <= newest:
             batch.answered.append(self._bus.unwritten.popleft())
         return batch
 
-    def _newest(self, batch: _Batch) -> Id:
+    def _newest(self, batch: Batch) -> Id:
         """
-        The id up to which all is on disk, once this batch is.
+        The id up to which everything is on the disk once this batch is.
         """
         return batch.messages[-1][0] if batch.messages else self._history.newest
 
-    def _first(self, kept: Iterable[tuple[Id, Message]]) -> Iterator[tuple[Id, Message]]:
-        if self._anew:
+    def _limited(self, kept: Iterable[tuple[Id, Message]]) -> Iterator[tuple[Id, Message]]:
+        """
+        As many of these messages as one batch may have; all if it replaces everything in
+        the file.
+        """
+        if self._rewrite:
             yield from kept
             return
         size = 0
@@ -271,7 +241,7 @@ class Store:
                 return
 
     def _succeed(self, newest: Id) -> None:
-        self._anew = False
+        self._rewrite = False
         self._saved = newest
         if self._failing:
             self._failing = False
@@ -280,17 +250,19 @@ class Store:
         self._waiting = [waiting for waiting in self._waiting if waiting[0] > newest]
         for done in ready:
             done.callback(None)
-        # Some may have waited in vain, but what they published is to be written.
-        if self._owing():
-            self._write_on()
+        # Not only if somebody waits: messages whose publications have stopped waiting are
+        # to be written too.
+        if self._has_unwritten():
+            self._schedule()
 
-    def _fail(self, failure: Failure, batch: _Batch) -> None:
-        # What the batch was to drop is not known any more.
-        self._anew = True
+    def _fail(self, failure: Failure, batch: Batch) -> None:
+        # The changes that were in the batch are gone from the history, so the next batch
+        # cannot be a difference.
+        self._rewrite = True
         if self._bus.unwritten is not None:
             self._bus.unwritten.extendleft(reversed(batch.answered))
         self._failed_until = self._reactor.seconds() + PAUSE_SECONDS
-        self._retrying = self._reactor.callLater(PAUSE_SECONDS, self._write_on)
+        self._retrying = self._reactor.callLater(PAUSE_SECONDS, self._schedule)
         if not self._failing:
             self._failing = True
             self._log.warn(
@@ -302,123 +274,3 @@ class Store:
         waiting, self._waiting = self._waiting, []
         for _, done in waiting:
             done.callback(None)
-
-    # In the thread.
-
-    def _write(self, batch: _Batch) -> None:
-        connection = self._connection
-        if connection is None:
-            return
-        with connection:
-            connection.execute("BEGIN IMMEDIATE")
-            if batch.anew:
-                connection.execute("DELETE FROM message")
-                connection.execute("DELETE FROM lost")
-            connection.executemany(
-                "INSERT OR REPLACE INTO message VALUES (?, ?, ?, ?, ?, ?)",
-                (
-                    (id[1], id[0], m.channel, m.content_type, m.sender, m.body)
-                    for id, m in batch.messages
-                ),
-            )
-            connection.executemany(
-                "DELETE FROM message WHERE number = ?", ((id[1],) for id in batch.dropped)
-            )
-            connection.executemany(
-                _SET_LOST,
-                ((name, *id) for name, id in batch.lost if id is not None),
-            )
-            connection.executemany(
-                "DELETE FROM lost WHERE name = ?",
-                ((name,) for name, id in batch.lost if id is None),
-            )
-            connection.executemany(_SET_META, batch.meta.items())
-            connection.executemany(
-                "INSERT OR REPLACE INTO answer VALUES (?, ?, ?, ?, ?)",
-                (
-                    (f.name, f.body, *id, subscribers)
-                    for f, id, subscribers in batch.answered
-                ),
-            )
-            connection.execute(
-                "DELETE FROM answer WHERE milliseconds < ?", (batch.answers_from,)
-            )
-        if batch.dropped or batch.anew:
-            connection.execute("PRAGMA incremental_vacuum").fetchall()
-
-    def _connect(self) -> sqlite3.Connection:
-        # For its user only, as are the files that SQLite puts beside it.
-        os.close(os.open(self.file, os.O_RDWR | os.O_CREAT, 0o600))
-        connection = sqlite3.connect(
-            self.file, timeout=WAIT_SECONDS, isolation_level=None, check_same_thread=False
-        )
-        try:
-            # Two buses in one file would give the same ids.
-            connection.execute("PRAGMA locking_mode = EXCLUSIVE")
-            if not connection.execute("PRAGMA schema_version").fetchone()[0]:
-                connection.executescript(_SCHEMA)
-            # On disk means on disk.
-            connection.execute("PRAGMA synchronous = FULL")
-            connection.execute(f"PRAGMA journal_size_limit = {BATCH_BYTES}")
-        except BaseException:
-            connection.close()
-            raise
-        return connection
-
-    def _restore(self, connection: sqlite3.Connection) -> None:
-        history, bus = self._history, self._bus
-        names = {name for (name,) in connection.execute("SELECT name FROM sqlite_master")}
-        if not {"meta", "message", "lost"} <= names:
-            raise ValueError("it is a database of something else: give another file")
-        meta = dict(connection.execute("SELECT name, value FROM meta"))
-        if meta and meta.get("format") != _FORMAT:
-            raise ValueError("another version of msgbus has written it: give another file")
-        meta = meta or {
-            "format": _FORMAT,
-            "life": str(secrets.randbelow(MAX_LIFE)),
-            "boundary": bus.boundary,
-            "last": "0-0",
-            "forgotten": "0-0",
-        }
-        connection.executescript(_ANSWERS)
-        life = int(meta["life"])
-        last = parse_id(meta["last"])
-        lost = connection.execute("SELECT name, milliseconds, number FROM lost")
-        history.restore(
-            parse_id(meta["forgotten"]), {name: (ms, n) for name, ms, n in lost}
-        )
-        history.unwritten = Changes()
-        rows = connection.execute(
-            "SELECT milliseconds, number, channel, content_type, sender, body"
-            " FROM message ORDER BY number"
-        )
-        for milliseconds, number, channel, content_type, sender, body in rows:
-            message = Message(channel, body, content_type, sender)
-            id = (milliseconds, number)
-            history.add(id, message.published(format_id(id)))
-            last = max(last, id)
-        number = max(last[1], life * 10**COUNT_DIGITS) + LEAP
-        answered = connection.execute(
-            "SELECT name, body, milliseconds, number, subscribers FROM answer"
-            " ORDER BY number"
-        )
-        bus.restore(
-            life,
-            meta["boundary"],
-            (last[0], number),
-            ((Fingerprint(n, b), (ms, id), count) for n, b, ms, id, count in answered),
-        )
-        bus.unwritten = deque(maxlen=MAX_ANSWERS)
-        # At once: who is killed before he writes leaps from here the next time.
-        meta["last"] = format_id((last[0], number))
-        with connection:
-            connection.execute("BEGIN IMMEDIATE")
-            connection.executemany(_SET_META, meta.items())
-
-
-def _reason(error: Exception) -> str:
-    text = getattr(error, "strerror", None) or str(error) or type(error).__name__
-    for part, remedy in _REMEDIES.items():
-        if part in text:
-            return f"{text}: {remedy}"
-    return text

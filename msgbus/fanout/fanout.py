@@ -17,7 +17,7 @@ from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
 from ..bus.bus import Bus
-from ..bus.history import Cursor
+from ..bus.cursor import Cursor
 from ..formats.framing import Framing
 from ..match import Filter
 from ..message import Message

@@ -12,8 +12,10 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from msgbus.bus.bus import COUNT_DIGITS, Bus
-from msgbus.bus.history import CHANNEL_OVERHEAD, LOOKS, MESSAGE_OVERHEAD, History, Keep
+from msgbus.bus.bus import Bus
+from msgbus.bus.cursor import LOOKS, Cursor
+from msgbus.bus.history import CHANNEL_OVERHEAD, MESSAGE_OVERHEAD, History, Keep
+from msgbus.bus.id_sequence import COUNT_DIGITS
 from msgbus.bus.store import Store
 from msgbus.fanout.backlog import Counters, Overflow
 from msgbus.fanout.fanout import Fanout, Limits
@@ -50,7 +52,7 @@ class HistoryTests(SynchronousTestCase):
             self.history.add((self.count, self.count), message, keep)
 
     def begin(self, name="", filter=None, **since):
-        return self.history.replay(name, filter or Filter(), Since(**since), self.count)
+        return Cursor(self.history, name, filter or Filter(), Since(**since), self.count)
 
     def read(self, *args, **kwargs):
         """
@@ -149,7 +151,7 @@ class HistoryTests(SynchronousTestCase):
         """
         self.add(*"ab")
         since = Since((2**40, 7))
-        cursor = self.history.replay("a", Filter(), since, 0, strange=True)
+        cursor = Cursor(self.history, "a", Filter(), since, 0, foreign=True)
         self.assertEqual(self.rest(cursor), [UNKNOWN, 1])
 
     def test_age(self):
@@ -227,7 +229,7 @@ class HistoryTests(SynchronousTestCase):
         self.assertEqual(self.rest(cursor), [2, 3, 4, 5])
         self.assertEqual(self.rest(later), [2, 4, 5])
         self.assertEqual(self.read("a"), [2, 4])
-        self.assertEqual(self.history._passing, [])
+        self.assertEqual(self.history._transient, [])
 
     def test_lost_meanwhile(self):
         """
@@ -270,9 +272,9 @@ class BeginsTests(SynchronousTestCase):
                 (number * 1000, number), Message("a", b"x").published(f"{number}-1")
             )
         for now, begins in ((3500, (2500, 2)), (9000, (8000, 5)), (500, (0, 0))):
-            cursor = history.replay("", Filter(), Since(seconds=1), now)
+            cursor = Cursor(history, "", Filter(), Since(seconds=1), now)
             self.assertEqual(cursor.begins, begins)
-            again = history.replay("", Filter(), Since(cursor.begins), now)
+            again = Cursor(history, "", Filter(), Since(cursor.begins), now)
             found = again.read(now) or []
             self.assertEqual([m for m in found if isinstance(m, Gap)], [])
             self.assertEqual(len(found), 5 - begins[1])
@@ -295,7 +297,7 @@ class ReplayTests(SynchronousTestCase):
             history.add((1, 1), messages[0])
             for number, message in enumerate(messages):
                 history.add((2, number), message.published(message.id), keep=number > 0)
-            cursor = history.replay("a", Filter(), Since((1, 0)), 0)
+            cursor = Cursor(history, "a", Filter(), Since((1, 0)), 0)
             counters = Counters()
             replay = Replay(cursor, framing, lambda: 0, Held(counters))
             got = b""
@@ -392,11 +394,11 @@ class HistoryMachine(RuleBasedStateMachine):
                 listener.member.stopProducing()
                 listener.connected = False
         if killed:
-            self.store._connection.close()
+            self.store._database.close()
         else:
             self.store.close()
             self.clock.advance(0)
-            assert self.store._connection is None
+            assert not self.store._database.is_open
         self.start()
 
     @rule(
@@ -579,8 +581,8 @@ class HistoryMachine(RuleBasedStateMachine):
                 assert not any(map(self.kept, missing)), missing
                 assert listener.member.position is None
                 assert listener.member.replay is None
-        assert self.history._passing == []
-        self.store._connection.close()
+        assert self.history._transient == []
+        self.store._database.close()
         self.folder.cleanup()
 
 
@@ -620,7 +622,7 @@ class LifeTests(SynchronousTestCase):
         An id of another life, or from the future, is known to be one.
         """
         bus, other = Bus(), Bus()
-        other.life = bus.life + 1
+        other.restore(bus.life + 1, other.boundary, (0, (bus.life + 1) * 10**COUNT_DIGITS))
         mine, theirs = self.publish(bus), self.publish(other)
         future = (mine[0], mine[1] + 1)
         for id, expected in ((mine, None), (theirs, UNKNOWN), (future, UNKNOWN)):

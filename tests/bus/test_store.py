@@ -1,5 +1,5 @@
 """
-Tests for `msgbus.bus.store`.
+Tests for `msgbus.bus.store` and `msgbus.bus.database`.
 """
 
 import sqlite3
@@ -49,12 +49,12 @@ class StoreTests(SynchronousTestCase):
         The next life of a bus, the one before killed.
         """
         if self.store is not None:
-            self.store._connection.close()
+            self.store._database.close()
         self.bus = Bus(history=History(Keep(count)))
         self.store = Store(self.file, self.bus, self.clock)
         self.store._pool = self.pool = InlinePool()
         self.store.load()
-        self.addCleanup(self.store._connection.close)
+        self.addCleanup(self.store._database.close)
 
     def publish(self, body, channel="foo", **options):
         return self.bus.publish(Message(channel, body), **options)
@@ -109,7 +109,9 @@ class StoreTests(SynchronousTestCase):
         self.publish(b"1", key="k")
         self.clock.advance(0)
         self.assertEqual(self.kept(), [b"1", b"1"])
-        rows = self.store._connection.execute("SELECT number FROM answer").fetchall()
+        rows = self.store._database._connection.execute(
+            "SELECT number FROM answer"
+        ).fetchall()
         self.assertEqual(len(rows), 1)
 
     def test_answers_while_failing(self):
@@ -117,7 +119,7 @@ class StoreTests(SynchronousTestCase):
         What was answered while the disk had failed is written with its messages.
         """
         with patch.object(
-            self.store, "_write", side_effect=sqlite3.OperationalError("full")
+            self.store._database, "write", side_effect=sqlite3.OperationalError("full")
         ):
             first = self.publish(b"1", key="k")
             self.clock.advance(0)
@@ -133,7 +135,7 @@ class StoreTests(SynchronousTestCase):
         """
         self.publish(b"1")
         self.clock.advance(0)
-        self.store._connection.execute("DROP TABLE answer")
+        self.store._database._connection.execute("DROP TABLE answer")
         self.start()
         self.publish(b"2", key="k")
         self.clock.advance(0)
@@ -185,7 +187,7 @@ class StoreTests(SynchronousTestCase):
         kept is written.
         """
         error = sqlite3.OperationalError("database or disk is full")
-        with patch.object(self.store, "_write", side_effect=error):
+        with patch.object(self.store._database, "write", side_effect=error):
             first = self.publish(b"1")
             self.clock.advance(0)
             self.successResultOf(first)
@@ -249,7 +251,6 @@ class StoreTests(SynchronousTestCase):
         closed = self.store.close()
         self.clock.advance(0)
         self.successResultOf(closed)
-        self.store._connection = sqlite3.connect(":memory:")
         self.start()
         self.assertEqual(self.kept(), [b"1"])
 
@@ -261,10 +262,10 @@ class StoreTests(SynchronousTestCase):
 
         def load(file):
             store = Store(file, Bus(), self.clock)
-            self.addCleanup(lambda: store._connection and store._connection.close())
+            self.addCleanup(store._database.close)
             return store.load
 
-        with patch("msgbus.bus.store.WAIT_SECONDS", 0):
+        with patch("msgbus.bus.database.LOCK_SECONDS", 0):
             self.assertRaisesRegex(
                 CannotLoad, "locked: another bus uses it", load(self.file)
             )
@@ -276,5 +277,7 @@ class StoreTests(SynchronousTestCase):
             connection.execute("CREATE TABLE x (y)")
         connection.close()
         self.assertRaisesRegex(CannotLoad, "something else: give another", load(foreign))
-        self.store._connection.execute("UPDATE meta SET value = '9' WHERE name = 'format'")
+        self.store._database._connection.execute(
+            "UPDATE meta SET value = '9' WHERE name = 'format'"
+        )
         self.assertRaisesRegex(CannotLoad, "another version", self.start)

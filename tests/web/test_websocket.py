@@ -359,7 +359,7 @@ class PublishTests(WebSocketTestCase):
             {1: None, 2: None, 3: None, 4: 422, 5: 400, 6: 400},
         )
         self.assertEqual(len(self.published), 2)
-        self.assertEqual(len(self.server.bus.history.log("foo")), 1)
+        self.assertEqual(len(self.server.bus.history.entries("foo")), 1)
 
     def test_nobody(self):
         """

@@ -1,0 +1,220 @@
+"""
+Reading history again, from some point in the past to the present.
+
+No I/O and no clock.  What is kept is up to `history`; how a replay gets to a subscriber is
+up to `fanout.replay`.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+
+from ..ids import ZERO, Gap, Id, Since
+from ..match import EVERYTHING, Filter
+from ..message import Message, is_folder
+from .history import Entry, History, entry_id
+
+__all__ = ["Cursor"]
+
+# One call of `Cursor.read` looks at so many entries and takes so many messages or bytes of
+# bodies at most, so that no replay holds up other work for long.  The limit on entries
+# falls with the length of the filter's patterns: it is halved at PATTERN_CHARACTERS.
+LOOKS = 1000
+PATTERN_CHARACTERS = 50
+TAKE_BYTES = 64 * 1024
+TAKE_MESSAGES = 100
+
+
+class Cursor:
+    """
+    Reads a channel or folder from some point in the past to the present, however long
+    that takes and whatever is published or dropped meanwhile.
+
+    Args:
+        since: Where to begin.
+        milliseconds: The time, in milliseconds since 1970.
+        foreign: Whether `since.id` is not an id of this bus.  Then the cursor begins at
+            the first message that is kept, and tells that some may be missing.
+
+    Attributes:
+        begins: The id behind which the cursor began; None if that is an id of another
+            bus, or if the cursor is still looking for the last so many messages.
+    """
+
+    def __init__(
+        self,
+        history: History,
+        name: str,
+        filter: Filter,
+        since: Since,
+        milliseconds: int,
+        foreign: bool = False,
+    ) -> None:
+        history.expire(milliseconds)
+        self._history = history
+        self._name = name
+        self._filter = filter
+        # Whether it resumes where a subscriber was cut off, who has to be told of every
+        # message that he missed; otherwise it reads what happens to be kept.
+        self._resumes = not foreign and (since.id, since.seconds) != (None, None)
+        # Entries up to this id have been read, or are not to be read.
+        self._id = since.id if since.id is not None and not foreign else ZERO
+        # Transient messages up to this id are not delivered: they were published before.
+        self._opened_at = history.newest
+        patterns = (filter.type, filter.sender, filter.channel)
+        characters = sum(len(pattern.text) for pattern in patterns)
+        share = PATTERN_CHARACTERS / (PATTERN_CHARACTERS + characters)
+        self._looks = int(LOOKS * share) + 1
+        # For `since.last`: how many matching messages are still to be found, while the
+        # cursor goes back from the present; None once it has found its beginning.
+        self._wanted = self._last = since.last
+        if since.last is not None:
+            self._id = self._opened_at
+        elif since.seconds is not None:
+            self._id = (max(0, milliseconds - since.seconds * 1000), 0)
+        # Without a filter, on the root, every message is delivered, so the numbers of ids
+        # tell how many are missing, and where.  This is the number of the last message
+        # that was read or told to be missing; None where numbers cannot tell.
+        self._counted: int | None = None
+        if not name and filter == EVERYTHING and self._id[1] > history.counted_from:
+            self._counted = self._id[1] if since.id is not None else None
+        # Where numbers cannot tell: how many messages were dropped before they were read,
+        # and whether there were others of which nobody knows whether they match.  Both
+        # are what has not been told yet.
+        self._missed = 0
+        self._unknown = foreign or (self._resumes and history.lost(name) > self._id)
+        if self._wanted is not None:
+            # Begin at once, so that few of the last messages are dropped meanwhile.
+            self._go_back(history.entries(name))
+        self.begins = None if foreign or self._wanted is not None else self._id
+        if since.seconds is not None:
+            self.begins = (self._id[0], self._number_before(self._id))
+        history.attach(self)
+
+    def lose(self, entry: Entry, channel: str) -> None:
+        """
+        Learn that an entry, published to this channel, was dropped from the history.
+        """
+        if entry.id <= self._id or not self._covers(channel):
+            return
+        if entry.transient and entry.id <= self._opened_at and not self._resumes:
+            return
+        if self._filter == EVERYTHING:
+            self._missed += 1
+        else:
+            self._unknown = True
+
+    def read(self, milliseconds: int) -> list[Message | Gap] | None:
+        """
+        The next messages and gaps, in order.
+
+        One call returns about 64 KiB or 100 messages, or what it finds among the next
+        1,000 entries, or fewer with long patterns.
+
+        Args:
+            milliseconds: The time, in milliseconds since 1970.
+
+        Returns:
+            An empty list if nothing was found yet, and None at the present.
+        """
+        self._history.expire(milliseconds)
+        kept = self._history.entries(self._name)
+        if self._wanted is not None and self._go_back(kept):
+            return []
+        found: list[Message | Gap] = [*self._untold()]
+        place = bisect_right(kept, self._id, key=entry_id)
+        entries = kept[place : place + self._looks]
+        more = place + len(entries) < len(kept)
+        end = entries[-1].id if more else self._history.newest
+        size = 0
+        transient = self._history.transient(self._id, end)
+        if transient:
+            entries = sorted([*entries, *transient], key=entry_id)
+        for entry in entries:
+            self._id = entry.id
+            message = entry.message
+            if message is None or not self._matches(message):
+                continue
+            if entry.transient and entry.id <= self._opened_at:
+                if self._resumes and self._counted is None:
+                    found.append(Gap(1))
+                continue
+            found += self._gap_before(entry.id[1])
+            found.append(message)
+            size += len(message.body)
+            if size >= TAKE_BYTES or len(found) >= TAKE_MESSAGES:
+                return found
+        if more:
+            return found
+        # At the present: all that was published since the last message is missing.
+        self._id = max(self._id, end)
+        found += self._gap_before(end[1] + 1)
+        if self._counted is not None:
+            self._counted = end[1]
+        return found or None
+
+    def close(self) -> None:
+        """
+        Read no more.  Closing twice is no error.
+        """
+        self._history.detach(self)
+
+    def _untold(self) -> list[Gap]:
+        """
+        The gaps that were noticed since the last time; none where numbers tell of them.
+        """
+        gaps = []
+        if self._counted is None:
+            if self._unknown:
+                gaps.append(Gap(None))
+            if self._missed:
+                gaps.append(Gap(self._missed))
+        self._unknown, self._missed = False, 0
+        return gaps
+
+    def _gap_before(self, number: int) -> list[Gap]:
+        """
+        The gap between the last message that was counted and the one with this number;
+        none if there is no gap, or where numbers cannot tell.
+        """
+        if self._counted is None:
+            return []
+        missed, self._counted = number - self._counted - 1, number
+        return [Gap(missed)] if missed > 0 else []
+
+    def _go_back(self, entries: list[Entry]) -> bool:
+        """
+        Go back until as many messages match as are wanted, or the limit on entries is
+        reached; is there more to look at?
+        """
+        wanted = self._wanted or 0
+        place = bisect_right(entries, self._id, key=entry_id)
+        stop = max(0, place - self._looks)
+        while place > stop and wanted:
+            place -= 1
+            message = entries[place].message
+            wanted -= message is not None and self._matches(message)
+        self._id = entries[place - 1].id if place else ZERO
+        if not place and wanted == self._last:
+            # No message matches: begin at the present, so that nothing counts as missing.
+            self._id = self._opened_at
+        self._wanted = wanted if place and wanted else None
+        return self._wanted is not None
+
+    def _number_before(self, id: Id) -> int:
+        """
+        The largest number that is smaller than those of all messages kept behind this id,
+        which is a time without a number.
+        """
+        entries = self._history.entries("")
+        place = bisect_right(entries, id, key=entry_id)
+        if place < len(entries):
+            return entries[place].id[1] - 1
+        return self._history.newest[1]
+
+    def _matches(self, message: Message) -> bool:
+        return self._covers(message.channel) and self._filter.matches(message)
+
+    def _covers(self, channel: str) -> bool:
+        name = self._name
+        return channel == name or (is_folder(name) and channel.startswith(name))

@@ -1,0 +1,63 @@
+"""
+How a bus makes the ids of its messages.
+
+No I/O; the time is a parameter.  How ids are written and read is up to `ids`.
+"""
+
+from __future__ import annotations
+
+import secrets
+
+from ..ids import Id
+
+__all__ = ["IdSequence", "zero_id"]
+
+# The last 12 digits of an id's number count messages; those before them are the life.
+COUNT_DIGITS = 12
+MAX_LIFE = 10**6
+
+
+class IdSequence:
+    """
+    Gives ids, each larger than the one before.
+
+    An id is a pair: the time in milliseconds since 1970, and a number that begins with the
+    life of the bus and goes up by one with each id.
+
+    Attributes:
+        life: See `Bus`.
+        last: The last id that was given, or `zero_id` if there was none.
+    """
+
+    __slots__ = ("life", "last")
+
+    def __init__(self) -> None:
+        self.life = secrets.randbelow(MAX_LIFE)
+        self.last = zero_id(self.life)
+
+    def next(self, milliseconds: int) -> Id:
+        """
+        A new id for a message that is published at this time.
+        """
+        last_milliseconds, number = self.last
+        # The clock may have been set back, but ids must grow.
+        if milliseconds < last_milliseconds:
+            milliseconds = last_milliseconds
+        self.last = (milliseconds, number + 1)
+        return self.last
+
+    def gave(self, id: Id) -> bool:
+        """
+        Was this id given in this life of the bus?
+
+        Only its number is looked at: after a crash, `last` may have an earlier time than
+        ids that were given just before the crash and not written.
+        """
+        return id[1] // 10**COUNT_DIGITS == self.life and id[1] <= self.last[1]
+
+
+def zero_id(life: int) -> Id:
+    """
+    An id that is smaller than all ids that are given in this life.
+    """
+    return (0, life * 10**COUNT_DIGITS)
