@@ -1,7 +1,7 @@
 """
-Ids of messages, points in the past that they name, and gaps in what came.
+Ids of messages, where a replay begins, and gaps between messages.
 
-No I/O and no clock.  How ids are made is up to `bus`.
+No I/O and no clock.  How ids are made is up to `bus.id_sequence`.
 """
 
 from __future__ import annotations
@@ -15,9 +15,11 @@ __all__ = ["Gap", "Id", "Since", "ZERO", "format_id", "parse_id"]
 
 Id = tuple[int, int]
 """
-Milliseconds since 1970, and a number; see `Bus`.
+The time in milliseconds since 1970, and a number that tells ids of the same time apart; see
+`bus.id_sequence`.
 """
 
+# Smaller than every id that a bus gives.
 ZERO: Id = (0, 0)
 
 _ID = re.compile(r"([0-9]{1,16})-([0-9]{1,24})")
@@ -25,10 +27,10 @@ _ID = re.compile(r"([0-9]{1,16})-([0-9]{1,24})")
 
 def parse_id(text: str) -> Id:
     """
-    The id that a message was sent with.
+    Read an id as messages are sent with it.
 
     Raises:
-        Invalid: It is none.
+        Invalid: The text is not an id.
     """
     match = _ID.fullmatch(text)
     if match is None:
@@ -38,7 +40,7 @@ def parse_id(text: str) -> Id:
 
 def format_id(id: Id) -> str:
     """
-    The id as a message is sent with it.
+    Write an id as messages are sent with it.
     """
     return "{}-{}".format(*id)
 
@@ -46,8 +48,13 @@ def format_id(id: Id) -> str:
 @dataclass(frozen=True, slots=True)
 class Since:
     """
-    Where a replay begins: behind an id; so many seconds ago; at the last so many
-    messages that match; or, if none of them is given, at the first that is kept.
+    Where a replay begins.  At most one of the attributes is given; without any, it begins
+    at the first message that is kept.
+
+    Attributes:
+        id: Behind the message with this id.
+        seconds: So many seconds ago.
+        last: At the last so many messages that match the filter.
     """
 
     id: Id | None = None
@@ -58,7 +65,10 @@ class Since:
 @dataclass(frozen=True, slots=True)
 class Gap:
     """
-    Messages are missing here; how many, or None where nobody knows.
+    Messages that are missing at this place.
+
+    Attributes:
+        count: How many, or None if nobody knows.
     """
 
     count: int | None

@@ -1,8 +1,8 @@
 """
 Patterns and filters: which messages a subscription asks for.
 
-No I/O.  Both the patterns and the texts come from strangers, so matching takes no
-more time than the length of the text times that of the pattern, whatever they are.
+No I/O.  Both patterns and texts come from strangers, who may choose them to be slow.  So
+no match takes longer than the length of the pattern times the length of the text.
 """
 
 from __future__ import annotations
@@ -17,26 +17,29 @@ __all__ = ["Pattern", "Filter", "EVERYTHING"]
 MAX_CHARACTERS = 1000
 MAX_GLOBS = 32
 
-# Verdicts that a filter remembers: types and senders recur.
+# How many results a filter remembers.  The same types and senders come again and again.
 MAX_REMEMBERED = 64
 
-# "*?*" and "?**" mean the same: one character, and then any.
+# A run of wildcards with a star in it.  "*?*" and "?**" mean the same as "?*": at least one
+# character.
 _RUN = re.compile(r"[*?]*\*[*?]*")
 
 
 @dataclass(frozen=True, slots=True)
 class Pattern:
     """
-    A comma-separated list of globs: `*` is any run of characters, slashes
-    too, `?` is any one, and a leading `!` negates.  Nothing else is special;
-    a text that holds a comma is reached by `?`.
+    A comma-separated list of globs.  In a glob, `*` matches any number of characters,
+    slashes too, `?` matches any one character, and a leading `!` negates the glob.
+    Nothing can be escaped; use `?` to match a comma in a text.
 
-    A list matches a text when a positive glob matches it, or it has none,
-    and no negated one does.  Lists that mean the same compare equal: order,
-    repetition and empty items do not count.
+    A list matches a text if one of its positive globs does, or if it has no positive
+    globs, and if none of its negated globs does.  Lists that mean the same are equal:
+    order, repetition and empty items do not count.
 
     Attributes:
-        text: At most 1,000 characters and 32 globs.
+        text: The list as it was given; at most 1,000 characters and 32 globs.
+        positive: The globs without `!`, normalized; none if one of them is `*`.
+        negated: The globs behind a `!`, normalized.
 
     Raises:
         Invalid: The list is too long, or a `!` stands alone.
@@ -66,7 +69,7 @@ class Pattern:
 
     def matches(self, text: str) -> bool:
         """
-        Does the list match the whole of this text?
+        Does the list match this text, from beginning to end?
         """
         if self._wanted is not None and not self._wanted.fullmatch(text):
             return False
@@ -76,18 +79,17 @@ class Pattern:
 @dataclass(frozen=True, slots=True, init=False)
 class Filter:
     """
-    The patterns of one subscription.  A message passes when all of them
-    match; without any, every message passes.  Filters that mean the same
-    compare equal.  A filter remembers its last verdicts, so that of two
-    messages with equal type, sender and channel only the first costs a match.
+    The patterns of one subscription.  A message passes if all of them match; an empty
+    pattern matches everything.  Filters that mean the same are equal.
+
+    A filter remembers its last results, so that the next message with the same type,
+    sender and channel need not be matched again.
 
     Attributes:
-        type: Looked for in the content type, without its parameters and
-            without regard to case.
-        sender: Looked for in the sender.  A message without one has the
-            empty sender: `*` matches it, `?*` and `alice` do not.
-        channel: Looked for in the full name of the channel, for
-            subscriptions of folders.
+        type: Matches the content type without its parameters, in any case.
+        sender: Matches the sender.  A message without a sender has the empty one: `*`
+            matches it, `?*` and `alice` do not.
+        channel: Matches the full name of the channel; useful if a folder is subscribed to.
 
     Raises:
         Invalid: See `Pattern`.
@@ -96,37 +98,40 @@ class Filter:
     type: Pattern
     sender: Pattern
     channel: Pattern
-    _verdicts: dict[tuple[str, str, str], bool] = field(repr=False, compare=False)
+    _results: dict[tuple[str, str, str], bool] = field(repr=False, compare=False)
 
     def __init__(self, type: str = "", sender: str = "", channel: str = "") -> None:
         type = ",".join(map(_essence, _globs(type)))
         object.__setattr__(self, "type", Pattern(type))
         object.__setattr__(self, "sender", Pattern(sender))
         object.__setattr__(self, "channel", Pattern(channel))
-        object.__setattr__(self, "_verdicts", {})
+        object.__setattr__(self, "_results", {})
 
     def matches(self, message: Message) -> bool:
         """
         Does this message pass?
         """
-        # A channel that no pattern looks at must not crowd the memory.
-        looked_at = self.channel.positive or self.channel.negated
-        channel = message.channel if looked_at else ""
+        # Without a channel pattern, one result is remembered for all channels.
+        matters = self.channel.positive or self.channel.negated
+        channel = message.channel if matters else ""
         key = (message.content_type, message.sender, channel)
-        verdict = self._verdicts.get(key)
-        if verdict is None:
-            verdict = (
+        result = self._results.get(key)
+        if result is None:
+            result = (
                 self.type.matches(_essence(message.content_type))
                 and self.sender.matches(message.sender)
                 and self.channel.matches(channel)
             )
-            if len(self._verdicts) == MAX_REMEMBERED:
-                self._verdicts.clear()
-            self._verdicts[key] = verdict
-        return verdict
+            if len(self._results) == MAX_REMEMBERED:
+                self._results.clear()
+            self._results[key] = result
+        return result
 
 
 def _globs(text: str) -> list[str]:
+    """
+    The globs of a list, without empty ones.
+    """
     if len(text) > MAX_CHARACTERS:
         raise Invalid(f"A pattern has at most {MAX_CHARACTERS} characters.")
     globs = [glob for glob in text.split(",") if glob]
@@ -136,6 +141,9 @@ def _globs(text: str) -> list[str]:
 
 
 def _shortest(run: re.Match[str]) -> str:
+    """
+    The shortest run of wildcards that means the same: question marks, and one star.
+    """
     return "?" * run[0].count("?") + "*"
 
 
@@ -148,12 +156,14 @@ def _essence(content_type: str) -> str:
 
 def _compile(globs: tuple[str, ...]) -> re.Pattern[str] | None:
     """
-    One regular expression for all globs, or None for none.
+    One regular expression that matches what any of the globs matches; None if there are
+    no globs.
 
-    Between two stars, the leftmost match is as good as any other, so what
-    follows a star is an atomic group: once it has matched, it is never tried
-    again, and a failure costs one pass over the text, not one for each way
-    to share it out.
+    A backtracking matcher takes exponential time for globs with many stars, because it
+    tries every way to divide the text among them.  But if the piece between two stars
+    matches at several places, the leftmost one is as good as any other.  So that piece,
+    with the star before it, is an atomic group, which is never tried at another place
+    once it has matched.
     """
     if not globs:
         return None
@@ -161,6 +171,9 @@ def _compile(globs: tuple[str, ...]) -> re.Pattern[str] | None:
 
 
 def _translate(glob: str) -> str:
+    """
+    The regular expression for one glob.
+    """
     first, *rest = (
         "".join("." if c == "?" else re.escape(c) for c in literal)
         for literal in glob.split("*")
@@ -168,8 +181,8 @@ def _translate(glob: str) -> str:
     if not rest:
         return first
     *middle, last = rest
-    # The last piece is anchored at the end, where `fullmatch` leaves one
-    # place for it; a greedy star finds that place from the right.
+    # The last piece is not in an atomic group: it has to match at the end of the text, not
+    # at the leftmost place.  The greedy star before it tries the end first.
     return first + "".join(f"(?>.*?{m})" for m in middle if m) + f".*{last}"
 
 

@@ -1,9 +1,8 @@
 """
-What is published and delivered: an immutable message, the rules for its channel,
-type and sender, and the receipt for it.
+What is published and delivered: an immutable message, the rules for its channel, type and
+sender, and the receipt that its publisher gets.
 
-No I/O and no clock.  How a message becomes bytes is `multipart`'s business,
-who gets it `bus`'s.
+No I/O and no clock.  How a message becomes bytes is up to `formats`, who gets it to `bus`.
 """
 
 from __future__ import annotations
@@ -21,39 +20,39 @@ MAX_FIELD_BYTES = 1000
 # C0, DEL and C1: what Unicode calls "Cc".
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
-# RFC 9110, sections 5.6.2 and 8.3.1.  What follows the subtype is kept as it
-# came, so only its beginning is looked at.
+# RFC 9110, sections 5.6.2 and 8.3.1.  Parameters are passed on unchanged, so nothing is
+# checked behind the semicolon.
 _TCHARS = r"[A-Za-z0-9!#$%&'*+.^_`|~-]+"
 _TYPE = re.compile(rf"{_TCHARS}/{_TCHARS}(?= *(?:;|\Z))")
 
 
 class Invalid(ValueError):
     """
-    A message, name or pattern that cannot be.  The text is one sentence that
-    says what is wrong and is fit to be shown to whoever sent it.
+    A message, name or pattern that breaks the rules.  The text is one sentence that says
+    what is wrong, and can be shown to whoever sent it.
     """
 
 
 @dataclass(frozen=True, slots=True)
 class Message:
     """
-    One message.  Making one checks it, so every message that exists can be
-    sent to every subscriber without harm to its neighbours.
+    One message.  It is checked when it is made, so every message that exists can be sent
+    in every format, and none can forge headers or other messages in a stream.
 
     Attributes:
         channel: The full name that it was published to, without the bus's
             prefix; see `check_name`.  The name of a folder is allowed, and
             the empty name is the root.
-        body: Any bytes, none too.
+        body: Any bytes, also none.
         content_type: `type/subtype` and whatever parameters the publisher
             gave, unchanged; at most 1,000 bytes of UTF-8.
         sender: The name that the publisher gave, at most 1,000 bytes of
             UTF-8, or the empty string if it gave none.
-        id: What the bus calls it, or the empty string as long as it is not
-            published.  Opaque, and no part of what makes two messages equal.
+        id: The id that the bus gave it, or the empty string before it is published.
+            Opaque to clients.  Messages with different ids may be equal.
 
     Raises:
-        Invalid: A field holds what it cannot.
+        Invalid: A field breaks these rules.
     """
 
     channel: str
@@ -64,7 +63,7 @@ class Message:
 
     def __post_init__(self) -> None:
         check_name(self.channel)
-        # A bytearray could change under the bus's hands.
+        # A bytearray could be changed after it was checked.
         if not isinstance(self.body, bytes):
             raise Invalid(f"A body is bytes, not {type(self.body).__name__}.")
         _check_field("content type", self.content_type)
@@ -75,13 +74,13 @@ class Message:
             )
         _check_field("id", self.id)
         _check_field("sender", self.sender)
-        # A header's value loses its outer white space on the way.
+        # HTTP strips outer white space from header values, so it would not arrive.
         if self.sender != self.sender.strip():
             raise Invalid(f"The sender {self.sender!r} begins or ends with a space.")
 
     def published(self, id: str) -> Message:
         """
-        The same message, as the bus of which this is an id sends it.
+        The same message with an id, as a bus sends it.
         """
         return self._with(self.body, id)
 
@@ -111,11 +110,11 @@ _SETTERS = tuple(
 @dataclass(frozen=True, slots=True)
 class Receipt:
     """
-    What became of a publication.
+    What the bus answers to a publisher.
 
     Attributes:
-        id: Of the message.
-        subscribers: For how many it was put in order.
+        id: The id that the message was given.
+        subscribers: How many subscribers the message is for; some may not have it yet.
     """
 
     id: str
@@ -124,15 +123,15 @@ class Receipt:
 
 def is_folder(name: str) -> bool:
     """
-    Does whoever subscribes to this name get all below it?
+    Is this the name of a folder, whose subscribers get all channels below it?
     """
     return not name or name.endswith("/")
 
 
 def names_of(channel: str) -> Iterator[str]:
     """
-    The channel's own name and every folder above it, each once: all names
-    under which a subscription gets its messages.
+    The channel's own name and every folder above it, each once: the names to which one
+    can subscribe to get its messages.
     """
     if channel:
         yield channel
@@ -169,14 +168,14 @@ def check_name(name: str) -> None:
     for segment in segments:
         if not segment:
             raise Invalid(f"The name {name!r} has an empty segment.")
-        # Reserved for what the server itself serves; covers "." and "..".
+        # Reserved for resources of the server, such as .js; also refuses "." and "..".
         if segment.startswith("."):
             raise Invalid(f"The segment {segment!r} begins with a dot.")
 
 
 def _check_field(what: str, value: str) -> None:
     """
-    Refuse what cannot be the value of a header line.
+    Refuse a text that cannot be the value of a header line.
     """
     if not isinstance(value, str):
         raise Invalid(f"A {what} is a string, not {type(value).__name__}.")

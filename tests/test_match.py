@@ -191,11 +191,11 @@ class FilterTests(SynchronousTestCase):
             self.assertEqual(list(map(filter.matches, messages)), expected)
         for number in range(10 * MAX_REMEMBERED):
             self.assertFalse(filter.matches(Message("b", b"", "text/a", f"{number}")))
-        self.assertLessEqual(len(filter._verdicts), MAX_REMEMBERED)
+        self.assertLessEqual(len(filter._results), MAX_REMEMBERED)
         unlooked = Filter("text/*")
         for number in range(10):
             self.assertTrue(unlooked.matches(Message(f"{number}", b"", "text/a")))
-        self.assertEqual(len(unlooked._verdicts), 1)
+        self.assertEqual(len(unlooked._results), 1)
 
     def test_sender_with_case(self):
         """
