@@ -1,0 +1,253 @@
+"""
+Tests for `msgbus.bus.history` and `msgbus.bus.cursor`.
+"""
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from msgbus.bus.cursor import LOOKS, Cursor
+from msgbus.bus.history import CHANNEL_OVERHEAD, MESSAGE_OVERHEAD, History, Keep
+from msgbus.ids import Gap, Since
+from msgbus.match import Filter
+from msgbus.message import Message
+
+UNKNOWN = Gap(None)
+
+
+class HistoryTests(SynchronousTestCase):
+    """
+    What is kept, and what a cursor reads of it.  The id of the nth message is (n, n).
+    """
+
+    def setUp(self):
+        self.make()
+
+    def make(self, **keep):
+        self.history = History(Keep(**keep))
+        self.count = 0
+
+    def add(self, *names, keep=True, size=1):
+        for name in names:
+            self.count += 1
+            message = Message(name, b"x" * size).published(f"{self.count}")
+            self.history.add((self.count, self.count), message, keep)
+
+    def begin(self, name="", filter=None, **since):
+        return Cursor(self.history, name, filter or Filter(), Since(**since), self.count)
+
+    def read(self, *args, **kwargs):
+        """
+        What a cursor reads: the numbers of messages, and gaps.
+        """
+        return self.rest(self.begin(*args, **kwargs))
+
+    def rest(self, cursor):
+        found = []
+        while (read := cursor.read(self.count)) is not None:
+            found += [int(i.id) if isinstance(i, Message) else i for i in read]
+        cursor.close()
+        return found
+
+    def test_all(self):
+        """
+        If it is not told where to begin, a cursor reads all that is kept of a channel,
+        a folder or the root, in order.
+        """
+        self.add("a", "b/c", "b/d/e", "b", "b/", "a")
+        for name, expected in (
+            ("", [1, 2, 3, 4, 5, 6]),
+            ("a", [1, 6]),
+            ("b/", [2, 3, 5]),
+            ("b/d/", [3]),
+            ("b", [4]),
+            ("c", []),
+        ):
+            self.assertEqual(self.read(name), expected, name)
+
+    def test_since(self):
+        """
+        A cursor begins behind an id, or at a time.
+        """
+        self.add(*"abab")
+        self.assertEqual(self.read("", id=(2, 2)), [3, 4])
+        self.assertEqual(self.read("a", id=(1, 1)), [3])
+        self.assertEqual(self.read("", id=(4, 4)), [])
+        self.count = 2000
+        self.add("a")
+        self.assertEqual(self.read("", seconds=1), [2001])
+
+    def test_last(self):
+        """
+        A cursor reads the last so many messages that match, however far back they are.
+        """
+        self.make(count=10 * LOOKS)
+        self.add("a", "b", *"a" * LOOKS, "b", *"a" * LOOKS)
+        last = 2 * LOOKS + 3
+        self.assertEqual(self.read("", last=2), [last - 1, last])
+        self.assertEqual(self.read("b", last=1), [LOOKS + 3])
+        channel = Filter(channel="b")
+        self.assertEqual(self.read("", channel, last=2), [2, LOOKS + 3])
+        self.assertEqual(self.read("", channel, last=1), [LOOKS + 3])
+        self.assertEqual(self.read("", channel, last=9), [2, LOOKS + 3])
+
+    def test_few_looks(self):
+        """
+        A cursor that finds nothing in a thousand messages returns, so that others can
+        go first.
+        """
+        self.make(count=10 * LOOKS)
+        self.add(*"a" * LOOKS, "b")
+        for since in ({}, {"last": 2}):
+            cursor = self.begin("", Filter(channel="b"), **since)
+            self.assertEqual(cursor.read(0), [])
+            self.assertEqual(self.rest(cursor), [LOOKS + 1])
+
+    def test_count(self):
+        """
+        Each channel keeps its last messages; a subscriber that comes back to a channel
+        that has lost some is told so, and others are not.
+        """
+        self.make(count=2)
+        self.add("a", "b/c", *"aaa")
+        self.assertEqual(self.read("a"), [4, 5])
+        self.assertEqual(self.read("a", id=(1, 1)), [UNKNOWN, 4, 5])
+        self.assertEqual(self.read("a", id=(3, 3)), [4, 5])
+        self.assertEqual(self.read("b/", id=(1, 1)), [2])
+
+    def test_counted(self):
+        """
+        On the root, without a filter, a cursor tells how many messages are missing,
+        and where.
+        """
+        self.make(count=2)
+        self.add(*"aabaaba")
+        self.assertEqual(self.read("", id=(1, 1)), [Gap(1), 3, Gap(1), 5, 6, 7])
+        self.add("a", keep=False)
+        self.assertEqual(self.read("", id=(6, 6)), [7, Gap(1)])
+        self.assertEqual(self.read("", Filter(channel="?"), id=(6, 6)), [UNKNOWN, 7])
+
+    def test_foreign(self):
+        """
+        Behind an id of another bus, a cursor reads all that is kept, and tells that
+        some may be missing.
+        """
+        self.add(*"ab")
+        since = Since((2**40, 7))
+        cursor = Cursor(self.history, "a", Filter(), since, 0, foreign=True)
+        self.assertEqual(self.rest(cursor), [UNKNOWN, 1])
+
+    def test_age(self):
+        """
+        A message that is too old is dropped, at the latest when somebody would read it.
+        """
+        self.make(seconds=1)
+        self.add("a")
+        self.count = 900
+        self.add("a")
+        self.assertEqual(self.read("a"), [1, 2 + 899])
+        self.count = 1002
+        self.assertEqual(self.read("a"), [901])
+        self.count = 5000
+        self.assertEqual(self.read("a", id=(901, 901)), [])
+        self.assertEqual(self.history.size, 0)
+
+    def test_size(self):
+        """
+        All channels together stay below the limit, in which messages and channels cost
+        more than their text; the oldest messages are dropped first.
+        """
+        size = 10 * (MESSAGE_OVERHEAD + CHANNEL_OVERHEAD + 100)
+        for body, names in (
+            (0, (f"{n}" for n in range(1000))),
+            (100, "a" * 1000),
+            (5000, "ab" * 100),
+        ):
+            self.make(size=size, count=10**6)
+            for name in names:
+                self.add(name, size=body)
+                self.assertLessEqual(self.history.size, size)
+            found = self.read("")
+            self.assertEqual(found, list(range(found[0], self.count + 1)))
+            self.assertGreater(len(found), 1)
+        self.add("a", size=size)
+        self.assertEqual((self.read(""), self.history.size), ([], 0))
+
+    def test_off(self):
+        """
+        With a count of 0, nothing is kept, and a subscriber that comes back is told.
+        """
+        self.make(count=0)
+        self.add("a", "b")
+        self.assertEqual(self.history.size, 0)
+        self.assertEqual(self.read("a", id=(1, 1)), [])
+        self.assertEqual(self.read("b", id=(1, 1)), [UNKNOWN])
+
+    def test_nothing_left(self):
+        """
+        A channel without messages takes no memory, and what was lost is remembered for
+        a limited number of names.
+        """
+        self.make(count=1)
+        for number in range(12_000):
+            self.add(f"{number}", keep=False)
+        self.assertEqual((self.history.size, self.history._channels), (0, {}))
+        self.assertLess(len(self.history.lost_ids), 10_001)
+        for name in ("0", "11999", "a"):
+            self.assertEqual(self.read(name, id=(1000, 1000)), [UNKNOWN])
+        self.assertEqual(self.read("11999", id=(12_000, 12_000)), [])
+
+    def test_meanwhile(self):
+        """
+        A cursor reads what is published after it was opened, also messages that are
+        not kept; cursors that are opened later do not read those.
+        """
+        self.add("a", keep=False)
+        self.add("a")
+        cursor = self.begin("a")
+        self.add("a", keep=False)
+        self.add("a")
+        later = self.begin("a")
+        self.add("a", keep=False)
+        self.assertEqual(self.rest(cursor), [2, 3, 4, 5])
+        self.assertEqual(self.rest(later), [2, 4, 5])
+        self.assertEqual(self.read("a"), [2, 4])
+        self.assertEqual(self.history._transient, [])
+
+    def test_lost_meanwhile(self):
+        """
+        A cursor tells of messages that were dropped before it could read them.
+        """
+        self.make(count=100)
+        self.add(*"a" * 100, size=1000)
+        cursor = self.begin("a")
+        first = cursor.read(0)
+        self.assertLess(len(first), 80)
+        self.add(*"a" * 90, size=1000)
+        cursor_of_some = self.begin("a", Filter(type="a*"))
+        missed = 90 - len(first)
+        self.assertEqual(self.rest(cursor), [Gap(missed), *range(91, 191)])
+        self.add(*"a" * 90, size=1000)
+        self.assertEqual(self.rest(cursor_of_some), [UNKNOWN, *range(181, 281)])
+
+
+class BeginsTests(SynchronousTestCase):
+    """
+    Where a cursor says that it begins.
+    """
+
+    def test_time(self):
+        """
+        A cursor that begins at a time begins behind an id from which a later one can go
+        on without a gap.
+        """
+        history = History(Keep(count=100))
+        for number in range(1, 6):
+            history.add(
+                (number * 1000, number), Message("a", b"x").published(f"{number}-1")
+            )
+        for now, begins in ((3500, (2500, 2)), (9000, (8000, 5)), (500, (0, 0))):
+            cursor = Cursor(history, "", Filter(), Since(seconds=1), now)
+            self.assertEqual(cursor.begins, begins)
+            again = Cursor(history, "", Filter(), Since(cursor.begins), now)
+            found = again.read(now) or []
+            self.assertEqual([m for m in found if isinstance(m, Gap)], [])
+            self.assertEqual(len(found), 5 - begins[1])
