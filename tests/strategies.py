@@ -1,5 +1,5 @@
 """
-What hypothesis draws in more than one test module.
+Strategies and settings of hypothesis for more than one test module.
 """
 
 from hypothesis import Phase, settings
@@ -10,7 +10,7 @@ from msgbus.message import Invalid, Message, check_name
 
 def is_name(text):
     """
-    Can this be the name of a channel or folder?
+    Can this text be the name of a channel or folder?
     """
     try:
         check_name(text)
@@ -19,7 +19,8 @@ def is_name(text):
     return True
 
 
-# Surrogates are no characters; controls are refused, so few draws hold one.
+# Without surrogates, which cannot be encoded, and without control characters, which names
+# and senders may not contain, so that few draws are thrown away.
 characters = st.characters(exclude_categories=("Cs", "Cc"))
 segments = st.text(characters, min_size=1, max_size=8).filter(is_name)
 names = (
@@ -47,7 +48,7 @@ def splits(data):
     return st.lists(st.integers(0, len(data)), max_size=20)
 
 
-# For state machines, which take minutes to shrink.
+# For state machines.  Without shrinking, which takes minutes for them.
 machine_settings = settings(
     max_examples=200,
     stateful_step_count=40,

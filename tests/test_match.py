@@ -15,7 +15,7 @@ from msgbus.message import Invalid, Message
 
 def simple_match(glob, text):
     """
-    The same by trying every way to share the text out.
+    Match a glob in the simple way, which tries every way to divide the text.
     """
     if not glob:
         return not text
@@ -39,7 +39,8 @@ class PatternTests(SynchronousTestCase):
 
     def test_globs(self):
         """
-        A star is any run, a question mark any one, and all else itself.
+        A star matches any number of characters, a question mark any one, and every other
+        character itself.
         """
         self.assert_matches("text/*", "text/", "text/plain", "text/a/b\n")
         self.assert_matches("a?c", "abc", "a/c", "a\nc", "a?c")
@@ -59,8 +60,8 @@ class PatternTests(SynchronousTestCase):
 
     def test_negation(self):
         """
-        A negated glob takes out what it matches, wherever it stands; with
-        negated ones only, all the rest matches.
+        A negated glob excludes what it matches, wherever it stands in the list; a list of
+        negated globs only matches all the rest.
         """
         self.assert_matches("!b", "a", "", "!b")
         self.assert_fails("!b", "b")
@@ -71,7 +72,7 @@ class PatternTests(SynchronousTestCase):
 
     def test_empty(self):
         """
-        An empty list matches all; so does a star, and neither is a filter.
+        An empty list matches everything, and a star means the same.
         """
         for pattern in ("", ",", ",,", "*", "**,a"):
             self.assert_matches(pattern, "", "a")
@@ -79,7 +80,7 @@ class PatternTests(SynchronousTestCase):
 
     def test_something(self):
         """
-        "Anything but nothing" can be said.
+        A pattern can ask for any text that is not empty.
         """
         self.assert_matches("?*", "a", "ab")
         self.assert_fails("?*", "")
@@ -106,7 +107,7 @@ class PatternTests(SynchronousTestCase):
 
     def test_bare_negation(self):
         """
-        A negation of nothing is a mistake.
+        A `!` without a glob is refused.
         """
         with self.assertRaisesRegex(Invalid, "negates"):
             Pattern("a,!")
@@ -122,8 +123,7 @@ class PatternTests(SynchronousTestCase):
     @given(st.text(max_size=20), st.text(max_size=20))
     def test_as_fnmatch(self, glob, text):
         """
-        Any text makes a glob that means what it means to the shell, but for
-        brackets.
+        A glob means what it means to the shell, except for brackets.
         """
         if not any(c in glob for c in "[],!"):
             expected = fnmatchcase(text, glob) or not glob
@@ -180,8 +180,8 @@ class FilterTests(SynchronousTestCase):
 
     def test_remembered(self):
         """
-        Verdicts are remembered, each for its type, sender and channel, and no
-        more than a few of them.
+        Results are remembered by type, sender and channel, and only a limited number of
+        them.
         """
         filter = Filter("text/*", "!bob", "!b")
         fields = [(c, t, s) for c in "ab" for t in ("text/a", "a/b") for s in ("bob", "al")]
@@ -192,10 +192,10 @@ class FilterTests(SynchronousTestCase):
         for number in range(10 * MAX_REMEMBERED):
             self.assertFalse(filter.matches(Message("b", b"", "text/a", f"{number}")))
         self.assertLessEqual(len(filter._results), MAX_REMEMBERED)
-        unlooked = Filter("text/*")
+        any_channel = Filter("text/*")
         for number in range(10):
-            self.assertTrue(unlooked.matches(Message(f"{number}", b"", "text/a")))
-        self.assertEqual(len(unlooked._results), 1)
+            self.assertTrue(any_channel.matches(Message(f"{number}", b"", "text/a")))
+        self.assertEqual(len(any_channel._results), 1)
 
     def test_sender_with_case(self):
         """

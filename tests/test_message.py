@@ -69,7 +69,7 @@ class NameTests(SynchronousTestCase):
 
     def test_surrogates(self):
         """
-        What cannot be UTF-8 is no name.
+        A text that cannot be encoded as UTF-8 is not a name.
         """
         with self.assertRaisesRegex(Invalid, "cannot be UTF-8"):
             check_name("a\udc80")
@@ -77,7 +77,7 @@ class NameTests(SynchronousTestCase):
     @given(st.text())
     def test_total(self, name):
         """
-        Any string is a name, or `Invalid` with one sentence of one line.
+        Any text is accepted as a name, or refused with one sentence on one line.
         """
         try:
             check_name(name)
@@ -101,7 +101,7 @@ class MessageTests(SynchronousTestCase):
 
     def test_defaults(self):
         """
-        Without a type, a body is but bytes; without a sender, nobody's.
+        The default type is that of any bytes, and the default sender is empty.
         """
         self.assertEqual(
             Message("foo", b"x"), Message("foo", b"x", "application/octet-stream", "")
@@ -124,7 +124,7 @@ class MessageTests(SynchronousTestCase):
     def test_no_types(self):
         """
         What is not type/subtype, holds a control character, or has more than
-        1,000 bytes is no type.
+        1,000 bytes is refused as a type.
         """
         for content_type in (
             "",

@@ -1,5 +1,5 @@
 """
-A message as a JSON object, its envelope, for forms that have no headers.
+A message as a JSON object, its envelope, for formats that have no headers.
 
 No I/O and no clock.  The JSON that publishers send is read by `publication`.
 """

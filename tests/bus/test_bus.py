@@ -52,7 +52,8 @@ class DeliveryTests(SynchronousTestCase):
 
     def test_published_to_a_folder(self):
         """
-        A message to a folder, the root too, is one of that very name.
+        A message published to a folder, or to the root, goes to subscriptions of that
+        folder and the folders above it, and to nothing below.
         """
         got = {name: self.subscribe(name)[0] for name in ("", "a/", "a", "a/b")}
         root, folder = self.publish("", "a/")
@@ -61,7 +62,7 @@ class DeliveryTests(SynchronousTestCase):
     @given(names, names)
     def test_prefix(self, subscribed, published):
         """
-        A name is reached when it is the same, or a folder above.
+        A message reaches a subscription of the same name, or of a folder above it.
         """
         bus, got = Bus(), []
         bus.subscribe(subscribed, got.append)
@@ -80,7 +81,7 @@ class DeliveryTests(SynchronousTestCase):
 
     def test_cancel(self):
         """
-        A cancelled subscription gets nothing more, and leaves nothing.
+        A cancelled subscription gets nothing more; others go on.
         """
         got, subscription = self.subscribe("foo")
         other, _ = self.subscribe("foo")
@@ -93,7 +94,7 @@ class DeliveryTests(SynchronousTestCase):
 
     def test_nothing_left(self):
         """
-        A bus whose subscriptions are all cancelled is as it was.
+        Cancelled subscriptions leave nothing in memory.
         """
         for name in ("", "a/", "a/b", "a/b"):
             self.subscribe(name)[1].cancel()
@@ -101,7 +102,7 @@ class DeliveryTests(SynchronousTestCase):
 
     def test_bad_name(self):
         """
-        What is no name cannot be subscribed.
+        Nobody can subscribe to a name that breaks the rules.
         """
         with self.assertRaises(Invalid):
             self.bus.subscribe("/foo", print)
@@ -114,8 +115,8 @@ class OrderTests(SynchronousTestCase):
 
     def test_publish_while_delivering(self):
         """
-        What a subscriber publishes comes after what it was called with, for
-        every subscriber, and its Deferred fires only then.
+        A message that a subscriber publishes while another is delivered comes after that
+        one, for every subscriber, and its Deferred fires only then.
         """
         bus, first, last, fired = Bus(), [], [], []
 
@@ -134,7 +135,7 @@ class OrderTests(SynchronousTestCase):
 
     def test_subscribe_while_delivering(self):
         """
-        Who subscribes while a message is delivered gets the next.
+        A subscription that is made during a delivery gets the next message first.
         """
         bus, got = Bus(), []
 
@@ -149,7 +150,7 @@ class OrderTests(SynchronousTestCase):
 
     def test_cancel_while_delivering(self):
         """
-        Who is cancelled by an earlier subscriber does not get the message.
+        A subscription that an earlier subscriber cancels does not get the message.
         """
         bus, got = Bus(), []
         bus.subscribe("foo", lambda message: later.cancel())
@@ -159,7 +160,7 @@ class OrderTests(SynchronousTestCase):
 
     def test_failing_subscriber(self):
         """
-        A subscriber that raises is logged, and costs nobody else anything.
+        A subscriber that raises is logged, and the others get the message.
         """
         bus, got = Bus(), []
         bus.subscribe("foo", lambda message: 1 / 0)

@@ -10,7 +10,7 @@ from msgbus.message import Invalid, Message
 
 class AnswersTests(SynchronousTestCase):
     """
-    What is remembered.
+    Which publications are recognized as repetitions.
     """
 
     def setUp(self):
@@ -25,7 +25,7 @@ class AnswersTests(SynchronousTestCase):
 
     def test_same(self):
         """
-        The same publication is known, for ten minutes.
+        A repeated publication is recognized for ten minutes.
         """
         self.assertIsNone(self.find("k", self.message, 0))
         self.remember("k", self.message, 0, "answer")
@@ -49,7 +49,7 @@ class AnswersTests(SynchronousTestCase):
 
     def test_reused(self):
         """
-        Another body with the same key is a mistake, as is a key that is none.
+        Another body with the same key is refused, and so is an empty or too long key.
         """
         self.remember("k", self.message, 0, "answer")
         with self.assertRaises(Reused):
@@ -60,7 +60,7 @@ class AnswersTests(SynchronousTestCase):
 
     def test_bounded(self):
         """
-        There is room for so many, and the oldest go.
+        The number of answers is limited; the oldest are forgotten.
         """
         for number in range(MAX_ANSWERS + 10):
             self.remember(f"{number}", self.message, number / 1e6, number)

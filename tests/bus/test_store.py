@@ -24,7 +24,7 @@ from ..memory import InlinePool
 
 class StoreTests(SynchronousTestCase):
     """
-    A file without threads, and a clock that stands still.
+    A store that writes without a thread, and a clock that stands still.
     """
 
     def setUp(self):
@@ -46,7 +46,7 @@ class StoreTests(SynchronousTestCase):
 
     def start(self, count=3):
         """
-        The next life of a bus, the one before killed.
+        Kill the bus, if there is one, and start the next with the same file.
         """
         if self.store is not None:
             self.store._database.close()
@@ -65,7 +65,8 @@ class StoreTests(SynchronousTestCase):
 
     def test_on_disk(self):
         """
-        A publication is answered once it is on disk, with all of its turn.
+        A publication is answered once it is on the disk, together with all others of
+        the same turn of the reactor.
         """
         first, second = self.publish(b"1"), self.publish(b"2")
         self.assertNoResult(first)
@@ -84,7 +85,7 @@ class StoreTests(SynchronousTestCase):
     def test_answers(self):
         """
         A publication that is repeated with its key, after a restart too, is published
-        once, and answered as the first time; with another body it is a mistake.
+        once, and answered as the first time; with another body it is refused.
         """
         first = self.publish(b"1", key="k")
         self.publish(b"passing", key="p", keep=False)
@@ -99,7 +100,7 @@ class StoreTests(SynchronousTestCase):
 
     def test_answers_are_forgotten(self):
         """
-        After ten minutes, and on the disk too.
+        Answers are forgotten after ten minutes, on the disk too.
         """
         self.publish(b"1", key="k")
         self.clock.advance(0)
@@ -116,7 +117,8 @@ class StoreTests(SynchronousTestCase):
 
     def test_answers_while_failing(self):
         """
-        What was answered while the disk had failed is written with its messages.
+        An answer that was given while the disk failed is written later, with its
+        message.
         """
         with patch.object(
             self.store._database, "write", side_effect=sqlite3.OperationalError("full")
@@ -131,7 +133,7 @@ class StoreTests(SynchronousTestCase):
 
     def test_older_file(self):
         """
-        A file that was made before there were answers is read, and gets them.
+        A file without answers, of an older version, is read, and answers are added.
         """
         self.publish(b"1")
         self.clock.advance(0)
@@ -145,7 +147,7 @@ class StoreTests(SynchronousTestCase):
 
     def test_not_kept(self):
         """
-        What is not kept waits for no disk.
+        A message that is not kept does not wait for the disk.
         """
         self.successResultOf(self.publish(b"1", keep=False))
         self.clock.advance(0)
@@ -154,7 +156,7 @@ class StoreTests(SynchronousTestCase):
 
     def test_dropped(self):
         """
-        What history drops, the file drops.
+        A message that history drops is deleted from the file.
         """
         for number in range(9):
             self.publish(b"%d" % number)
@@ -164,7 +166,8 @@ class StoreTests(SynchronousTestCase):
 
     def test_slow(self):
         """
-        A publication waits no more than a second, and is written all the same.
+        A publication waits no longer than a second for the disk, and is written all
+        the same.
         """
         self.pool.held = []
         first = self.publish(b"1")
@@ -183,8 +186,8 @@ class StoreTests(SynchronousTestCase):
 
     def test_failing(self):
         """
-        A disk that fails is told once, and stops nothing; once it works, all that is
-        kept is written.
+        A failing disk is logged once, and stops nothing; once it works, everything that
+        is kept is written.
         """
         error = sqlite3.OperationalError("database or disk is full")
         with patch.object(self.store._database, "write", side_effect=error):
@@ -205,7 +208,8 @@ class StoreTests(SynchronousTestCase):
 
     def test_less_kept(self):
         """
-        What there was, and is too much for a smaller history, does not come back.
+        Messages that were too many for a smaller history do not come back with a larger
+        one.
         """
         for number in range(3):
             self.publish(b"%d" % number)
@@ -217,8 +221,8 @@ class StoreTests(SynchronousTestCase):
 
     def test_lost(self):
         """
-        What was lost is told by the next life too, also what was just passing for a
-        replay, whatever older is lost after it.
+        What was lost is told after a restart too, also a message that was not kept and
+        only held for a replay, even if older messages are lost after it.
         """
         replay = self.bus.replay("", Filter(), Since())
         for number in range(3):
@@ -228,7 +232,7 @@ class StoreTests(SynchronousTestCase):
         self.clock.advance(0)
         self.publish(b"3", "bar/y")
         self.clock.advance(0)
-        # Behind all that is older than what was just passing.
+        # Behind all messages that are older than the one that was not kept.
         since = Since(parse_id(self.successResultOf(last).id))
         replay.close()
         self.start()

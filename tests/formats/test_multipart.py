@@ -57,12 +57,13 @@ def decode(data, cuts=(), boundary="B", **limits):
 
 class VectorTests(SynchronousTestCase):
     """
-    What the decoder for browsers is held to, too.
+    Streams and boundaries of tests/data/multipart.json, with which the decoder for browsers
+    is tested too.
     """
 
     def test_streams(self):
         """
-        Each stream is the parts that it should be, wherever it is cut.
+        Each stream has the parts that the file says, wherever it is cut.
         """
         for vector in VECTORS["streams"]:
             stream = b"".join(
@@ -79,7 +80,7 @@ class VectorTests(SynchronousTestCase):
 
     def check(self, vector, stream, cuts):
         """
-        See that this is so with one stream, and one way to cut it.
+        Check one stream, cut at these places.
         """
         where = f"{vector['name']}, cut at {sorted(cuts)}"
         limits = {"max_body": vector["max_body"]} if "max_body" in vector else {}
@@ -109,8 +110,8 @@ class VectorTests(SynchronousTestCase):
 
     def test_boundaries(self):
         """
-        A boundary may be quoted, and stand among other parameters; other types, and
-        multipart without one that can be, are refused.
+        A boundary may be quoted, and stand among other parameters; types that are not
+        multipart, or have no valid boundary, are refused.
         """
         for content_type, boundary in VECTORS["boundaries"]:
             if boundary is None:
@@ -128,7 +129,7 @@ class DecoderTests(SynchronousTestCase):
     @given(st.data(), st.lists(messages(), max_size=5))
     def test_round_trip(self, data, sent):
         """
-        What was encoded is decoded, wherever the stream is cut.
+        Messages that were framed are decoded, wherever the stream is cut.
         """
         encoder = MultipartFraming("msgbus0123456789abcdef")
         stream = encoder.preamble + b"".join(map(encoder.frame, sent))
@@ -188,8 +189,8 @@ class DecoderTests(SynchronousTestCase):
 
     def test_original_1_1(self):
         """
-        To HTTP/1.1 it sends no lengths, and no line end before the delimiter; a part that
-        is a chunk of its own is there with that.
+        To HTTP/1.1 the original server sends no lengths, and no line end before the
+        delimiter; each part, a chunk of its own, is complete with that chunk.
         """
         boundary, stream = recorded("1.1")
         opening, *chunks = unchunked(stream)
@@ -201,7 +202,8 @@ class DecoderTests(SynchronousTestCase):
 
     def test_original_1_1_bounded(self):
         """
-        Such a stream never makes it keep more than a body of the largest size, and a chunk.
+        Such a stream never makes the decoder hold more than a body of the largest size,
+        and a chunk.
         """
         boundary, stream = recorded("1.1")
         opening, *_, chunk = unchunked(stream)
@@ -225,7 +227,7 @@ class DecoderTests(SynchronousTestCase):
         self.assertEqual(decoder.ahead, {"msgbus-gap": "2"})
         parts = list(decoder.feed(b"Content-Length: 0\r\n\r\n"))
         self.assertEqual(parts, [Part({"msgbus-gap": "2", "content-length": "0"}, b"")])
-        # What is there behind the body is none of the part's.
+        # Header lines behind the body belong to the next part.
         self.assertEqual(decoder.ahead, {})
         self.assertEqual(list(decoder.feed(b"\r\n--B\r\nMsgbus-Gap: 1\r\n")), [])
         self.assertEqual(decoder.ahead.pop("msgbus-gap"), "1")
@@ -249,7 +251,7 @@ class DecoderTests(SynchronousTestCase):
 
     def test_bounded(self):
         """
-        A long stream leaves nothing behind in memory.
+        The decoder holds nothing of the parts that it has returned.
         """
         decoder = Decoder("B")
         part = b"Content-Length: 3\r\n\r\nabc\r\n--B\r\n"
@@ -261,12 +263,12 @@ class DecoderTests(SynchronousTestCase):
 
 class PartTests(SynchronousTestCase):
     """
-    Parts that are messages, and others.
+    Parts that are messages, and parts that are not.
     """
 
     def test_elsewhere(self):
         """
-        A part that is not below the prefix is no message of this bus.
+        A part with a location that is not below the prefix is not a message of this bus.
         """
         part = Part({"content-location": "/other/foo", "content-type": "a/b"}, b"")
         with self.assertRaisesRegex(Invalid, "not below '/msgbus/'"):
@@ -275,7 +277,7 @@ class PartTests(SynchronousTestCase):
 
     def test_no_type(self):
         """
-        A part without a type is no message.
+        A part without a type is not a message.
         """
         with self.assertRaisesRegex(Invalid, "content type"):
             Part({"content-location": "/msgbus/foo"}, b"").message()

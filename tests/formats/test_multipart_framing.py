@@ -19,7 +19,7 @@ JPEG = Message("foo", b"\xff\xd8...", "image/jpeg", "alice")
 
 class MultipartFramingTests(SynchronousTestCase):
     """
-    Messages to parts.
+    How messages become parts.
     """
 
     def test_preamble(self):
@@ -66,7 +66,7 @@ class MultipartFramingTests(SynchronousTestCase):
         stream = encoder.preamble + b"".join(map(encoder.frame, sent))
         head = b"Content-Type: multipart/mixed;boundary=msgbus0123456789abcdef\r\n\r\n"
         parts = message_from_bytes(head + stream, policy=HTTP).get_payload()
-        # A stream that ends behind a delimiter leaves a part that never came.
+        # Behind the last delimiter, the parser finds one more part, which is empty.
         self.assertEqual(len(parts[: len(sent)]), len(sent))
         for part, message in zip(parts, sent, strict=False):
             self.assertEqual(int(part["Content-Length"]), len(message.body))
