@@ -14,7 +14,7 @@ from twisted.logger import Logger
 from twisted.web import server
 
 from ..bus.bus import Bus, Stopping
-from ..bus.history import Cursor
+from ..bus.cursor import Cursor
 from ..fanout.fanout import Fanout, Limits
 from ..fanout.member import Member, Response
 from ..fanout.outlet import BufferedOutlet, Outlet, outlet_for

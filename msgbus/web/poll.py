@@ -14,7 +14,7 @@ from ..bus.bus import Stopping
 from ..fanout.backlog import SLICE_BYTES
 from ..fanout.member import Response
 from ..formats.framing import Framing
-from ..formats.multipart import gap_value, location
+from ..formats.multipart_framing import gap_value, location
 from ..ids import Gap, format_id
 from ..message import Message
 from .headers import header

@@ -11,11 +11,11 @@ from twisted.python.failure import Failure
 from twisted.web import http, server
 from twisted.web.server import NOT_DONE_YET
 
-from ..bus.history import Cursor
+from ..bus.cursor import Cursor
 from ..fanout.backlog import Overflow
 from ..fanout.member import Member, Response
-from ..formats.framing import Chunked, Framing
-from ..formats.table import FORMATS, Asked
+from ..formats.framing import ChunkedFraming, Framing
+from ..formats.stream_formats import STREAM_FORMATS, FramingOptions
 from ..ids import Since, parse_id
 from ..message import Invalid
 from .heads import Answer, Head
@@ -30,8 +30,10 @@ def stream(mount: Mount, request: server.Request, name: str, wanted: Wanted) -> 
     """
     Answer with the messages of a channel or folder, as they are published.
     """
-    form = FORMATS[wanted.format]
-    framing = form.framing(Asked(mount.bus.boundary, mount.prefix, wanted.envelope))
+    form = STREAM_FORMATS[wanted.format]
+    framing = form.framing(
+        FramingOptions(mount.bus.boundary, mount.prefix, wanted.envelope)
+    )
     content_type = form.media_type + framing.parameters
     request.setHeader(b"Content-Type", content_type.encode("ascii"))
     request.setHeader(b"Cache-Control", b"no-store")
@@ -51,7 +53,7 @@ def stream(mount: Mount, request: server.Request, name: str, wanted: Wanted) -> 
     if isinstance(request, Request):
         channel = request.channel
         if request.chunked:
-            framing = Chunked(framing)
+            framing = ChunkedFraming(framing)
         if begins is not None:
             request.remember(Repeated(mount, request, name, wanted, framing))
         opened = Stream(mount, channel, name, bool(request.chunked))

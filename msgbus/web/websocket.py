@@ -20,8 +20,9 @@ from wsproto.frame_protocol import CloseReason, Opcode
 
 from ..fanout.backlog import Overflow
 from ..fanout.member import Member, Response
-from ..formats.envelope import NotPosted, Posted, line, posted
-from ..formats.websocket_frames import Frames, close, frame
+from ..formats.envelope import line
+from ..formats.publication import InvalidPublication, Publication, parse_publication
+from ..formats.websocket_frames import WebSocketFraming, close, frame
 from ..message import Message, Receipt
 from .auth import sender_of
 from .headers import check_origin, header
@@ -91,21 +92,27 @@ def open_websocket(mount: Mount, request: server.Request, name: str, wanted: Wan
         ),
     )
     member = mount.subscribe_request(
-        request, name, wanted, Frames(wanted.raw), response, cursor
+        request, name, wanted, WebSocketFraming(wanted.raw), response, cursor
     )
     websocket.joined(member)
     return NOT_DONE_YET
 
 
 def _publish(
-    mount: Mount, client: Callable[[], IAddress], name: str, sender: str, wish: Posted
+    mount: Mount,
+    client: Callable[[], IAddress],
+    name: str,
+    sender: str,
+    publication: Publication,
 ) -> Deferred[Receipt]:
     """
     Publish what a client has sent to this channel, unless it has named another.
     """
-    channel = name if wish.channel is None else wish.channel
-    message = Message(channel, wish.body, wish.content_type, sender)
-    return mount.publish(client, message, wish.keep, wish.require, wish.key)
+    channel = name if publication.channel is None else publication.channel
+    message = Message(channel, publication.body, publication.content_type, sender)
+    return mount.publish(
+        client, message, publication.keep, publication.require, publication.key
+    )
 
 
 class WebSocket:

@@ -8,13 +8,13 @@ from msgbus.client.errors import Refused
 from msgbus.client.notices import Lost, Subscribed
 from msgbus.client.resumable import ResumableStream
 from msgbus.client.url import BusURL
-from msgbus.formats.multipart import Encoder
+from msgbus.formats.multipart_framing import MultipartFraming
 from msgbus.message import Invalid, Message
 
 FOO = BusURL.parse("http://bus.example/msgbus/foo")
 ORIGINAL_HEAD = {"content-type": "multipart/x-mixed-replace;boundary=B"}
 HEAD = {**ORIGINAL_HEAD, "msgbus-prefix": "/msgbus/"}
-FRAMING = Encoder("B")
+FRAMING = MultipartFraming("B")
 
 
 def resumable(**wanted):

@@ -11,7 +11,8 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from msgbus.client.errors import BusError, Refused, Unreachable
 from msgbus.client.stream import Stream
-from msgbus.formats.multipart import Encoder, Malformed
+from msgbus.formats.multipart import Malformed
+from msgbus.formats.multipart_framing import MultipartFraming
 from msgbus.ids import Gap
 from msgbus.message import Message
 
@@ -23,7 +24,7 @@ HEAD = {
     "msgbus-id": "1-0",
 }
 ORIGINAL_HEAD = {"content-type": "multipart/x-mixed-replace;boundary=00MsgBus00"}
-FRAMING = Encoder("B")
+FRAMING = MultipartFraming("B")
 PREAMBLE = FRAMING.preamble
 
 # Pieces from which the tests make streams, mostly malformed ones.
@@ -217,7 +218,7 @@ class StreamTests(SynchronousTestCase):
         """
         The channel of a message is what follows the prefix that the server told.
         """
-        framing = Encoder("B", "/a%20bus/")
+        framing = MultipartFraming("B", "/a%20bus/")
         message = Message("x/ä", b"", "a/b")
         data = PREAMBLE + framing.frame(message)
         head = {**HEAD, "msgbus-prefix": "/a%20bus/"}
