@@ -42,7 +42,8 @@ def format_id(id: Id) -> str:
     """
     Write an id as messages are sent with it.
     """
-    return "{}-{}".format(*id)
+    milliseconds, number = id
+    return f"{milliseconds}-{number}"
 
 
 @dataclass(frozen=True, slots=True)

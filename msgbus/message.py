@@ -8,8 +8,8 @@ No I/O and no clock.  How a message becomes bytes is up to `formats`, who gets i
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 __all__ = ["Message", "Receipt", "Invalid", "check_name", "is_folder", "names_of"]
 
@@ -93,15 +93,17 @@ class Message:
     def _with(self, body: bytes, id: str) -> Message:
         # Not checked again: the fields are as good as those of this one.
         message = object.__new__(Message)
-        for set_field, value in zip(
-            _SETTERS, (self.channel, body, self.content_type, self.sender, id), strict=True
-        ):
-            set_field(message, value)
+        _set_channel(message, self.channel)
+        _set_body(message, body)
+        _set_content_type(message, self.content_type)
+        _set_sender(message, self.sender)
+        _set_id(message, id)
         return message
 
 
-# What sets the fields of a message, which its own class does not.
-_SETTERS = tuple(
+# What sets the fields of a message, which is frozen: `_with` is called for each message,
+# and `object.__setattr__` would look up the field each time.
+_set_channel, _set_body, _set_content_type, _set_sender, _set_id = (
     vars(Message)[name].__set__
     for name in ("channel", "body", "content_type", "sender", "id")
 )
@@ -128,17 +130,17 @@ def is_folder(name: str) -> bool:
     return not name or name.endswith("/")
 
 
-def names_of(channel: str) -> Iterator[str]:
+@lru_cache(maxsize=256)
+def names_of(channel: str) -> tuple[str, ...]:
     """
     The channel's own name and every folder above it, each once: the names to which one
     can subscribe to get its messages.
     """
-    if channel:
-        yield channel
+    names = [channel] if channel else []
     end = len(channel.removesuffix("/"))
     while (end := channel.rfind("/", 0, end)) >= 0:
-        yield channel[: end + 1]
-    yield ""
+        names.append(channel[: end + 1])
+    return (*names, "")
 
 
 def check_name(name: str) -> None:

@@ -144,7 +144,8 @@ class Bus:
         # By name of the channel or folder; a dict, as a set that keeps the order in which
         # they subscribed.
         self._subscriptions: dict[str, dict[Subscription, None]] = {}
-        # More than one only while a subscriber publishes from within a delivery.
+        # What subscribers have published from within a delivery, while that goes on.
+        self._delivering = False
         self._pending: deque[_Pending] = deque()
         # Of publications with a key, to answer repetitions.
         self._answers: Answers[Deferred[Receipt]] = Answers()
@@ -211,11 +212,49 @@ class Bus:
             Nobody: A subscriber is required and there is none.  Nothing was published.
             Reused: The key was used with another body before.
         """
-        fingerprint = None if key is None else Fingerprint.of(key, message)
-        if fingerprint is not None:
-            known = self._answers.find(fingerprint, self._seconds())
-            if known is not None:
-                return _follow(known)
+        receipt = self.submit(message, keep, require, key)
+        return receipt if isinstance(receipt, Deferred) else succeed(receipt)
+
+    def submit(
+        self,
+        message: Message,
+        keep: bool = True,
+        require: bool = False,
+        key: str | None = None,
+    ) -> Receipt | Deferred[Receipt]:
+        """
+        Publish one message as `publish` does, and return the receipt itself if there is
+        nothing to wait for.
+        """
+        if key is not None:
+            return self._submit_once(message, keep, require, Fingerprint.of(key, message))
+        self._check(message, require)
+        return self._put_in_order(message, keep, None)
+
+    def _submit_once(
+        self, message: Message, keep: bool, require: bool, fingerprint: Fingerprint
+    ) -> Receipt | Deferred[Receipt]:
+        """
+        Publish a message, unless it is the repetition of one that was published.
+        """
+        known = self._answers.find(fingerprint, self._seconds())
+        if known is not None:
+            return _follow(known)
+        self._check(message, require)
+        # Remembered before it is delivered: a subscriber could repeat it from within.
+        done: Deferred[Receipt] = Deferred()
+        self._answers.remember(fingerprint, self._seconds(), done)
+        receipt = self._put_in_order(message, keep, fingerprint)
+        if isinstance(receipt, Deferred):
+            receipt.addCallback(done.callback)
+            return _follow(done)
+        done.callback(receipt)
+        return receipt
+
+    def _check(self, message: Message, require: bool) -> None:
+        """
+        Refuse a message that cannot be published here; see `publish`.
+        """
         if len(message.body) > self.max_message:
             raise TooLarge(
                 f"A message has at most {self.max_message} bytes here;"
@@ -227,17 +266,6 @@ class Bus:
                 "Nobody is there to get the message: publish it without require=1 to keep"
                 " it for who comes later."
             )
-        id = self._ids.next(int(self._seconds() * 1000))
-        done: Deferred[Receipt] = Deferred()
-        published = message.published(format_id(id))
-        self._pending.append(_Pending(id, published, keep, fingerprint, done))
-        if fingerprint is not None:
-            self._answers.remember(fingerprint, self._seconds(), done)
-        # A message that is published from within a delivery waits until that delivery has
-        # ended; otherwise later subscribers would get the two in reverse order.
-        if len(self._pending) == 1:
-            self._deliver_pending()
-        return done if fingerprint is None else _follow(done)
 
     def replay(self, name: str, filter: Filter, since: Since) -> Cursor:
         """
@@ -300,46 +328,82 @@ class Bus:
         return int(self._seconds() * 1000)
 
     def _refuse_boundary(self, message: Message) -> None:
-        fields = (message.channel, message.content_type, message.sender)
-        if self.boundary.encode("ascii") in message.body or any(
-            self.boundary in field for field in fields
+        boundary = self.boundary
+        if (
+            boundary.encode("ascii") in message.body
+            or boundary in message.channel
+            or boundary in message.content_type
+            or boundary in message.sender
         ):
             raise Invalid(
                 "The message holds the boundary of this bus's multipart streams,"
                 " which nobody may publish; change a byte of it."
             )
 
-    def _deliver_pending(self) -> None:
-        while self._pending:
-            pending = self._pending[0]
-            message = pending.message
-            self.history.add(pending.id, message, pending.keep)
-            subscribers = 0
-            for subscription in self._matching(message):
-                # An earlier subscriber may have cancelled a later one.
-                if not subscription.active:
-                    continue
-                subscribers += subscription.count()
-                try:
-                    subscription._deliver(message)
-                except Exception:
-                    self._log.failure(
-                        "A subscriber of {name!r} failed", name=subscription.name
-                    )
-            self._pending.popleft()
-            self._acknowledge(pending, Receipt(message.id, subscribers))
+    def _put_in_order(
+        self, message: Message, keep: bool, fingerprint: Fingerprint | None
+    ) -> Receipt | Deferred[Receipt]:
+        """
+        Give a message its id, and deliver it.
+        """
+        id = self._ids.next(int(self._seconds() * 1000))
+        message = message.published(format_id(id))
+        if self._delivering:
+            # A message that is published from within a delivery waits until that delivery
+            # has ended; otherwise later subscribers would get the two in reverse order.
+            done: Deferred[Receipt] = Deferred()
+            self._pending.append(_Pending(id, message, keep, fingerprint, done))
+            return done
+        self._delivering = True
+        try:
+            receipt = self._deliver(id, message, keep)
+            while self._pending:
+                pending = self._pending.popleft()
+                told = self._deliver(pending.id, pending.message, pending.keep)
+                written = self._when_written(
+                    pending.id, pending.keep, pending.fingerprint, told
+                )
+                if isinstance(written, Deferred):
+                    written.addCallback(pending.done.callback)
+                else:
+                    pending.done.callback(written)
+        finally:
+            self._delivering = False
+        return self._when_written(id, keep, fingerprint, receipt)
 
-    def _acknowledge(self, pending: _Pending, receipt: Receipt) -> None:
-        if self.unwritten is not None and pending.fingerprint is not None:
-            answer = (pending.fingerprint, pending.id, receipt.subscribers)
-            self.unwritten.append(answer)
+    def _deliver(self, id: Id, message: Message, keep: bool) -> Receipt:
+        self.history.add(id, message, keep)
+        subscribers = 0
+        for subscription in self._matching(message):
+            # An earlier subscriber may have cancelled a later one.
+            if not subscription.active:
+                continue
+            subscribers += subscription.count()
+            try:
+                subscription._deliver(message)
+            except Exception:
+                self._log.failure("A subscriber of {name!r} failed", name=subscription.name)
+        return Receipt(message.id, subscribers)
+
+    def _when_written(
+        self, id: Id, keep: bool, fingerprint: Fingerprint | None, receipt: Receipt
+    ) -> Receipt | Deferred[Receipt]:
+        """
+        The receipt, or, where the history is copied to a disk, a Deferred that fires with
+        it once the message is there.
+        """
+        if self.unwritten is not None and fingerprint is not None:
+            self.unwritten.append((fingerprint, id, receipt.subscribers))
+        if self.saved is None:
+            return receipt
         # Called for a message that is not kept as well: its id must be written, so that it
         # is not given again after a restart.
-        saved = succeed(None) if self.saved is None else self.saved(pending.id)
-        if pending.keep:
-            saved.addCallback(lambda _: pending.done.callback(receipt))
-        else:
-            pending.done.callback(receipt)
+        saved = self.saved(id)
+        if not keep:
+            return receipt
+        done: Deferred[Receipt] = Deferred()
+        saved.addCallback(lambda _: done.callback(receipt))
+        return done
 
     def _matching(self, message: Message) -> list[Subscription]:
         return [

@@ -106,16 +106,16 @@ class _Log:
     entries behind it.  Once more than half of the list are holes, all are taken out.
     """
 
-    __slots__ = ("entries", "_holes", "_begin")
+    __slots__ = ("entries", "holes", "_begin")
 
     def __init__(self) -> None:
         self.entries: list[Entry] = []
-        self._holes = 0
+        self.holes = 0
         # All entries before this index are holes.
         self._begin = 0
 
     def __len__(self) -> int:
-        return len(self.entries) - self._holes
+        return len(self.entries) - self.holes
 
     def oldest(self) -> Entry:
         """
@@ -129,10 +129,10 @@ class _Log:
         """
         Learn that one of the entries has become a hole.
         """
-        self._holes += 1
-        if self._holes > len(self.entries) // 2:
+        self.holes += 1
+        if self.holes > len(self.entries) // 2:
             self.entries = [e for e in self.entries if e.message is not None]
-            self._holes = self._begin = 0
+            self.holes = self._begin = 0
 
 
 class History:
@@ -194,8 +194,8 @@ class History:
         self._all.entries.append(entry)
         log.entries.append(entry)
         self.size += entry.size
-        while len(log) > self.keep.count:
-            self._drop(log.oldest())
+        while len(log.entries) - log.holes > self.keep.count:
+            self._drop(log.oldest(), log)
         while self.size > self.keep.size:
             self._drop(self._all.oldest())
         self.expire(id[0])
@@ -288,20 +288,25 @@ class History:
                 self._tell(entry, entry.message.channel)
         del self._transient[:count]
 
-    def _drop(self, entry: Entry) -> None:
+    def _drop(self, entry: Entry, log: _Log | None = None) -> None:
         """
         Drop a kept entry.
+
+        Args:
+            log: Of its channel, if that is known.
         """
         message, entry.message = entry.message, None
         if message is None:
             return
         self.size -= entry.size
         self._lose(entry.id, message.channel)
-        self._tell(entry, message.channel)
+        if self._readers:
+            self._tell(entry, message.channel)
         if self.unwritten is not None:
             self.unwritten.dropped.append(entry.id)
         self._all.count_hole()
-        log = self._channels[message.channel]
+        if log is None:
+            log = self._channels[message.channel]
         log.count_hole()
         if not len(log):
             del self._channels[message.channel]
@@ -315,9 +320,13 @@ class History:
         """
         Remember, for a channel and the folders above it, that this message is lost.
         """
+        lost_ids = self.lost_ids
         for name in names_of(channel):
-            self.lost_ids[name] = max(self.lost(name), id)
-            self.lost_ids.move_to_end(name)
+            if id > lost_ids.get(name, self.forgotten):
+                lost_ids[name] = id
+            else:
+                lost_ids.setdefault(name, self.forgotten)
+            lost_ids.move_to_end(name)
             if self.unwritten is not None:
                 self.unwritten.lost[name] = max(
                     self.lost_ids[name], self.unwritten.lost.get(name) or ZERO

@@ -82,7 +82,9 @@ class Fanout:
         self._bus = bus
         self._reactor = reactor
         self._groups: dict[tuple[str, Filter, Framing], Group] = {}
-        self._framed: tuple[Message | None, dict[Framing, bytes]] = (None, {})
+        self._framings: dict[Framing, Framing] = {}
+        # The last message, and its bytes by the identity of the framing.
+        self._framed: tuple[Message | None, dict[int, bytes]] = (None, {})
         self._told: dict[str, int] = {}
         # One look at all from time to time, not a timer for each.
         self._sweeping = LoopingCall(self._sweep)
@@ -158,8 +160,11 @@ class Fanout:
             group.end()
 
     def _group(self, name: str, filter: Filter, framing: Framing) -> Group:
+        # One object for all that are equal, so that `_frame` need not compare them.
+        same = self._framings.setdefault(framing, framing)
+
         def deliver(message: Message) -> None:
-            group.deliver(message.channel, self._frame(framing, message))
+            group.deliver(message.channel, self._frame(same, message))
             self._shed_if_full()
 
         def emptied() -> None:
@@ -192,9 +197,10 @@ class Fanout:
         if message is not last:
             frames = {}
             self._framed = (message, frames)
-        if framing not in frames:
-            frames[framing] = framing.frame(message)
-        return frames[framing]
+        frame = frames.get(id(framing))
+        if frame is None:
+            frame = frames[id(framing)] = framing.frame(message)
+        return frame
 
     def _shed_if_full(self) -> None:
         if self.counters.waiting > self.limits.waiting:

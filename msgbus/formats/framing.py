@@ -102,7 +102,7 @@ class ChunkedFraming(Framing):
         The bytes of one message, as one chunk.
         """
         pieces = self.framing.pieces(message)
-        return b"%x\r\n" % sum(map(len, pieces)), *pieces, b"\r\n"
+        return b"%x\r\n" % sum([len(piece) for piece in pieces]), *pieces, b"\r\n"
 
     @property
     def heartbeat_seconds(self) -> int | None:

@@ -16,13 +16,13 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Generic, NamedTuple, Protocol, TypeVar
 
 from twisted.web import http
 
-__all__ = ["Answer", "Head", "Heads", "MAX_HEAD", "Meaning"]
+__all__ = ["Answer", "Head", "Heads", "Known", "MAX_HEAD", "Meaning"]
 
 # Bytes of the longest head that is remembered, and of all of them, with what an entry costs
 # beyond its text.
@@ -30,7 +30,6 @@ MAX_HEAD = 4096
 MAX_SIZE = 4 * 1024 * 1024
 ENTRY_OVERHEAD = 1500
 
-_LENGTH = re.compile(rb"0|[1-9][0-9]{0,8}")
 # Visible ASCII without what has a meaning in lists and parameters.
 _TOKEN = re.compile(rb"[A-Za-z0-9._:/+=@-]{1,200}")
 
@@ -63,9 +62,9 @@ class Head(NamedTuple):
         values are not plain.
         """
         try:
-            head, length = _cut(head, _LENGTH_NAMES, _LENGTH)
-            head, key = _cut(head, _KEY_NAMES, _TOKEN)
-            head, last_id = _cut(head, _LAST_ID_NAMES, _TOKEN)
+            head, length = _cut(head, _LENGTH_NAMES, _is_length)
+            head, key = _cut(head, _KEY_NAMES, _TOKEN.fullmatch)
+            head, last_id = _cut(head, _LAST_ID_NAMES, _TOKEN.fullmatch)
         except ValueError:
             return None
         return cls(head, length, key, last_id)
@@ -84,8 +83,15 @@ class Head(NamedTuple):
         )
 
 
+def _is_length(value: bytes) -> bool:
+    """
+    Is this a number without needless zeros, and with no more digits than any limit?
+    """
+    return value.isdigit() and len(value) < 10 and (value[0] != 0x30 or len(value) == 1)
+
+
 def _cut(
-    head: bytes, names: tuple[bytes, bytes], plain: re.Pattern[bytes]
+    head: bytes, names: tuple[bytes, bytes], is_plain: Callable[[bytes], object]
 ) -> tuple[bytes, bytes]:
     """
     A head without the value of a header, and the value.
@@ -101,7 +107,7 @@ def _cut(
     begin += len(names[0])
     end = head.index(b"\r\n", begin)
     value = head[begin:end]
-    if not plain.fullmatch(value):
+    if not is_plain(value):
         raise ValueError
     return head[:begin] + head[end:], value
 
@@ -128,16 +134,37 @@ class Meaning(Protocol[C]):
         """
 
 
+class Known(NamedTuple, Generic[C]):
+    """
+    A head that came again.
+
+    Attributes:
+        raw: Its bytes.
+        head: The same, split.
+        length: Of the body.
+        meaning: What it means, as long as `Heads.version` is the same.
+        version: See `Heads`.
+    """
+
+    raw: bytes
+    head: Head
+    length: int
+    meaning: Meaning[C]
+    version: int
+
+
 class Heads(Generic[C]):
     """
     A table of heads, which holds no more than a bounded number of bytes: the oldest go.
 
     Attributes:
         size: Bytes that it holds.
+        version: Another one whenever all was forgotten.
     """
 
     def __init__(self) -> None:
         self.size = 0
+        self.version = 0
         self._meanings: dict[tuple[object, bytes], Meaning[C]] | None = {}
 
     def find(self, place: object, head: Head) -> Meaning[C] | None:
@@ -170,6 +197,7 @@ class Heads(Generic[C]):
         if self._meanings is not None:
             self._meanings.clear()
             self.size = 0
+        self.version += 1
 
     def close(self) -> None:
         """

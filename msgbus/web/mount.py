@@ -25,7 +25,7 @@ from .origins import Origins
 from .query import Wanted
 from .site import Channel, Request
 
-__all__ = ["Mount", "STOPPING", "finish"]
+__all__ = ["Mount", "STOPPING", "finish", "when_published"]
 
 STOPPING = "The bus is stopping; try again in a moment."
 
@@ -81,7 +81,7 @@ class Mount:
         keep: bool = True,
         require: bool = False,
         key: str | None = None,
-    ) -> Deferred[Receipt]:
+    ) -> Receipt | Deferred[Receipt]:
         """
         Publish what a client has sent.
 
@@ -89,10 +89,10 @@ class Mount:
             client: Gives its address, which is asked for only if it is logged.
 
         Returns:
-            See `Bus.publish`, also for the other arguments, and for what it raises.
+            See `Bus.submit`, also for the other arguments, and for what it raises.
         """
         self.check_open()
-        published = self.bus.publish(message, keep, require, key)
+        published = self.bus.submit(message, keep, require, key)
         if self._verbosity >= 2:
             self._log.info(
                 "{peer} publishes {size} bytes of {type} to {name!r} as {sender!r}",
@@ -205,6 +205,18 @@ class Mount:
     ) -> None:
         if self._verbosity >= 1:
             self._log.info(sentence, peer=_peer(client()), name=name)
+
+
+def when_published(
+    published: Receipt | Deferred[Receipt], call: Callable[[Receipt], object]
+) -> None:
+    """
+    Call something with the receipt, now or when there is one.
+    """
+    if isinstance(published, Deferred):
+        published.addCallback(call)
+    else:
+        call(published)
 
 
 def finish(request: server.Request) -> None:

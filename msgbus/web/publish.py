@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from typing import BinaryIO, NamedTuple, cast
 
+from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 from twisted.web import http, server
 from twisted.web.server import NOT_DONE_YET
@@ -14,7 +15,7 @@ from ..message import Message, Receipt
 from .auth import sender_of
 from .headers import check_origin, header
 from .heads import Answer, Head
-from .mount import Mount
+from .mount import Mount, when_published
 from .query import channel_name, required
 from .responses import REFUSALS, Refusal, answer
 from .site import Channel, Request
@@ -57,7 +58,20 @@ def publish(mount: Mount, request: server.Request, path: bytes) -> int:
         key=header(request, b"Idempotency-Key"),
     )
     published = mount.publish(request.getClientAddress, message, *options)
-    published.addCallback(_acknowledge, mount, request, message, options)
+
+    def acknowledge(receipt: Receipt) -> None:
+        id, subscribers = _told(receipt)
+        request.setHeader(b"Msgbus-Id", id)
+        request.setHeader(b"Msgbus-Subscribers", subscribers)
+        if (
+            isinstance(request, Request)
+            and not request._disconnected
+            and request.requestHeaders.hasHeader(b"Content-Length")
+        ):
+            request.remember(Repeated(mount, request, message, options))
+        answer(request, 204)
+
+    when_published(published, acknowledge)
     return NOT_DONE_YET
 
 
@@ -69,25 +83,6 @@ class Options(NamedTuple):
     keep: bool
     require: bool
     key: str | None
-
-
-def _acknowledge(
-    receipt: Receipt,
-    mount: Mount,
-    request: server.Request,
-    message: Message,
-    options: Options,
-) -> None:
-    id, subscribers = _told(receipt)
-    request.setHeader(b"Msgbus-Id", id)
-    request.setHeader(b"Msgbus-Subscribers", subscribers)
-    if (
-        isinstance(request, Request)
-        and not request._disconnected
-        and request.requestHeaders.hasHeader(b"Content-Length")
-    ):
-        request.remember(Repeated(mount, request, message, options))
-    answer(request, 204)
 
 
 class Repeated:
@@ -125,14 +120,12 @@ class Repeated:
             published = self._mount.publish(client, message, keep, require, key)
         except REFUSALS:
             return False
-        receipts: list[Receipt] = []
-        published.addCallback(receipts.append)
-        if not receipts:
+        if isinstance(published, Deferred):
             owed = _Owed(channel, self._answer)
             channel.begin_answer(owed, self._persistent)
-            published.addCallback(lambda _: owed.acknowledge(receipts[0]))
+            published.addCallback(owed.acknowledge)
             return True
-        channel.send(self._answer.fill(*_told(receipts[0])))
+        channel.send(self._answer.fill(*_told(published)))
         if not self._persistent:
             channel.flush()
             channel.persistent = False

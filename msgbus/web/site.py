@@ -22,7 +22,7 @@ from twisted.web.http_headers import Headers
 from twisted.web.resource import IResource
 
 from ..fanout.outlet import write_at_once
-from .heads import MAX_HEAD, Head, Heads, Meaning
+from .heads import MAX_HEAD, Head, Heads, Known, Meaning
 
 __all__ = ["Answering", "Channel", "Request", "Site"]
 
@@ -102,6 +102,8 @@ class Channel(http.HTTPChannel):
     _missing = 0
     # Answers that are sent together.
     _answers: list[bytes]
+    # The last request that was repeated: the next one is likely to be the same.
+    _known: Known[Channel] | None = None
 
     def connectionMade(self) -> None:
         """
@@ -159,34 +161,53 @@ class Channel(http.HTTPChannel):
         if self.place is None:
             # Not before there is data: a proxy may tell it first.
             self.place = getattr(self.transport.getHost(), "host", "")
-        begin = 0
-        while begin < len(data):
-            end = data.find(b"\r\n\r\n", begin, begin + MAX_HEAD) + 4
-            self.head = Head.split(data[begin:end]) if end >= 4 else None
-            if self.head is None:
-                break
-            meaning = self.site.heads.find(self.place, self.head)
-            if meaning is None:
-                break
-            length = int(self.head.length or b"0")
-            if length > self.site.max_body:
-                break
-            after = end + length
-            if after > len(data):
+        heads = self.site.heads
+        begin, size = 0, len(data)
+        while begin < size:
+            known = self._known
+            if (
+                known is None
+                or known.version != heads.version
+                or not data.startswith(known.raw, begin)
+            ):
+                known = self._known = self._find(data, begin)
+                if known is None:
+                    break
+            body = begin + len(known.raw)
+            end = body + known.length
+            if end > size:
                 self._partial.append(data[begin:])
-                self._missing = after - len(data)
-                begin = len(data)
+                self._missing = end - size
+                begin = size
                 break
-            if not meaning.repeat(self.head, data[end:after], self):
+            if not known.meaning.repeat(known.head, data[body:end], self):
+                self.head = known.head
                 break
+            begin = end
             self._used = True
-            begin = after
-            if not self._is_between_requests():
+            if self.requests or self.paused or self._ended:
                 break
         if self._answers:
             self.flush()
         self.resetTimeout()  # type: ignore[no-untyped-call]  # Twisted
-        return data[begin:]
+        return data[begin:] if begin < size else b""
+
+    def _find(self, data: bytes, begin: int) -> Known[Channel] | None:
+        """
+        What is known of the head that begins here, and whose request may be repeated.
+        """
+        end = data.find(b"\r\n\r\n", begin, begin + MAX_HEAD) + 4
+        self.head = Head.split(data[begin:end]) if end >= 4 else None
+        if self.head is None:
+            return None
+        length = int(self.head.length or b"0")
+        if length > self.site.max_body:
+            return None
+        heads = self.site.heads
+        meaning = heads.find(self.place, self.head)
+        if meaning is None:
+            return None
+        return Known(data[begin:end], self.head, length, meaning, heads.version)
 
     def _take_partial(self) -> bytes:
         data = b"".join(self._partial)
@@ -207,8 +228,8 @@ class Channel(http.HTTPChannel):
         Returns:
             Whether nothing waits in the transport.
         """
-        data = b"".join(self._answers)
-        self._answers.clear()
+        answers, self._answers = self._answers, []
+        data = answers[0] if len(answers) == 1 else b"".join(answers)
         return write_at_once(self.transport, data)
 
     def begin_answer(self, request: Answering, persistent: bool) -> None:
@@ -220,6 +241,7 @@ class Channel(http.HTTPChannel):
             request: Stands for it, and is to be given to `requestDone`.
             persistent: Whether the connection is kept then.
         """
+        self._known = None
         # As Twisted does when it has read a request.
         self.requests.append(request)
         self.persistent = persistent

@@ -26,7 +26,7 @@ from ..formats.websocket_frames import WebSocketFraming, close, frame
 from ..message import Message, Receipt
 from .auth import sender_of
 from .headers import check_origin, header
-from .mount import Mount
+from .mount import Mount, when_published
 from .query import Wanted
 from .responses import REFUSALS, Refusal, status_of
 from .site import LINGER_SECONDS, Request
@@ -104,7 +104,7 @@ def _publish(
     name: str,
     sender: str,
     publication: Publication,
-) -> Deferred[Receipt]:
+) -> Receipt | Deferred[Receipt]:
     """
     Publish what a client has sent to this channel, unless it has named another.
     """
@@ -146,7 +146,7 @@ class WebSocket:
         self,
         request: Request,
         reactor: IReactorTime,
-        publish: Callable[[Publication], Deferred[Receipt]],
+        publish: Callable[[Publication], Receipt | Deferred[Receipt]],
         raw: bool,
         max_message: int,
     ) -> None:
@@ -285,9 +285,9 @@ class WebSocket:
             self._refuse(error, error.ack if isinstance(error, InvalidPublication) else ack)
             return
         if ack is not None:
-            published.addCallback(self._acknowledge, ack)
+            when_published(published, partial(self._acknowledge, ack))
 
-    def _acknowledge(self, receipt: Receipt, ack: str | int) -> None:
+    def _acknowledge(self, ack: str | int, receipt: Receipt) -> None:
         told = {"ack": ack, "id": receipt.id, "subscribers": receipt.subscribers}
         self._tell(frame(Opcode.TEXT, line(told)))
 

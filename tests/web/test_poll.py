@@ -245,7 +245,7 @@ class PollTests(WebTestCase):
         for _ in range(20):
             self.server.turn()
         self.assertNotIn("foo", self.server.bus._subscriptions)
-        self.assertEqual(self.server.bus.history._cursors, set())
+        self.assertEqual(self.server.bus.history._readers, set())
         self.assertEqual(self.server.resource._polls._requests, {})
         gc.collect()
         self.assertEqual(self.flushLoggedErrors(), [])
