@@ -1,13 +1,12 @@
 """
-The protocol of one WebSocket connection (RFC 6455): takes over from HTTP, reads what the
-client sends, and closes with a code that says why.
+A way in: a WebSocket (RFC 6455), over which one client subscribes and publishes.
 
-What it is sent as a subscriber goes out through `fanout`, like any stream.
+The messages that it is sent go out through `fanout`, like those of any stream.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 
 from twisted.internet.defer import Deferred
@@ -15,7 +14,6 @@ from twisted.internet.interfaces import IAddress, IDelayedCall, IReactorTime
 from twisted.web import server
 from twisted.web.server import NOT_DONE_YET
 from wsproto import events
-from wsproto.connection import Connection, ConnectionState, ConnectionType
 from wsproto.frame_protocol import CloseReason, Opcode
 
 from ..fanout.backlog import Overflow
@@ -31,29 +29,24 @@ from .query import Wanted
 from .responses import REFUSALS, Refusal, status_of
 from .site import LINGER_SECONDS, Request
 from .websocket_handshake import accept_token
+from .websocket_reader import WebSocketReader
 
 __all__ = ["WebSocket", "open_websocket"]
 
-# What a client is read from in one turn of the reactor.
-EVENTS_A_TURN = 64
-
-# How much of what is answered may wait for one who does not read, and in how many
-# seconds it is looked whether it has.
-ANSWER_BYTES = 64 * 1024
-PAUSE_SECONDS = 0.1
-
-# How long a client whose frames are none has to read why, in seconds: its answer is not
-# read any more (RFC 6455, section 7.1.7), but a reset would take that away.
+# A client that breaks the protocol is not read any more, so its own close frame is not
+# waited for (RFC 6455, section 7.1.7).  But it has so many seconds to read why, because a
+# connection that is closed at once may be reset, and the reason lost.
 FAIL_SECONDS = 0.2
 
-# Of what is published by a frame without an envelope.
+# The content types of messages that come without an envelope.
 RAW_TEXT = "text/plain; charset=utf-8"
 RAW_BINARY = "application/octet-stream"
 
-# With what a connection without envelopes is closed, by the status of a refusal.
-_CODES = {413: CloseReason.MESSAGE_TOO_BIG, 503: CloseReason.GOING_AWAY}
+# The close code for the status of a refusal, where there are no envelopes to tell it in.
+_CLOSE_CODES = {413: CloseReason.MESSAGE_TOO_BIG, 503: CloseReason.GOING_AWAY}
 
-# What an envelope may take: JSON can have six characters for a byte.
+# How large an envelope may be: JSON may need six characters for a byte of the body, and
+# the other fields need some room.
 ENVELOPE_FACTOR = 6
 ENVELOPE_BYTES = 16 * 1024
 
@@ -64,12 +57,12 @@ def open_websocket(mount: Mount, request: server.Request, name: str, wanted: Wan
     publish.
 
     Raises:
-        Refusal: The handshake is faulty, or the client may not.
+        Refusal: The handshake is faulty, or the client may not open a WebSocket.
     """
     if not isinstance(request, Request):
         raise Refusal(501, "There is no WebSocket here: it takes msgbus.web.Site.")
     token = accept_token(request)
-    # Browsers let any page open one, and read what comes.
+    # Browsers let any page open a WebSocket to any host, and read what comes over it.
     check_origin(request, mount.origins)
     sender = sender_of(header(request, b"Authorization"))
     publish = partial(_publish, mount, request.getClientAddress, name, sender)
@@ -117,29 +110,27 @@ def _publish(
 
 class WebSocket:
     """
-    One connection.
+    One open connection: publishes what the client sends, answers it, and closes.
 
     Args:
         request: The opening handshake.
         publish: Publishes what the client sends; raises one of `REFUSALS` if it may not.
-        raw: Whether frames hold bodies alone, both ways.
+        raw: Whether frames hold bodies alone, without envelopes, in both directions.
         max_message: Bytes of the largest body.
     """
 
     __slots__ = (
         "_channel",
         "_closed",
-        "_connection",
         "_ending",
-        "_events",
         "_limit",
         "_member",
         "_payload",
         "_publish",
         "_raw",
         "_reactor",
+        "_reader",
         "_request",
-        "_resuming",
     )
 
     def __init__(
@@ -159,13 +150,11 @@ class WebSocket:
         if not raw:
             self._limit = ENVELOPE_FACTOR * max_message + ENVELOPE_BYTES
         self._member: Member | None = None
-        # Most clients never send: made with the first byte.
-        self._connection: Connection | None = None
-        self._events: Iterator[events.Event] = iter(())
+        # Made when the first byte comes, because most clients only listen.
+        self._reader: WebSocketReader | None = None
+        # What has come of a message in several frames.
         self._payload = bytearray()
         self._closed = False
-        # Reading is paused until then.
-        self._resuming: IDelayedCall | None = None
         self._ending: IDelayedCall | None = None
 
     def accept(self, token: bytes, headers: list[tuple[bytes, bytes]]) -> None:
@@ -188,21 +177,23 @@ class WebSocket:
 
     def joined(self, member: Member) -> None:
         """
-        This is the subscriber that it is.
+        Take the member of a group that the connection is as a subscriber.
         """
         self._member = member
         self._request.notifyFinish().addBoth(self._gone)
 
     def close(self, code: int, reason: str, seconds: float = LINGER_SECONDS) -> None:
         """
-        Close the connection: once the client has answered, or after so many seconds.
+        Send a close frame, and close the connection when the client has answered it, or
+        after so many seconds.
         """
         if self._say_last(close(code, reason)):
             self._ending = self._reactor.callLater(seconds, self._channel.loseConnection)
 
     def _say_last(self, farewell: bytes) -> bool:
         """
-        Send a close frame, and nothing behind it; False if one was sent already.
+        Send this close frame, and nothing after it; False if one has been sent already, or
+        the connection has gone.
         """
         if self._closed or self._member is None:
             return False
@@ -213,55 +204,32 @@ class WebSocket:
 
     def _gone(self, _: object) -> None:
         self._member = None
-        for call in (self._resuming, self._ending):
-            if call is not None and call.active():
-                call.cancel()
+        if self._reader is not None:
+            self._reader.stop()
+        if self._ending is not None and self._ending.active():
+            self._ending.cancel()
 
     def _received(self, data: bytes) -> None:
-        if self._connection is None:
-            self._connection = Connection(ConnectionType.SERVER)
-        self._connection.receive_data(data)
-        # TLS may have more than it was read for.
-        if self._resuming is None:
-            self._events = self._connection.events()
-            self._work()
+        if self._reader is None:
+            self._reader = WebSocketReader(
+                self._reactor,
+                self._channel.transport,
+                self._take,
+                partial(self.close, seconds=FAIL_SECONDS),
+                self._waiting,
+            )
+        self._reader.receive(data)
 
-    def _work(self) -> None:
-        """
-        Take some of what has come; and read no more before all of it is taken.
-        """
-        transport = self._channel.transport
-        for _ in range(EVENTS_A_TURN):
-            if self._unread():
-                break
-            event = next(self._events, None)
-            if event is None:
-                if self._resuming is not None:
-                    self._resuming = None
-                    transport.resumeProducing()
-                return
-            self._take(event)
-        if self._resuming is None:
-            transport.pauseProducing()
-        pause = PAUSE_SECONDS if self._unread() else 0
-        self._resuming = self._reactor.callLater(pause, self._work)
-
-    def _unread(self) -> bool:
-        """
-        Does so much wait for the client that it is to read first?
-        """
-        return self._member is not None and len(self._member.aside) > ANSWER_BYTES
+    def _waiting(self) -> int:
+        return 0 if self._member is None else len(self._member.aside)
 
     def _take(self, event: events.Event) -> None:
         if isinstance(event, events.Ping):
             self._tell(frame(Opcode.PONG, bytes(event.payload)))
         elif isinstance(event, events.CloseConnection):
-            if self._connection and self._connection.state is ConnectionState.OPEN:
-                # It was no close frame, but what wsproto has against the others.
-                self.close(event.code, event.reason or "", FAIL_SECONDS)
-                return
-            unsaid = event.code == CloseReason.NO_STATUS_RCVD
-            self._say_last(frame(Opcode.CLOSE, b"") if unsaid else close(event.code, ""))
+            # The answer has the code of the client's close frame, if that had one.
+            has_code = event.code != CloseReason.NO_STATUS_RCVD
+            self._say_last(close(event.code, "") if has_code else frame(Opcode.CLOSE, b""))
             self._channel.loseConnection()
         elif isinstance(event, events.Message) and not self._closed:
             data = event.data
@@ -294,8 +262,8 @@ class WebSocket:
     def _refuse(self, error: Exception, ack: str | int | None) -> None:
         status = status_of(error)
         if self._raw:
-            # There is no frame that it could not take for a message.
-            self.close(_CODES.get(status, CloseReason.POLICY_VIOLATION), str(error))
+            # The client would take any frame for a message, so only a close can tell it.
+            self.close(_CLOSE_CODES.get(status, CloseReason.POLICY_VIOLATION), str(error))
             return
         told: dict[str, object] = {"error": str(error), "status": status}
         if ack is not None:

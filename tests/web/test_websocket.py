@@ -17,7 +17,7 @@ from wsproto.frame_protocol import Opcode
 from msgbus.bus.bus import Bus
 from msgbus.fanout.fanout import Limits
 from msgbus.message import Message
-from msgbus.web import websocket
+from msgbus.web import websocket_reader
 from msgbus.web.origins import Origins
 from msgbus.web.resource import BusResource
 
@@ -535,7 +535,7 @@ class FrameTests(WebSocketTestCase):
         """
         peer = self.open("/msgbus/foo?type=none/*")
         peer.send(text() * 1000)
-        self.assertEqual(len(self.published), websocket.EVENTS_A_TURN)
+        self.assertEqual(len(self.published), websocket_reader.EVENTS_A_TURN)
         self.assertEqual(peer.transport.producerState, "paused")
         # TLS may have had it already.
         peer.send(text(body="last"))
@@ -549,7 +549,7 @@ class FrameTests(WebSocketTestCase):
         """
         peer = self.open("/msgbus/foo")
         peer.protocol.pauseProducing()
-        count = 2 * websocket.ANSWER_BYTES // 127
+        count = 2 * websocket_reader.ANSWER_BYTES // 127
         peer.send(masked(Opcode.PING, b"x" * 125) * count)
         for _ in range(50):
             self.server.clock.advance(1)
