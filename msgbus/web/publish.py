@@ -54,7 +54,7 @@ def publish(mount: Mount, request: server.Request, path: bytes) -> int:
     )
     options = Options(
         keep=not _no_store(header(request, b"Cache-Control", many=True)),
-        require=required(request.uri.partition(b"?")[2]),
+        require=requires_subscriber(request.uri.partition(b"?")[2]),
         key=header(request, b"Idempotency-Key"),
     )
     published = mount.publish(request.getClientAddress, message, *options)

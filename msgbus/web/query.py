@@ -20,7 +20,14 @@ from ..ids import Since, parse_id
 from ..match import EVERYTHING, Filter
 from ..message import Invalid, check_name
 
-__all__ = ["MESSAGE", "PAGE", "Wanted", "channel_name", "required", "subscription"]
+__all__ = [
+    "MESSAGE",
+    "PAGE",
+    "Wanted",
+    "channel_name",
+    "parse_subscription",
+    "requires_subscriber",
+]
 
 T = TypeVar("T")
 
@@ -102,7 +109,7 @@ def channel_name(path: bytes) -> str:
     return name
 
 
-def subscription(
+def parse_subscription(
     query: bytes, accept: str | None = None, last_id: str | None = None
 ) -> Wanted:
     """
@@ -135,7 +142,7 @@ def subscription(
     )
 
 
-def required(query: bytes) -> bool:
+def requires_subscriber(query: bytes) -> bool:
     """
     Does a publisher ask that there be a subscriber?
 

@@ -21,7 +21,7 @@ from .origins import Origins
 from .pages import MODULES, live_page, module
 from .poll import Polls
 from .publish import publish
-from .query import MESSAGE, PAGE, channel_name, subscription
+from .query import MESSAGE, PAGE, channel_name, parse_subscription
 from .responses import REFUSALS, Refusal, answer, status_of
 from .stream import stream
 from .websocket import open_websocket
@@ -125,7 +125,7 @@ class BusResource(Resource):
 
     def _subscribe(self, request: server.Request, path: bytes) -> int:
         name = channel_name(path)
-        wanted = subscription(
+        wanted = parse_subscription(
             request.uri.partition(b"?")[2],
             header(request, b"Accept", many=True),
             header(request, b"Last-Event-ID"),

@@ -8,7 +8,7 @@ from twisted.internet.error import ConnectionDone
 
 from msgbus.bus.history import History, Keep
 from msgbus.message import Message
-from msgbus.web.query import subscription
+from msgbus.web.query import parse_subscription
 
 from ..memory import Server
 from .test_resource import SAFE, WebTestCase, get, post
@@ -311,9 +311,9 @@ class PollTests(WebTestCase):
         """
         `now` is not the newest.
         """
-        self.assertIsNotNone(subscription(b"format=message").since)
-        self.assertIsNone(subscription(b"format=message&since=now").since)
-        self.assertIsNone(subscription(b"").since)
+        self.assertIsNotNone(parse_subscription(b"format=message").since)
+        self.assertIsNone(parse_subscription(b"format=message&since=now").since)
+        self.assertIsNone(parse_subscription(b"").since)
 
 
 class StreamTests(WebTestCase):

@@ -12,7 +12,13 @@ from msgbus.fanout.backlog import Overflow
 from msgbus.ids import Since
 from msgbus.match import Filter
 from msgbus.message import Invalid
-from msgbus.web.query import PAGE, Wanted, channel_name, required, subscription
+from msgbus.web.query import (
+    PAGE,
+    Wanted,
+    channel_name,
+    parse_subscription,
+    requires_subscriber,
+)
 
 from ..strategies import names
 
@@ -80,7 +86,7 @@ class SubscriptionTests(SynchronousTestCase):
         """
         Each filter has its parameter.
         """
-        wanted = subscription(b"type=text/*&sender=alice&channel=a/*", None)
+        wanted = parse_subscription(b"type=text/*&sender=alice&channel=a/*", None)
         self.assertEqual(wanted, Wanted(Filter("text/*", "alice", "a/*")))
 
     def test_none(self):
@@ -88,13 +94,13 @@ class SubscriptionTests(SynchronousTestCase):
         Without parameters, and with empty lists, there is no filter.
         """
         for query in (b"", b"type=", b"type&sender=&t=123", b"type=,&&=&"):
-            self.assertEqual(subscription(query, None), Wanted())
+            self.assertEqual(parse_subscription(query, None), Wanted())
 
     def test_twice_is_one_list(self):
         """
         A parameter given twice is one list.
         """
-        filter = subscription(b"type=a/*&type=!a/b", None).filter
+        filter = parse_subscription(b"type=a/*&type=!a/b", None).filter
         self.assertEqual(filter, Filter("a/*,!a/b"))
 
     def test_plus(self):
@@ -102,14 +108,14 @@ class SubscriptionTests(SynchronousTestCase):
         A plus is a plus in types, and a space in senders and channels, where
         %2B is the plus.
         """
-        filter = subscription(b"type=image/svg+xml&sender=a+b%2Bc", None).filter
+        filter = parse_subscription(b"type=image/svg+xml&sender=a+b%2Bc", None).filter
         self.assertEqual(filter, Filter("image/svg+xml", "a b+c"))
 
     def test_semicolon(self):
         """
         Only an ampersand parts parameters.
         """
-        filter = subscription(b"sender=a;type=b&channel=%26", None).filter
+        filter = parse_subscription(b"sender=a;type=b&channel=%26", None).filter
         self.assertEqual(filter, Filter(sender="a;type=b", channel="&"))
 
     def test_refused(self):
@@ -148,8 +154,8 @@ class SubscriptionTests(SynchronousTestCase):
             b"heartbeat=%D9%A5",
         ):
             with self.assertRaises(Invalid, msg=query[:30]):
-                subscription(query, None)
-        self.assertEqual(subscription(b"%ff=%ff&t=%&x", None), Wanted())
+                parse_subscription(query, None)
+        self.assertEqual(parse_subscription(b"%ff=%ff&t=%&x", None), Wanted())
 
     def test_slow_readers(self):
         """
@@ -157,12 +163,12 @@ class SubscriptionTests(SynchronousTestCase):
         the subscriber's choice.
         """
         self.assertEqual(
-            subscription(b"overflow=latest&heartbeat=25", None),
+            parse_subscription(b"overflow=latest&heartbeat=25", None),
             Wanted(overflow=Overflow.LATEST, heartbeat=25),
         )
         for overflow in Overflow:
             query = b"overflow=" + overflow.value.encode()
-            self.assertEqual(subscription(query, None).overflow, overflow)
+            self.assertEqual(parse_subscription(query, None).overflow, overflow)
 
     def test_replay(self):
         """
@@ -178,31 +184,31 @@ class SubscriptionTests(SynchronousTestCase):
             (b"last=5", Since(last=5)),
             (b"last=0", None),
         ):
-            self.assertEqual(subscription(query), Wanted(since=since), query)
-        self.assertEqual(subscription(b"last=1", None, "1-2").since, Since((1, 2)))
-        self.assertEqual(subscription(b"last=1", None, "").since, Since(last=1))
+            self.assertEqual(parse_subscription(query), Wanted(since=since), query)
+        self.assertEqual(parse_subscription(b"last=1", None, "1-2").since, Since((1, 2)))
+        self.assertEqual(parse_subscription(b"last=1", None, "").since, Since(last=1))
         with self.assertRaises(Invalid):
-            subscription(b"", None, "x")
+            parse_subscription(b"", None, "x")
 
     def test_required(self):
         """
         A publisher may ask that there be a subscriber.
         """
         for query, expected in ((b"", False), (b"require=0", False), (b"require=1", True)):
-            self.assertEqual(required(query), expected)
+            self.assertEqual(requires_subscriber(query), expected)
         for query in (b"require=", b"require=yes", b"require=1&require=1"):
             with self.assertRaises(Invalid):
-                required(query)
+                requires_subscriber(query)
 
     def test_format(self):
         """
         `format` decides, whatever `Accept` says.
         """
         self.assertEqual(
-            subscription(b"format=mixed", "multipart/x-mixed-replace").format, MIXED
+            parse_subscription(b"format=mixed", "multipart/x-mixed-replace").format, MIXED
         )
         self.assertEqual(
-            subscription(b"format=multipart", "multipart/mixed").format, REPLACE
+            parse_subscription(b"format=multipart", "multipart/mixed").format, REPLACE
         )
 
     def test_accept(self):
@@ -226,7 +232,7 @@ class SubscriptionTests(SynchronousTestCase):
             ("multipart/mixed;q=nan, */*;q=0.1", REPLACE),
             (",;,=", REPLACE),
         ):
-            self.assertEqual(subscription(b"", accept).format, form, accept)
+            self.assertEqual(parse_subscription(b"", accept).format, form, accept)
 
     def test_page(self):
         """
@@ -250,9 +256,9 @@ class SubscriptionTests(SynchronousTestCase):
             ("text/html;q=0.9, multipart/mixed", MIXED),
             ("text/html;q=0", REPLACE),
         ):
-            self.assertEqual(subscription(b"", accept).format, form, accept)
+            self.assertEqual(parse_subscription(b"", accept).format, form, accept)
         for query in (b"format=multipart", b"format=mixed"):
-            self.assertNotEqual(subscription(query, "text/html").format, PAGE)
+            self.assertNotEqual(parse_subscription(query, "text/html").format, PAGE)
 
     @given(st.binary(max_size=200), st.text(max_size=200))
     def test_total(self, query, accept):
@@ -260,6 +266,6 @@ class SubscriptionTests(SynchronousTestCase):
         Any query and any `Accept` is an answer, or `Invalid`.
         """
         try:
-            subscription(query, accept)
+            parse_subscription(query, accept)
         except Invalid as error:
             self.assertTrue(str(error).endswith("."))
