@@ -1,8 +1,8 @@
 """
-Who the sender of a message is, and whether he may come in.
+Basic authentication: the sender that a request names, and the password that it gives.
 
-With one password for all, or none, the name of a sender is a claim that anybody
-can make.
+With one password for everybody, or with none, the name of a sender is a claim: anybody can
+give any name.
 """
 
 from __future__ import annotations
@@ -28,17 +28,17 @@ __all__ = ["ISender", "SharedSecret", "portal_for", "login", "sender_of"]
 
 class ISender(Interface):
     """
-    One who may publish and subscribe: an avatar of `twisted.cred`.
+    A client that may publish and subscribe: an avatar of `twisted.cred`.
     """
 
 
 @implementer(ICredentialsChecker)
 class SharedSecret:
     """
-    One password for everybody, under any name.
+    Checks that everybody gives the same password; the name may be any.
 
     Args:
-        secret: Any bytes, but none.
+        secret: The password; not empty.
     """
 
     credentialInterfaces = (IUsernamePassword,)
@@ -48,8 +48,11 @@ class SharedSecret:
 
     def requestAvatarId(self, credentials: UsernamePassword) -> Deferred[bytes | tuple[()]]:
         """
-        The name that was given, if the password is right; takes as long
-        whatever is wrong with it.
+        Check the password, in a time that does not depend on where it is wrong.
+
+        Returns:
+            A Deferred that fires with the name that was given, or fails with
+            `UnauthorizedLogin`.
         """
         if hmac.compare_digest(_digest(credentials.password), self._digest):
             return succeed(credentials.username)
@@ -66,19 +69,18 @@ class _Realm:
 
 def portal_for(secret: bytes) -> Portal:
     """
-    The door of `twisted.cred` behind which this password is asked for.
+    A portal of `twisted.cred` that lets in those who give this password.
     """
     return Portal(_Realm(), [SharedSecret(secret)])
 
 
 def login(portal: Portal, authorization: str | None) -> Deferred[Any]:
     """
-    Show the credentials of an `Authorization` header at the door.
+    Log in with the credentials of an `Authorization` header.
 
     Returns:
-        A Deferred that fires if they are right, and fails with
-        `UnauthorizedLogin` if they are missing or wrong, and with `Invalid`
-        if they cannot be read.
+        A Deferred that fires if they are right.  It fails with `UnauthorizedLogin` if
+        they are missing or wrong, and with `Invalid` if the header is malformed.
     """
     try:
         credentials = _credentials(authorization)
@@ -91,12 +93,12 @@ def login(portal: Portal, authorization: str | None) -> Deferred[Any]:
 
 def sender_of(authorization: str | None) -> str:
     """
-    The sender that an `Authorization` header names: the user of Basic
-    authentication (RFC 7617, section 2), as UTF-8; the empty string for no
-    header and for other schemes.
+    The sender that an `Authorization` header names: the user of Basic authentication (RFC
+    7617, section 2), as UTF-8.  The empty string if there is no header, or one of another
+    scheme.
 
     Raises:
-        Invalid: It says that it is Basic, and is not.
+        Invalid: The scheme is Basic, but the rest is malformed.
     """
     credentials = _credentials(authorization)
     return credentials[0].decode("utf-8") if credentials else ""
@@ -121,5 +123,6 @@ def _credentials(authorization: str | None) -> tuple[bytes, bytes] | None:
 
 
 def _digest(secret: bytes) -> bytes:
-    # Of one length, so that a comparison tells nothing of the secret's.
+    # Digests have the same length, so comparing them does not reveal the length of the
+    # secret, as comparing the secrets themselves might.
     return hashlib.sha256(secret).digest()

@@ -1,8 +1,9 @@
 """
 Documents: files of a folder, served beside the bus.
 
-Whatever a path says, nothing is served but a regular file whose real path lies
-inside the real folder.  Types, ranges and dates are `twisted.web.static`'s.
+Whatever the path of a request says, only a regular file is served, and only if its real
+path, with all links followed, lies inside the folder.  Content types, ranges and dates are
+left to `twisted.web.static`.
 """
 
 from __future__ import annotations
@@ -22,13 +23,14 @@ __all__ = ["Document", "find"]
 
 _INDEX = "index.html"
 
-# Overlapping ranges turn a small file into a large answer.
 _RANGE = re.compile(rb"[0-9]{1,18}-[0-9]{0,18}|-[0-9]{1,18}")
+# Many overlapping ranges would turn a small file into a huge answer.
 _MAX_RANGES = 8
 
 
 def _not_found() -> Refusal:
-    # A new one each time: an exception keeps what it was raised through.
+    # A new one each time, because an exception keeps the frames it was raised through, and
+    # with them the request.
     return Refusal(404, "Nothing is here; the bus is at /msgbus/.")
 
 
@@ -48,7 +50,7 @@ class Document(Resource):
 
     def render(self, request: server.Request) -> int | bytes:
         """
-        Serve it, or say why not.
+        Answer with the document, or with a sentence that says why not.
         """
         try:
             return self._serve(request)
@@ -78,7 +80,8 @@ class Document(Resource):
         except OSError:
             raise _not_found() from None
         ranges = _ranges(request.requestHeaders.getRawHeaders(b"Range", []), size)
-        # We keep no old versions to answer an If-Range from.
+        # `If-Range` asks for a part of one version of the file (RFC 9110, section 13.1.5).
+        # Its value is not compared: the answer is the whole file, which is always right.
         if ranges is None or request.requestHeaders.hasHeader(b"If-Range"):
             request.requestHeaders.removeHeader(b"Range")
         else:
@@ -88,7 +91,7 @@ class Document(Resource):
 
 class _Gone(Resource):
     """
-    What is answered for a file that has gone in this moment.
+    The answer for a file that was removed after it had been found.
     """
 
     def render(self, request: server.Request) -> bytes:
@@ -97,11 +100,12 @@ class _Gone(Resource):
 
 class _File(static.File):
     """
-    One file, under the type of its name, and never transparently decompressed.
+    One file, with the content type of its name.  A compressed file is served as it is,
+    without a `Content-Encoding` that would make browsers decompress it.
     """
 
     childNotFound = _Gone()  # type: ignore[assignment,no-untyped-call]  # Twisted
-    # Twisted annotates neither; a packed file is what it is, not its content.
+    # Twisted annotates neither of these.
     contentEncodings: dict[str, str] = {}  # noqa: RUF012
     contentTypes: dict[str, str] = {  # noqa: RUF012
         **static.File.contentTypes,
@@ -117,7 +121,7 @@ class _File(static.File):
 
     def openForReading(self) -> BinaryIO:
         """
-        Open it, unless it is not for us to read, or gone in this moment.
+        Open the file, or refuse the request if it may not be read or has been removed.
         """
         try:
             file = cast(BinaryIO, super().openForReading())  # type: ignore[no-untyped-call]  # Twisted
@@ -128,10 +132,11 @@ class _File(static.File):
 
 class _Announced:
     """
-    A file of just the size that its reader was told, whatever it becomes.
+    A file that is read up to the size that `Content-Length` has announced, even if it
+    grows or shrinks meanwhile.
 
-    Bytes beyond it would be read as the next answer; if some are missing, only
-    the end of the connection can tell.
+    The client would take bytes beyond that size for the next answer.  If bytes are missing,
+    only the end of the connection can tell the client so.
     """
 
     def __init__(self, file: BinaryIO, size: int, request: server.Request) -> None:
@@ -143,7 +148,7 @@ class _Announced:
 
     def read(self, size: int) -> bytes:
         """
-        What there is, up to so many bytes and the end that was told.
+        Read at most so many bytes, and none beyond the announced size.
         """
         left = self._size - self._file.tell()
         data = self._file.read(max(0, min(size, left)))
@@ -154,12 +159,13 @@ class _Announced:
 
 def find(folder: Path, segments: list[str]) -> Path | None:
     """
-    The regular file that a path names, with an empty last segment for the
-    index of a folder; the folder, if its name lacks the slash; else None.
+    The file that a path names; the folder, if the path names one without the slash at its
+    end; or None if there is nothing to serve.
 
     Args:
         folder: The document root.
-        segments: Decoded; any strings.
+        segments: The path, split at slashes and decoded, but not checked.  If the last
+            segment is empty, the path names the index of a folder.
     """
     *folders, name = segments
     if any(not _is_plain(segment) for segment in folders) or not _is_plain(name or _INDEX):
@@ -167,14 +173,14 @@ def find(folder: Path, segments: list[str]) -> Path | None:
     try:
         root = folder.resolve(strict=True)
         real = root.joinpath(*folders, name or _INDEX).resolve(strict=True)
-        # A link may lead to what its name does not tell.
+        # A link without a dot may lead to a file or through a folder with one.
         inside = real.relative_to(root).parts
         if any(part.startswith(".") for part in inside):
             return None
-        # Opening a pipe would wait for its writer.
+        # Nothing but regular files: opening a pipe would block until somebody writes to it.
         return real if real.is_file() or (real.is_dir() and name) else None
     except (OSError, ValueError, RuntimeError):
-        # Not there, outside, too long, or a loop of links.
+        # It does not exist, lies outside, has too long a name, or is a loop of links.
         return None
 
 
@@ -188,8 +194,12 @@ def _is_plain(segment: str) -> bool:
 
 def _ranges(headers: Sequence[bytes], size: int) -> bytes | None:
     """
-    The ranges that are asked for, in a form that `static` understands, or
-    None for all of the file (RFC 9110, section 14.2).
+    The value of a `Range` header in a spelling that `twisted.web.static` understands, or
+    None if the header does not count, and the whole file is served (RFC 9110, section
+    14.2).
+
+    Args:
+        size: Bytes of the file.
     """
     if len(headers) != 1 or not headers[0].startswith(b"bytes="):
         return None
@@ -201,8 +211,9 @@ def _ranges(headers: Sequence[bytes], size: int) -> bytes | None:
         first, _, last = piece.partition(b"-")
         if first and last and int(first) > int(last):
             return None
-        # A suffix longer than the file is all of it.
+        # The last N bytes of a file that has fewer are all of them.
         ranges.append(piece if first else b"-%d" % min(int(last), size))
-    # Of several, `static` can only take those that the file has.
+    # `static` fails if one of several ranges lies behind the end.  If all do, one is left,
+    # for which it answers 416.
     there = [r for r in ranges if r != b"-0" and int(r.partition(b"-")[0] or 0) < size]
     return b"bytes=" + b",".join(there or ranges[:1])

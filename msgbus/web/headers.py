@@ -1,7 +1,8 @@
 """
-Reading the headers of a request, and judging by them where it comes from.
+Reads the headers of a request, refuses it if they show that a foreign web page has sent
+it, and sets the headers that protect browsers.
 
-The rules themselves are in `origins`.
+The rules about web pages are in `origins`.
 """
 
 from __future__ import annotations
@@ -23,8 +24,8 @@ __all__ = [
     "shield",
 ]
 
-# A message is not a page of ours: what a publisher sent must not act in the
-# name of the bus's origin when a browser opens it.
+# A message is not a page of the bus: when a browser opens it, it must not run with the
+# rights of the bus's origin.
 _SAFETY = (
     (b"Content-Security-Policy", b"sandbox; default-src 'none'"),
     (b"X-Content-Type-Options", b"nosniff"),
@@ -33,11 +34,14 @@ _SAFETY = (
 
 def header(request: server.Request, name: bytes, many: bool = False) -> str | None:
     """
-    The value of a header that may be given once; of one that may be given
-    often, all values as one list (RFC 9110, section 5.3).
+    The value of a header, or None if it is not given.
+
+    Args:
+        many: Whether the header may be given several times.  If so, all values are joined
+            to one list (RFC 9110, section 5.3).
 
     Raises:
-        Refusal: It is given more often, or is not UTF-8.
+        Refusal: It is given several times and may not be, or is not UTF-8.
     """
     values = request.requestHeaders.getRawHeaders(name, [])
     if len(values) > 1 and not many:
@@ -52,11 +56,11 @@ def header(request: server.Request, name: bytes, many: bool = False) -> str | No
 
 def check_host(request: server.Request, origins: Origins) -> None:
     """
-    Refuse a request that a rebound name may have brought to the loopback.
+    Refuse a request that may have come to a loopback address by DNS rebinding.
 
     Raises:
-        Refusal: Its `Host` is no name of the bus, or missing where it must
-            not be (RFC 9112, section 3.2).
+        Refusal: Its `Host` is no name of the bus, or is missing in HTTP/1.1, which requires
+            it (RFC 9112, section 3.2).
     """
     host = header(request, b"Host")
     if host is None:
@@ -73,7 +77,7 @@ def check_host(request: server.Request, origins: Origins) -> None:
 
 def is_loopback(address: IAddress) -> bool:
     """
-    Does only this machine reach this address?
+    Can only this machine connect to this address?
     """
     if isinstance(address, IPv6Address):
         return address.host == "::1" or address.host.startswith("::ffff:127.")
@@ -82,7 +86,8 @@ def is_loopback(address: IAddress) -> bool:
 
 def shield(request: server.Request, origins: Origins) -> None:
     """
-    Set the headers that keep web pages and messages apart.
+    Set the headers by which browsers keep foreign web pages from reading the response, and
+    a message in it from acting as a page of the bus.
     """
     origin = header(request, b"Origin")
     allowed = origins.allows(origin)
@@ -99,7 +104,8 @@ def shield(request: server.Request, origins: Origins) -> None:
 
 def check_origin(request: server.Request, origins: Origins) -> None:
     """
-    Refuse a request to publish that a web page of another site has made.
+    Refuse a request that a foreign web page has sent, in order to publish or to open a
+    WebSocket.
 
     Raises:
         Refusal: See `Origins.may_publish`.
@@ -113,7 +119,7 @@ def check_origin(request: server.Request, origins: Origins) -> None:
 
 def foreign_page(origin: str | None) -> Refusal:
     """
-    The refusal for a web page of this origin.
+    The refusal for a web page of this origin, or of an unknown one.
     """
     if origin is None or origin == "null":
         sentence = (
@@ -131,8 +137,8 @@ def foreign_page(origin: str | None) -> Refusal:
 
 def is_preflight(request: server.Request) -> bool:
     """
-    Does a browser ask whether a page may send a request (Fetch standard, section 3.3.2)?
-    It sends no credentials with that.
+    Is this a browser's question whether a page may send a request (Fetch standard, section
+    3.3.2)?  Browsers send it without credentials.
     """
     return request.method == b"OPTIONS" and request.requestHeaders.hasHeader(
         b"Access-Control-Request-Method"

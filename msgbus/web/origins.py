@@ -1,10 +1,9 @@
 """
-Which web pages may use the bus: the rules for `Host`, `Origin` and
-`Sec-Fetch-Site`.
+Which web pages may use the bus: the rules for `Host`, `Origin` and `Sec-Fetch-Site`.
 
-No I/O.  Any page that a browser's user visits can send requests to a bus on
-his machine; a name of its own that resolves to the loopback gives it the right
-to read the answers too (DNS rebinding).  These rules keep both out.
+No I/O.  Any web page can make the browser that shows it send requests to a bus on the
+same machine.  If the name of the page's site is then made to resolve to the loopback (DNS
+rebinding), the page may read the answers too.  These rules refuse both.
 """
 
 from __future__ import annotations
@@ -25,16 +24,16 @@ _DEFAULT_PORTS = {"http": "80", "https": "443"}
 @dataclass(frozen=True, slots=True, init=False)
 class Origins:
     """
-    Who in a browser may do what.
+    The web pages that an operator lets use the bus, and the names that it is known by.
 
     Attributes:
         allowed: Origins, such as `https://app.example`, whose pages may
             publish and read; `*` is any.
-        hosts: Names, each with a port or without, by which the bus is known
-            beside `localhost` and its addresses; `*` is any.
+        hosts: Names, each with a port or without, by which the bus is known in addition
+            to `localhost` and its addresses; `*` is any.
 
     Raises:
-        Invalid: One of them is no origin, or no name.
+        Invalid: An element of `allowed` is no origin, or one of `hosts` is no name.
     """
 
     allowed: frozenset[str]
@@ -64,9 +63,9 @@ class Origins:
 
     def grants(self, origin: str) -> list[tuple[bytes, bytes]]:
         """
-        The headers that let a page of this origin, which `allows` allowed,
-        read a response (Fetch standard, section 3.3).  Where any origin is
-        allowed, a page acts without its user's password.
+        The headers that let a page of this origin read a response (Fetch standard, section
+        3.3).  Ask `allows` first.  Where any origin is allowed, a page cannot use the
+        password that the browser has stored for the bus.
         """
         exposed = (
             b"Access-Control-Expose-Headers",
@@ -85,7 +84,7 @@ class Origins:
         self, origin: str | None, fetch_site: str | None, host: str | None
     ) -> bool:
         """
-        May a request with these headers publish?
+        May a request with these headers publish?  A request that no browser sent may.
 
         Args:
             origin: Its `Origin`, if it has one.
@@ -98,7 +97,7 @@ class Origins:
             return fetch_site in ("same-origin", "none")
         if origin is None:
             return True
-        # The scheme is not compared: TLS may end in front of us.
+        # The scheme is not compared, because TLS may end at a proxy in front of the bus.
         scheme = origin.partition(":")[0].lower()
         names = self.hosts - {"*"} | ({host} if host else set())
         return _canonical(origin) in {
@@ -107,8 +106,8 @@ class Origins:
 
     def knows_host(self, host: str) -> bool:
         """
-        May a request that arrived on a loopback address name this host?  An
-        address may always be named: a rebinding needs a name.
+        May a request that arrived on a loopback address have this `Host`?  An address
+        always passes, because DNS rebinding needs a name.
         """
         if "*" in self.hosts:
             return True
@@ -126,8 +125,8 @@ class Origins:
 
 def _split(authority: str) -> tuple[str, str]:
     """
-    The name in lower case, without the dot that may end it, and the port; two
-    empty strings for what is none.
+    Host and port of an authority (RFC 3986, section 3.2): the host in lower case, without
+    a dot at its end.  Two empty strings for what is no authority.
     """
     match = _AUTHORITY.fullmatch(authority)
     if match is None:
@@ -137,7 +136,7 @@ def _split(authority: str) -> tuple[str, str]:
 
 def _authority(scheme: str, authority: str) -> str:
     """
-    Name and port, without the port that the scheme has by default.
+    Host and port of an authority, without the port if it is the default of the scheme.
     """
     name, port = _split(authority)
     return f"{name}:{port}" if port and port != _DEFAULT_PORTS.get(scheme) else name
@@ -145,8 +144,8 @@ def _authority(scheme: str, authority: str) -> str:
 
 def _canonical(origin: str) -> str | None:
     """
-    The one spelling of an origin (RFC 6454, section 6.2), or None for what is
-    none, such as `null`.
+    The canonical spelling of an origin (RFC 6454, section 6.2), or None for what is no
+    origin, such as `null`.
     """
     scheme, separator, netloc = origin.lower().partition("://")
     if not separator or not scheme.isalnum() or not _split(netloc)[0]:

@@ -1,6 +1,6 @@
 """
 What browsers load from the bus itself: the page at the address of a channel, and the
-modules that it and the pages of others import.
+JavaScript modules that this page, and pages of other sites, import.
 """
 
 from __future__ import annotations
@@ -20,15 +20,16 @@ __all__ = ["MODULES", "live_page", "module"]
 
 MODULES = b".js/"
 """
-Below the root of the bus: no channel has such a name.
+The path of the modules below the root of the bus.  No name of a channel begins with a dot.
 """
 
 _FOLDER = Path(__file__).parent / "page"
 
-# A page runs the scripts that it was sent with, by a number that nobody guesses: a path
-# would not do, since a proxy may change it, and a message has one too.  What frames show
-# inherits all of this, so nothing here is "self" that a frame could ask for; the styles are
-# theirs.
+# The page allows its script by a nonce, which nobody can guess.  Allowing it by its path
+# would not do: a proxy may change the path, and a message that somebody has published has a
+# path of the same origin.  The frames in which the page shows messages inherit the policy,
+# so it allows no script or image of 'self', which a message could be; the inline styles are
+# allowed for the messages.
 _POLICY = "; ".join(
     (
         "default-src 'none'",
@@ -45,19 +46,19 @@ _POLICY = "; ".join(
 
 def live_page(request: server.Request, path: bytes) -> int:
     """
-    Answer with the page that shows a channel as it lives.
+    Answer with the page that shows the messages of a channel as they come.
 
     Args:
-        path: Of the channel below the root of the bus, percent-encoded.
+        path: The path of the channel below the root of the bus, percent-encoded.
     """
     nonce = secrets.token_urlsafe(16)
-    # By relative addresses it works wherever a proxy has put the bus.
+    # With relative addresses, the page works at whatever path a proxy serves the bus.
     root = "../" * path.count(b"/") or "./"
     page = Template(_read("live.html").decode()).substitute(nonce=nonce, root=root)
     policy = _POLICY.format(nonce=nonce)
     request.setHeader(b"Content-Security-Policy", policy.encode("ascii"))
     request.setHeader(b"Referrer-Policy", b"no-referrer")
-    # Nor are the names looked up that a message links to.
+    # Without this, browsers would look up the hosts that a message links to.
     request.setHeader(b"X-DNS-Prefetch-Control", b"off")
     request.setHeader(b"Cache-Control", b"no-store")
     return _send(request, "text/html", page.encode())
@@ -65,13 +66,13 @@ def live_page(request: server.Request, path: bytes) -> int:
 
 def module(request: server.Request, path: bytes) -> int:
     """
-    Answer with a module.
+    Answer with a JavaScript module.
 
     Args:
-        path: Below the root of the bus; begins with `MODULES`.
+        path: The path below the root of the bus; begins with `MODULES`.
 
     Raises:
-        Refusal: There is none of that name.
+        Refusal: There is no module of that name.
     """
     name = path.removeprefix(MODULES).decode("ascii", "replace")
     if name not in _modules():

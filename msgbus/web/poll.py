@@ -1,5 +1,7 @@
 """
-A way in: one message for one request (`?format=message`), waited for if need be.
+A way in: a request for one message (`?format=message`), which may wait until there is one.
+
+How the message is found is up to `search`.
 """
 
 from __future__ import annotations
@@ -26,8 +28,8 @@ from .site import Request
 
 __all__ = ["Body", "Polls"]
 
-# The destinations of requests (Fetch standard, section 2.2.5) whose answer acts in the name
-# of the page: scripts, workers and style sheets.
+# The destinations of a browser's request (Fetch standard, section 2.2.5) for which the
+# answer would act in the name of the page: scripts, workers and style sheets.
 _CODE = {
     "audioworklet",
     "paintworklet",
@@ -43,7 +45,7 @@ _CODE = {
 @dataclass(frozen=True, slots=True)
 class Body(Framing):
     """
-    The body of a message, and nothing else.
+    A framing without any frame: the body of a message, and nothing else.
     """
 
     def pieces(self, message: Message) -> tuple[bytes, ...]:
@@ -54,24 +56,24 @@ class Body(Framing):
 
     def gap(self, count: int | None) -> bytes:
         """
-        It has its place in the head.
+        Nothing: a gap is told in the head of the response.
         """
         return b""
 
     @property
     def heartbeat(self) -> bytes:
         """
-        There is none.
+        Nothing: there are no heartbeats.
         """
         return b""
 
 
 class Polls:
     """
-    Answers requests with one message each.
+    Answers requests with one message each, and keeps those that wait for one.
 
     Args:
-        mount: The bus.
+        mount: The bus that they are for.
     """
 
     def __init__(self, mount: Mount) -> None:
@@ -81,7 +83,8 @@ class Polls:
 
     def poll(self, request: server.Request, name: str, wanted: Wanted) -> int:
         """
-        Answer with one message of a channel or folder as itself, or with 204.
+        Answer with one message of a channel or folder, whose body is the body of the
+        response, or with 204 if there is none.
 
         Raises:
             Refusal: A web page would take the message for a script or a style sheet.
@@ -99,7 +102,7 @@ class Polls:
         mount = self._mount
         search = Search(mount.bus, mount.reactor, mount.fanout.turns, name, wanted, respond)
         self._requests[search] = request
-        # A request that has lost its connection has no channel.
+        # Kept here, because a request that has lost its connection has no channel.
         channel = request.channel if isinstance(request, Request) else None
         if channel is not None:
             channel.waits = True
@@ -116,7 +119,8 @@ class Polls:
 
     def stop_waiting(self) -> None:
         """
-        Answer the requests that wait for a message to be published, and let no other wait.
+        Answer the requests that wait for a message to be published, and let no later
+        request wait.
         """
         self._may_wait = False
         for search in tuple(self._requests):
@@ -134,27 +138,33 @@ class Polls:
         self, request: server.Request, message: Message | None, gap: Gap | None, tags: str
     ) -> None:
         """
+        Answer with what the search has found.
+
         Args:
-            tags: The value of `If-None-Match`.
+            gap: What is missing before the message.
+            tags: The value of `If-None-Match`, or the empty string.
         """
         if gap is not None:
             request.setHeader(b"Msgbus-Gap", gap_value(gap.count))
         if message is None:
-            # All up to the newest has been looked at, in this turn of the reactor.
+            # The search has seen all messages up to the newest, so the client may go on
+            # behind that one.
             newest = format_id(self._mount.bus.newest)
             request.setHeader(b"Msgbus-Id", newest.encode("ascii"))
             request.setHeader(b"Cache-Control", b"no-store")
             answer(request, 204)
             return
         self._describe(request, message)
-        # RFC 9110, section 13.1.2: any of a list, weak ones too.
+        # A list matches if one of its tags does, and weak tags count (RFC 9110, section
+        # 13.1.2).
         if tags.strip() == "*" or f'"{message.id}"' in tags:
             request.setResponseCode(http.NOT_MODIFIED)
             request.finish()
             return
         request.setHeader(b"Content-Type", message.content_type.encode("utf-8"))
         request.setHeader(b"Content-Length", b"%d" % len(message.body))
-        # So much may wait in the transport of any connection.
+        # A body of at most a slice may wait in the buffer of the transport, as in other
+        # responses; a larger one waits in fan-out, which is bounded.
         if request.method == b"HEAD" or len(message.body) <= SLICE_BYTES:
             request.write(message.body)
             request.finish()
@@ -163,7 +173,7 @@ class Polls:
 
     def _describe(self, request: server.Request, message: Message) -> None:
         """
-        Set the headers that a message and its 304 have in common.
+        Set the headers that a message has in a 200 and in a 304 alike.
         """
         id = message.id.encode("ascii")
         request.setHeader(b"Msgbus-Id", id)
@@ -177,7 +187,7 @@ class Polls:
 
     def _send(self, request: server.Request, message: Message) -> None:
         """
-        Send a body that may have to wait for its reader.
+        Send a large body, as fast as the client reads it.
         """
         request.write(b"")
         response = Response(

@@ -1,8 +1,8 @@
 """
-What a request asks for: the channel in its path, the filter and the rest of a
-subscription, or what a publisher requires, in its query, the form in its `Accept`.
+What a request asks for: the channel in its path; the filter and the other choices of a
+subscriber, or what a publisher requires, in its query; the format in its `Accept`.
 
-No I/O.  Takes bytes as they came, from strangers; the answers are finished
+No I/O.  The bytes that come in are those that strangers sent.  What goes out are finished
 values, and `Invalid` is the only error.
 """
 
@@ -31,12 +31,12 @@ __all__ = [
 
 T = TypeVar("T")
 
-# No stream, but a page that shows one: for a browser whose user typed the address, or
-# followed a link.
+# The format that is no stream but a page which shows one, for a browser whose user has
+# typed the address of a channel or followed a link to it.
 PAGE = "page"
 _PAGE_TYPE = "text/html"
 
-# No stream, but one message as itself.
+# The format that is no stream but one message, whose body is the body of the answer.
 MESSAGE = "message"
 
 DEFAULT = next(iter(STREAM_FORMATS))
@@ -98,8 +98,8 @@ class Wanted:
 
 def channel_name(path: bytes) -> str:
     """
-    The name that the path below the bus's prefix gives.  It is decoded before
-    it is split, so `%2F` is a slash.
+    The name of a channel or folder, from the path below the prefix of the bus.  The path
+    is decoded before it is split, so `%2F` is a slash.
 
     Raises:
         Invalid: It is no name; see `message.check_name`.
@@ -116,14 +116,15 @@ def parse_subscription(
     What a subscriber asks for.
 
     Args:
-        query: What follows the question mark, split at `&` only.  A filter
-            given twice is one list.  Unknown parameters are ignored.
-        accept: The `Accept` header, if there is one.  `?format=` goes first.
-        last_id: The `Last-Event-ID` header, if there is one.  It goes before what the
-            query says, because a client that comes back repeats its query.
+        query: What follows the question mark.  Parameters are parted by `&` only; the
+            values of a filter that is given several times are one list; unknown parameters
+            are ignored.
+        accept: The `Accept` header, if there is one.  `?format=` overrides it.
+        last_id: The `Last-Event-ID` header, if there is one.  It overrides `?since=` and
+            `?last=`, because a client that comes back repeats the query that it began with.
 
     Raises:
-        Invalid: The value of a parameter that we know is none of its kind.
+        Invalid: The value of a known parameter is not one that it may have.
     """
     parameters = _parameters(query)
     form = _choice(parameters, "format", _NAMES) or _preferred(accept or "*/*")
@@ -144,10 +145,10 @@ def parse_subscription(
 
 def requires_subscriber(query: bytes) -> bool:
     """
-    Does a publisher ask that there be a subscriber?
+    Does a publisher ask, by `?require=1`, to be refused if nobody subscribes?
 
     Raises:
-        Invalid: It says neither yes nor no.
+        Invalid: The value is neither 1 nor 0.
     """
     parameters = _parameters(query, ("require",))
     return _choice(parameters, "require", _YES_OR_NO) or False
@@ -186,7 +187,10 @@ def _since(parameters: dict[str, list[str]]) -> Since | None:
 
 def _seconds(parameters: dict[str, list[str]], name: str, allowed: range) -> int | None:
     """
-    The value of a parameter that is given once, or None for no such parameter.
+    The value of a parameter that counts seconds, or None if it is not given.
+
+    Raises:
+        Invalid: It is not allowed, or given more than once.
     """
     values = parameters.get(name)
     if values is None:
@@ -201,8 +205,10 @@ def _seconds(parameters: dict[str, list[str]], name: str, allowed: range) -> int
 
 def _choice(parameters: dict[str, list[str]], name: str, choices: dict[str, T]) -> T | None:
     """
-    What the value of a parameter that is given once stands for, or None for no
-    such parameter.
+    What the value of a parameter stands for, or None if the parameter is not given.
+
+    Raises:
+        Invalid: The value is not one of the choices, or there are several.
     """
     values = parameters.get(name)
     if values is None:
@@ -217,11 +223,12 @@ def _parameters(query: bytes, known: Sequence[str] = _KNOWN) -> dict[str, list[s
     values: dict[str, list[str]] = {}
     for item in query.split(b"&"):
         name, _, value = item.partition(b"=")
-        # An unknown name is nothing to us, so it need not be well-formed.
+        # Unknown parameters are ignored, so they need not be well-formed UTF-8.
         key = unquote_to_bytes(name).decode("utf-8", "replace")
         if key not in known:
             continue
-        # A plus is a space in a form, but types have one: image/svg+xml.
+        # HTML forms write a space as a plus, but a media type may have a plus itself, as
+        # image/svg+xml does, and never a space.
         if key != "type":
             value = value.replace(b"+", b" ")
         values.setdefault(key, []).append(_decode(key, value))
@@ -239,10 +246,12 @@ def _decode(what: str, text: bytes) -> str:
 
 def _preferred(accept: str) -> str:
     """
-    The form that `Accept` likes best (RFC 9110, section 12.5.1).  One has to name its
-    media type: a wildcard stands for the default.  Of equals, one that is named wins, and
-    then the default.  One who accepts none gets the default.  The page is for those who
-    name its type, and nothing before it.
+    The format that an `Accept` header prefers (RFC 9110, section 12.5.1).
+
+    A format is chosen only by its own media type; wildcards stand for the default format.
+    Of equal qualities, a format that is named goes before the default.  A header that
+    accepts none of the formats gets the default.  The page is chosen if its type is named
+    and nothing is preferred to it, as in the headers of browsers.
     """
     ranges: dict[str, float] = {}
     for item in accept.split(",", _MAX_ACCEPT_RANGES)[:_MAX_ACCEPT_RANGES]:

@@ -1,5 +1,5 @@
 """
-Answering a request with a status and one sentence.
+Answers a request with a status and one sentence.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ from ..message import Invalid
 
 __all__ = ["REFUSALS", "Refusal", "answer", "status_of"]
 
-# Why a message is not published.  A subclass stands before its base class.
+# The errors for which a message is not published, and what they are answered with.  A
+# subclass stands before its base class.
 _STATUSES: dict[type[Exception], int] = {
     TooLarge: 413,
     Reused: 422,
@@ -25,7 +26,7 @@ _STATUSES: dict[type[Exception], int] = {
 }
 REFUSALS = tuple(_STATUSES)
 
-# Codes for which Twisted has no reason phrase, or an outdated one.
+# The reason phrases of codes for which Twisted has none, or an outdated one.
 _REASONS = {
     413: b"Content Too Large",
     421: b"Misdirected Request",
@@ -48,7 +49,7 @@ class Refusal(Exception):
 
     def answer(self, request: server.Request) -> int:
         """
-        Answer this request with it.
+        Answer this request with the status, the sentence and the headers.
         """
         for name, value in self.headers:
             request.setHeader(name, value)
@@ -60,7 +61,7 @@ def answer(request: server.Request, code: int, sentence: str = "") -> int:
     End a response with one sentence of text, or with nothing for a 204.
     """
     request.setResponseCode(code, _REASONS.get(code))
-    # The answer may have waited for a Deferred, and the client may have gone meanwhile.
+    # The client may have gone while the answer waited for a Deferred.
     if request._disconnected:
         return NOT_DONE_YET
     if code != http.NO_CONTENT:
@@ -75,6 +76,6 @@ def answer(request: server.Request, code: int, sentence: str = "") -> int:
 
 def status_of(error: Exception) -> int:
     """
-    The code for one of `REFUSALS`.
+    The status code for an error that is one of `REFUSALS`.
     """
     return next(code for kind, code in _STATUSES.items() if isinstance(error, kind))

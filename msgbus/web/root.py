@@ -1,6 +1,6 @@
 """
-The front door of a site: judges `Host`, asks for the password, and leads to what is behind
-it.
+The root of a site: refuses requests by their `Host`, asks for the password, and then leads
+to the bus or to a document.
 """
 
 from __future__ import annotations
@@ -29,12 +29,13 @@ __all__ = ["Root"]
 
 class Root(Resource):
     """
-    The root of a site, with what was put below it, and documents elsewhere.
+    The root resource of a site: has the children that are put below it, such as the bus,
+    and documents at all other paths.
 
     Args:
         origins: Which web pages may use what is below it.
-        documents: The document root, if there is one.
-        portal: Where credentials are checked, if they are asked for.
+        documents: The folder of the documents, if there is one.
+        portal: Checks the credentials, if a password is asked for.
 
     Attributes:
         guarded: Whether a password is asked for.
@@ -57,12 +58,13 @@ class Root(Resource):
 
     def getChildWithDefault(self, path: bytes, request: server.Request) -> IResource:
         """
-        What is behind the door, if the request may pass.
+        The resource that the path names, if the request may have it.
         """
         try:
             check_host(request, self._origins)
             if self._portal is None or is_preflight(request):
                 return self._behind(path, request)
+            # A header that cannot be read is refused here, since `_denied` cannot.
             header(request, b"Origin")
             entered = login(self._portal, header(request, b"Authorization"))
         except Refusal as refusal:
@@ -85,7 +87,8 @@ class Root(Resource):
 
     def getChild(self, path: bytes, request: server.Request) -> Resource:
         """
-        A document, or a page that says where the bus is.
+        The document that the path names; without documents, a page that says where the bus
+        is.
         """
         if self._documents is not None:
             return Document(self._documents)
@@ -96,7 +99,7 @@ class Root(Resource):
         return _Page(Refusal(404, "Nothing is here; the bus is at /msgbus/."))
 
     def _denied(self, failure: Failure, request: server.Request) -> Resource:
-        # A page of an allowed origin may read why it is refused.
+        # So that a page of an allowed origin may read why it is refused.
         shield(request, self._origins)
         if failure.check(Invalid):
             return _Page(Refusal(400, failure.getErrorMessage()))
@@ -113,7 +116,7 @@ class Root(Resource):
 
 class _Page(Resource):
     """
-    One sentence.
+    Answers any request with the same status and sentence.
     """
 
     isLeaf = True

@@ -1,5 +1,5 @@
 """
-The search for one message: the newest that is kept, or the next that is published.
+The search for one message: in the history, and then among those that are published.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ __all__ = ["Search"]
 
 class Search:
     """
-    Looks for one message: in what is kept, and then in what is published.
+    Looks for the first message that matches: among those that are kept, a few in each turn
+    of the reactor, and then, if it may wait, among those that are published.
 
     Args:
         bus: Where it looks.
-        turns: Where it waits for its turn while it looks at what is kept.
+        turns: Calls it again in a later turn, as long as kept messages are left.
         name: A channel or folder.
-        wanted: With the filter; where the search begins (`since`; None for the first
-            message that is published from now on); and for how many seconds it waits for
-            one to be published.
+        wanted: `filter` says what matches; `since`, where the search begins (None for what
+            is published from now on); `wait`, for how many seconds it waits.
         answer: Called once, unless the search is stopped before, with the message, or with
             None if there is none.
 
@@ -35,7 +35,7 @@ class Search:
         gap: What is missing before the message, or None if nothing is.
 
     Raises:
-        Invalid: The name is none.
+        Invalid: The name is no name.
     """
 
     def __init__(
@@ -64,7 +64,7 @@ class Search:
 
     def look(self) -> None:
         """
-        Look at the next messages that are kept, or begin to wait.
+        Look at the next messages that are kept; or, if none are left, begin to wait.
         """
         if self._answer is None:
             return
@@ -114,8 +114,8 @@ class Search:
         self._stop_waiting()
 
     def _found(self, message: Message) -> None:
-        # Not within the delivery: the answer lets the next request on the connection
-        # begin, which may publish.
+        # Answer in the next turn, and not during the delivery: the answer lets the next
+        # request of the connection begin, and that may publish.
         self._stop_waiting()
         self._message = message
         self._waiting = self._reactor.callLater(0, self.end)

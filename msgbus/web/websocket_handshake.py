@@ -21,10 +21,10 @@ _KEY_BYTES = 16
 
 def wants_websocket(request: server.Request) -> bool:
     """
-    Does this request ask for one?
+    Does this request ask for a WebSocket?
 
     Raises:
-        Refusal: It means to, and does not.
+        Refusal: It has a `Sec-WebSocket-Key`, but not what else makes it ask for one.
     """
     if request.method != b"GET":
         return False
@@ -42,13 +42,13 @@ def wants_websocket(request: server.Request) -> bool:
 
 def accept_token(request: server.Request) -> bytes:
     """
-    What the answer to an opening handshake shows that it was understood with (section
-    4.2.2).
+    The `Sec-WebSocket-Accept` of the answer, which shows the client that its handshake was
+    understood (section 4.2.2).
 
     Raises:
-        Refusal: It is none.
+        Refusal: The request is no valid opening handshake.
     """
-    # What came behind a body would be lost.
+    # Frames that follow a body would be lost.
     if request.requestHeaders.hasHeader(b"Transfer-Encoding") or (
         header(request, b"Content-Length") or ""
     ).strip("0"):
