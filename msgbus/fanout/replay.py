@@ -1,7 +1,8 @@
 """
-A replay on its way to one response: what its reader has taken, and what it gets next.
+A replay: kept messages on their way to one response, how much of them its reader has
+taken, and what it gets next.
 
-No I/O and no clock.  What there is to read is `history`'s business.
+No I/O and no clock.  Which messages are kept is up to `bus.history`.
 """
 
 from __future__ import annotations
@@ -21,18 +22,25 @@ __all__ = ["Alone", "Held", "Replay", "Source"]
 
 class Held:
     """
-    The messages that replays hold, as bytes of their framings, each once however many
-    hold it: history may have dropped them.
+    The messages that replays have read and not yet sent whole, as bytes of their framings.
+    The history may drop a message meanwhile, so it is held here, once for all replays that
+    need it in the same framing.
+
+    Args:
+        counters: The bytes that are held count as `waiting`.
     """
 
     def __init__(self, counters: Counters) -> None:
         self._counters = counters
-        # With how many hold them.
+        # By the id of the message and its framing: how many replays hold it, and its bytes.
         self._held: dict[tuple[str, Framing], tuple[int, tuple[bytes, ...]]] = {}
 
     def hold(self, message: Message, framing: Framing) -> tuple[bytes, ...]:
         """
-        One more replay holds this message: its pieces.
+        Hold this message for one more replay.
+
+        Returns:
+            The pieces of bytes of which its frame is made.
         """
         key = message.id, framing
         holders, pieces = self._held.get(key) or (0, framing.pieces(message))
@@ -43,7 +51,7 @@ class Held:
 
     def release(self, message: Message, framing: Framing) -> None:
         """
-        One of them does not any more.
+        Hold this message for one replay less, and forget it after the last.
         """
         key = message.id, framing
         holders, pieces = self._held.pop(key)
@@ -55,12 +63,16 @@ class Held:
 
 class Source(Protocol):
     """
-    Where a replay reads: a cursor of `history`, or another.
+    Where a replay reads its messages: a cursor of the history, or a single message.
     """
 
     def read(self, milliseconds: int) -> list[Message | Gap] | None:
         """
-        What comes next, or None at the end.
+        The next messages, with gaps between them; an empty list if they have not been
+        found yet; or None at the end.
+
+        Args:
+            milliseconds: The time, in milliseconds since 1970.
         """
 
     def close(self) -> None:
@@ -71,7 +83,7 @@ class Source(Protocol):
 
 class Alone:
     """
-    A source with one message.
+    A source that has one message, and does not need the history.
     """
 
     def __init__(self, message: Message) -> None:
@@ -79,7 +91,7 @@ class Alone:
 
     def read(self, _: int) -> list[Message | Gap] | None:
         """
-        The message, once.
+        The message at the first call, and None from then on.
         """
         messages, self._messages = self._messages, None
         return messages
@@ -92,17 +104,17 @@ class Alone:
 
 class Replay:
     """
-    Paced by its reader, and never more than a slice ahead of it.  Many readers of one
-    message share its bytes.
+    The kept messages that one response is sent.  It reads on in its source only when the
+    response has taken all that was read before.
 
     Args:
-        source: Is closed with the replay.
-        framing: Of the response.
-        milliseconds: The time.
-        held: Of all replays of the bus.
+        source: Where it reads; closed with the replay.
+        framing: The framing of the response.
+        milliseconds: Returns the time, in milliseconds since 1970.
+        held: The messages that all replays of the bus hold.
 
     Attributes:
-        queued: Does it wait for its turn?
+        queued: Whether the replay waits for its turn; kept for the caller.
     """
 
     def __init__(
@@ -117,15 +129,17 @@ class Replay:
         self._source = source
         self._framing = framing
         self._milliseconds = milliseconds
-        # What was read and not yet taken whole, and how much of the first was.
-        # Each with its pieces, and what is no message with nothing else.
+        # What has been read and not yet taken whole, each item with its bytes.  Gaps, and
+        # what was inserted, are items without a message.
         self._items: deque[tuple[Message | None, tuple[bytes, ...]]] = deque()
+        # How many bytes of the first item have been taken.
         self._offset = 0
 
     def owed(self) -> list[bytes | memoryview] | None:
         """
-        What its reader gets next; nothing if that is still looked for, and None at
-        the present.
+        The bytes that the reader gets next, at most about a slice; an empty list if the
+        source has to look further in another turn; or None when all has been taken, and
+        live messages follow.
         """
         if not self._items:
             read = self._source.read(self._milliseconds())
@@ -151,8 +165,8 @@ class Replay:
     @property
     def rest(self) -> bytes:
         """
-        What its reader still gets of what it has a part of, and what was inserted
-        behind that.
+        The bytes that a reader who is sent no more messages is still owed: the rest of the
+        message that it has a part of, and what stands before the next message.
         """
         rest = b"".join(self._items[0][1])[self._offset :] if self._offset else b""
         for message, pieces in islice(self._items, 1 if self._offset else 0, None):
@@ -163,8 +177,11 @@ class Replay:
 
     def insert(self, data: bytes) -> bool:
         """
-        Let its reader have this too, behind what it has a part of; False if what was
-        inserted before is still there, which goes first.
+        Insert bytes between two messages, as early as may be.
+
+        Returns:
+            False if something that is no message still stands at that place; then nothing
+            is inserted, because the other has to go first.
         """
         place = 1 if self._offset else 0
         if place < len(self._items) and self._items[place][0] is None:
@@ -174,7 +191,7 @@ class Replay:
 
     def close(self) -> None:
         """
-        Read no more.
+        Close the source, and hold nothing any more.
         """
         self._source.close()
         while self._items:
@@ -182,7 +199,7 @@ class Replay:
 
     def advance(self, taken: int) -> None:
         """
-        Its reader has taken so many bytes of what it was owed.
+        Note that the reader has taken so many of the bytes that `owed` returned.
         """
         self._offset += taken
         while self._items and self._offset >= (size := sum(map(len, self._items[0][1]))):

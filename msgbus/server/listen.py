@@ -1,6 +1,6 @@
 """
-Where to listen: endpoint strings of Twisted's, with our defaults, and checked further than
-Twisted does.
+Where to listen: Twisted's endpoint strings, with defaults of our own, and with checks that
+Twisted leaves to the first connection.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from twisted.internet.interfaces import IStreamServerEndpoint
 
 __all__ = ["CannotListen", "endpoint"]
 
-# What an operator would have written, had he thought of it: room for many
-# clients that come at once, and a socket file that is not everybody's.
+# Defaults that Twisted does not have: a long queue of connections, for many clients that
+# come at once, and a socket file that only its owner and group can use.
 _BACKLOG = re.compile(r"(haproxy:)?(tcp|tcp6|ssl|tls|unix):")
 _PEM_FOLDER = re.compile(r"(?:haproxy:)?tls:((?:[^:\\]|\\.)*)")
 _DEFAULTS = {"backlog": "1024", "mode": "660"}
@@ -25,17 +25,18 @@ _DEFAULTS = {"backlog": "1024", "mode": "660"}
 
 class CannotListen(ValueError):
     """
-    A string describes no endpoint that can be used.  The text is one sentence for the
-    operator.
+    An endpoint string describes no endpoint that can be used.  The text is one sentence for
+    the operator.
     """
 
 
 def endpoint(reactor: object, text: str) -> IStreamServerEndpoint:
     """
-    The endpoint that a string describes.
+    The endpoint that an endpoint string describes.
 
     Raises:
-        CannotListen: It describes none, or one whose files cannot be used.
+        CannotListen: It describes no endpoint, or one whose key or certificate files cannot
+            be used.
     """
     try:
         parsed = serverFromString(reactor, _with_defaults(text))
@@ -50,7 +51,7 @@ def endpoint(reactor: object, text: str) -> IStreamServerEndpoint:
 
 
 def _reason(error: Exception) -> object:
-    # An error of OpenSSL's is a list of its parts.
+    # The text of an error of OpenSSL is a list of tuples, each with a reason at its end.
     if isinstance(error, OpenSSL.SSL.Error | OpenSSL.crypto.Error) and error.args:
         reasons = "; ".join(str(reason) for *_, reason in error.args[0])
         return f"no usable key or certificate in PEM ({reasons})"
@@ -61,7 +62,12 @@ def _reason(error: Exception) -> object:
 
 def _check_certificates(folder: Path) -> None:
     """
-    Refuse a folder that would let every client fail.
+    Check the folder of a `tls:` endpoint, which picks a certificate by the name that a
+    client asks for.
+
+    Raises:
+        ValueError: No client could connect, because there is no key with a certificate, or
+            a certificate names no host.
     """
     files = {file: file.read_bytes() for file in folder.glob("*.pem")}
     pem = b"".join(files.values())
@@ -82,7 +88,7 @@ def _check_certificates(folder: Path) -> None:
 
 def _with_defaults(endpoint: str) -> str:
     """
-    The endpoint string with our defaults for what it does not say.
+    The endpoint string, with our default for each setting that it does not give.
     """
     match = _BACKLOG.match(endpoint)
     if match is None:

@@ -1,6 +1,6 @@
 """
-`twistd msgbus --help`: what an operator may choose, checked while he can still read of his
-mistakes.
+The options of `twistd msgbus`, checked before it becomes a daemon, while the operator can
+still see what is wrong.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from .listen import CannotListen, endpoint
 
 __all__ = ["Options"]
 
-# As it is installed; in a checkout it is at the top.
+# Where the demo is installed.  In a checkout it is not there, but in the top folder.
 _CHAT_DEMO = Path(__file__).parents[1] / "chatdemo"
 
 DEFAULT_LISTEN = "tcp:8888:interface=127.0.0.1"
@@ -54,7 +54,7 @@ Examples:
 
 class Options(usage.Options):
     """
-    What an operator may choose.
+    The command line of `twistd msgbus`.  The docstrings of the methods are the help texts.
     """
 
     synopsis = "[options]"
@@ -62,7 +62,7 @@ class Options(usage.Options):
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]  # Twisted
-        # Twisted takes docstrings with the line ends of their source.
+        # Twisted would print the docstrings with the line breaks of the source.
         self.docs = {name: " ".join(doc.split()) for name, doc in self.docs.items()}
         self["listen"] = []
         self["allow-origin"] = []
@@ -94,16 +94,16 @@ class Options(usage.Options):
     def opt_allow_origin(self, origin: str) -> None:
         """
         An origin, such as https://app.example, whose web pages may publish
-        and read here, beside the bus's own; may be given several times; '*'
-        is any.
+        and read here, as the bus's own pages may; may be given several times;
+        '*' is any.
         """
         self["allow-origin"].append(origin)
 
     def opt_host(self, name: str) -> None:
         """
-        A name by which clients on this machine, or a proxy in front of it,
-        may call the bus, beside localhost and addresses; may be given several
-        times; '*' is any.
+        A host name by which clients on this machine, or a proxy in front of the
+        bus, may call it, in addition to localhost and IP addresses; may be given
+        several times; '*' is any.
         """
         self["host"].append(name)
 
@@ -115,25 +115,25 @@ class Options(usage.Options):
 
     def opt_max_backlog(self, size: str) -> None:
         """
-        How much may wait for a subscriber that does not read, in bytes; what
-        becomes of it then, it may choose (?overflow=): if it does not, it gets
-        no more until it has read that, and is told how many messages it missed.
+        How many bytes of messages may wait for a subscriber that reads too slowly.
+        Past that, messages are dropped for it until it has read what waits, and it is
+        told how many it missed; with ?overflow= it may choose otherwise.
         [default: 1000000]
         """
         self["max-backlog"] = _bytes("--max-backlog", size)
 
     def opt_max_waiting(self, size: str) -> None:
         """
-        How much may wait for all subscribers together, in bytes; past it, those
-        that are farthest behind are treated as past their backlog.
+        How many bytes may wait for all subscribers together. Past that, those that
+        are farthest behind are treated as past --max-backlog.
         [default: 268435456]
         """
         self["max-waiting"] = _bytes("--max-waiting", size)
 
     def opt_stall_timeout(self, seconds: str) -> None:
         """
-        Seconds for which a subscriber may read nothing while something waits
-        for it, before it is cut. [default: 300]
+        Seconds after which the connection of a subscriber is cut if something waits
+        for it and it reads nothing. [default: 300]
         """
         self["stall-timeout"] = _seconds("--stall-timeout", seconds)
         if self["stall-timeout"] == 0:
@@ -150,15 +150,16 @@ class Options(usage.Options):
 
     def opt_history_age(self, seconds: str) -> None:
         """
-        Seconds for which messages are kept. [default: as long as there is room]
+        Seconds for which messages are kept at most. [default: as long as there is
+        room]
         """
         self["history-age"] = _seconds("--history-age", seconds, digits=9)
 
     def opt_history_bytes(self, size: str) -> None:
         """
-        How much is kept for all channels together, in bytes, with what messages
-        and channels cost beyond their text; the oldest go first.
-        [default: 67108864]
+        How many bytes the history of all channels may take together, with what it
+        takes to keep a message or a channel beyond its text; the oldest messages go
+        first. [default: 67108864]
         """
         self["history-bytes"] = _bytes("--history-bytes", size)
 
@@ -166,30 +167,31 @@ class Options(usage.Options):
         """
         A file that keeps the history over a restart; it is made if there is none.
         """
-        # A daemon changes its folder.
+        # A daemon changes its working directory.
         self["history-file"] = Path(file).absolute()
 
     def opt_docroot(self, folder: str) -> None:
         """
-        A folder whose files are served beside the bus: not those that begin
-        with a dot, nor what links lead to outside of it. Where there is no
-        folder 'chatdemo', that name is the chat demo that comes with msgbus.
+        A folder whose files are served beside the bus, except those whose
+        names begin with a dot, and those outside of it to which links lead. If
+        there is no folder 'chatdemo', that name is the chat demo that comes with
+        msgbus.
         """
         path = Path(folder)
         if folder.rstrip("/") == _CHAT_DEMO.name and not path.exists():
             path = _CHAT_DEMO
         if not path.is_dir():
             raise usage.UsageError(f"--docroot {folder!r} is no folder.")
-        # A daemon changes its folder.
+        # A daemon changes its working directory.
         self["docroot"] = path.absolute()
 
     opt_d = opt_docroot
 
     def opt_secret_file(self, file: str) -> None:
         """
-        A file with a password that is asked for on everything, by Basic
-        authentication, under any name. One line end at its end does not
-        count.
+        A file with a password that every request has to give, by Basic
+        authentication, under any name. One line end at the end of the file is
+        not part of it.
         """
         try:
             secret = Path(file).read_bytes()
@@ -204,8 +206,8 @@ class Options(usage.Options):
 
     def opt_secret(self, secret: str) -> None:
         """
-        The password itself. Others on this machine can see it: better give
-        a --secret-file.
+        The password itself. Others on this machine can see it in the list of
+        processes; --secret-file hides it.
         """
         self["warnings"].append(
             "Everybody on this machine can see the password of --secret in the list of"
@@ -224,8 +226,8 @@ class Options(usage.Options):
 
     def opt_drain(self, seconds: str) -> None:
         """
-        Seconds that a stop may take to deliver what subscribers are owed,
-        before connections are cut. [default: 10]
+        Seconds that a stop may take to answer requests and to deliver what
+        subscribers are owed, before connections are cut. [default: 10]
         """
         self["drain"] = _seconds("--drain", seconds)
 
@@ -246,8 +248,8 @@ class Options(usage.Options):
 
     def parseOptions(self, options: Sequence[str] | None = None) -> None:
         """
-        Read the command line; a mistake ends the process with one sentence,
-        where Twisted would print all of the help before it.
+        Read the command line.  A mistake ends the process with one sentence; Twisted would
+        print the whole help before it.
         """
         try:
             super().parseOptions(options)  # type: ignore[no-untyped-call]  # Twisted
@@ -256,13 +258,17 @@ class Options(usage.Options):
 
     def getUsage(self, width: int | None = None) -> str:
         """
-        The text of `--help`, with examples, which Twisted would wrap.
+        The text of `--help`.  The examples are added here, because Twisted would wrap their
+        lines.
         """
         return super().getUsage(width) + _EXAMPLES
 
     def postOptions(self) -> None:
         """
-        Find the operator's mistakes while there is somebody to read of them.
+        Check what depends on more than one option, and parse endpoints and origins.
+
+        Raises:
+            UsageError: An endpoint, an origin or a host name is wrong.
         """
         from twisted.internet import reactor
 

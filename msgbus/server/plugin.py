@@ -1,5 +1,5 @@
 """
-What `twistd msgbus` loads: the options, and the service that they make.
+What `twistd msgbus` loads: the options, and the function that makes a service of them.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ __all__ = ["Options", "makeService"]
 
 def makeService(options: Options) -> Service:
     """
-    A bus with these options, ready to be started.
+    The service that serves a bus with these options, not yet started.
     """
     from twisted.internet import reactor
 

@@ -34,26 +34,26 @@ __all__ = ["BusService", "CannotStart", "notify"]
 
 class CannotStart(Exception):
     """
-    The service cannot be started.  The text is one sentence for the operator;
-    a process that ends by this prints it instead of a traceback.
+    The service cannot be started.  The text is one sentence for the operator; a process
+    that ends because of this error prints it instead of a traceback.
     """
 
 
 class BusService(Service):
     """
-    Owns the ports and the connections, and stops the bus.
+    Listens, serves a site with a bus, and stops in order.
 
     Args:
         reactor: Twisted's own, which provides more interfaces than any type names.
-        endpoints: Where to listen, by the strings that describe the endpoints.  If one of
-            them cannot be listened at, the start fails.
+        endpoints: Where to listen, by the endpoint strings.  If it is impossible at one of
+            them, the start fails.
         site: What to serve there.
-        bus: The resource whose streams are ended at the stop.
-        store: The copy of the bus's history, if there is one.  It is loaded before the
-            first request is served, when the process has become the user who serves, and
-            closed after the last.
+        bus: The resource of the bus, whose streams are ended at the stop.
+        store: The copy of the bus's history in a file, if there is one.  It is loaded
+            before the first request is served, after the process has changed to the user
+            it is to run as, and closed after the last.
         drain: Seconds that a stop may take before connections are cut.
-        warnings: What the operator is told at the start.
+        warnings: Sentences that are logged at the start.
     """
 
     _log = Logger()
@@ -82,10 +82,10 @@ class BusService(Service):
 
     def privilegedStartService(self) -> None:
         """
-        Listen, while the process may still be root.
+        Listen, while the process may still be root, as low ports require.
 
         Raises:
-            CannotStart: A port cannot be had.
+            CannotStart: It is impossible to listen at one of the endpoints.
         """
         for text, endpoint in self._endpoints.items():
             failures: list[Any] = []
@@ -100,14 +100,14 @@ class BusService(Service):
 
     def _cannot_start(self, sentence: str) -> CannotStart:
         sys.excepthook = _plain_excepthook
-        # A daemon has no other place to say all of it.
+        # The error output of a daemon goes to /dev/null, so the sentence goes to the log.
         if os.path.samestat(os.fstat(2), os.stat(os.devnull)):
             self._log.error("Cannot start: {sentence}", sentence=sentence)
         return CannotStart(sentence)
 
     def startService(self) -> None:
         """
-        Serve; listen first if there was no privileged start, as with `twist`.
+        Serve.  Listen first if there was no privileged start, as under `twist`.
 
         Raises:
             CannotStart: The store cannot be loaded.
@@ -129,11 +129,11 @@ class BusService(Service):
     def stopService(self) -> Deferred[None]:
         """
         Stop in order: accept no new connections, answer the requests that have come, send
-        each subscriber what it is owed, and end its stream between two messages.
+        each subscriber what it is owed, and end its stream between two messages.  After
+        `drain` seconds, cut the connections that are left.
 
         Returns:
-            A Deferred that fires when all connections have ended.  Those that have not when
-            the time is up are cut.
+            A Deferred that fires when all connections have ended and the store is closed.
         """
         super().stopService()  # type: ignore[no-untyped-call]  # Twisted
         return Deferred.fromCoroutine(self._stop())
@@ -144,8 +144,8 @@ class BusService(Service):
         ports, self._ports = self._ports, []
         await DeferredList([maybeDeferred(port.stopListening) for port in ports])
         self._bus.stop_waiting()
-        # A publisher that has been told that its message is in order must find it
-        # delivered: so requests that have begun may end before the streams do.
+        # Let the requests that have begun end before the streams do: a message whose
+        # publisher is told that it was published has to reach the subscribers.
         await self._at_most(self._drain / 2, self._site.drain())
         self._bus.close()
         await self._at_most(deadline - self._reactor.seconds(), self._site.closed())
@@ -167,8 +167,8 @@ class BusService(Service):
             return
 
     def _ready(self) -> None:
-        # Twisted's own handlers end the process by the signal, and do not
-        # know of a second one.
+        # Twisted's own handlers would let the process die of the signal after the stop, and
+        # do not tell a second signal from the first.
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._handle_signal)
         self._log.info("Serving, until SIGTERM or SIGINT")
@@ -194,7 +194,7 @@ class BusService(Service):
 
     def _raise_file_limit(self) -> None:
         """
-        Each subscriber is an open file.
+        Raise the limit of open files as far as it may be, because each connection is one.
         """
         soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
         try:
@@ -227,9 +227,9 @@ class BusService(Service):
 
 def notify(state: str) -> None:
     """
-    Tell systemd of the state of the service (sd_notify(3)), if it asks to be
-    told.  A message that cannot be sent is lost: systemd's time-outs deal with
-    that.
+    Tell systemd the state of the service (sd_notify(3)), if it has asked for that by
+    `NOTIFY_SOCKET`.  If it cannot be told, that is logged, and systemd's own time-outs deal
+    with it.
     """
     address = os.environ.get("NOTIFY_SOCKET", "")
     if not address:
@@ -245,8 +245,8 @@ def notify(state: str) -> None:
 
 def _watchdog_seconds() -> float | None:
     """
-    How long systemd waits for a sign of life (sd_watchdog_enabled(3)), or None
-    if it does not.
+    For how many seconds systemd waits for a sign of life of this process
+    (sd_watchdog_enabled(3)), or None if it does not.
     """
     microseconds = os.environ.get("WATCHDOG_USEC", "")
     if not re.fullmatch(r"0*[1-9][0-9]*", microseconds):
@@ -260,7 +260,7 @@ def _plain_excepthook(
     kind: type[BaseException], error: BaseException, traceback: TracebackType | None
 ) -> None:
     if isinstance(error, CannotStart):
-        # The other stderr is the log by now.
+        # By now, `sys.stderr` writes to the log.
         print(f"Cannot start: {error}", file=sys.__stderr__)
     else:
         sys.__excepthook__(kind, error, traceback)

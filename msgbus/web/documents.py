@@ -213,7 +213,7 @@ def _ranges(headers: Sequence[bytes], size: int) -> bytes | None:
             return None
         # The last N bytes of a file that has fewer are all of them.
         ranges.append(piece if first else b"-%d" % min(int(last), size))
-    # `static` fails if one of several ranges lies behind the end.  If all do, one is left,
-    # for which it answers 416.
+    # Of several ranges, pass on those that the file has.  If it has none of them, pass on
+    # one, for which `static` answers 416.
     there = [r for r in ranges if r != b"-0" and int(r.partition(b"-")[0] or 0) < size]
     return b"bytes=" + b",".join(there or ranges[:1])
