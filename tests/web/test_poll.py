@@ -8,10 +8,8 @@ from twisted.internet.error import ConnectionDone
 
 from msgbus.bus.history import History, Keep
 from msgbus.message import Message
-from msgbus.web.query import parse_subscription
 
-from ..memory import Server
-from .test_resource import SAFE, WebTestCase, get, post
+from .testcase import SAFE, WebTestCase, get, post
 
 PATH = "/msgbus/foo?format=message"
 
@@ -306,83 +304,3 @@ class PollTests(WebTestCase):
         peer.send(get(f"{PATH}&since=now&wait=9"))
         peer.send(post() * 200)
         self.assertTrue(peer.transport.disconnected or peer.transport.aborting)
-
-    def test_wanted(self):
-        """
-        `now` is not the newest.
-        """
-        self.assertIsNotNone(parse_subscription(b"format=message").since)
-        self.assertIsNone(parse_subscription(b"format=message&since=now").since)
-        self.assertIsNone(parse_subscription(b"").since)
-
-
-class StreamTests(WebTestCase):
-    """
-    The other forms of a stream, in an answer.
-    """
-
-    def test_forms(self):
-        """
-        Each has its media type and its form, on HTTP/1.0 and 1.1.
-        """
-        for name, media, begin in (
-            ("event-stream", "text/event-stream", b"retry: "),
-            ("ndjson", "application/x-ndjson", b""),
-        ):
-            for headers, path in (
-                (f"Accept: {media}\n", "/msgbus/foo"),
-                ("", f"/msgbus/foo?format={name}"),
-                ("Accept: text/html\n", f"/msgbus/foo?format={media}"),
-            ):
-                peer, head, body = self.subscribe(path, headers, version="1.0")
-                self.assertEqual(head["Content-Type"], media)
-                self.assertEqual(head["Cache-Control"], "no-store")
-                self.assertTrue(body.startswith(begin), body)
-                self.server.bus.publish(Message("foo", b"hello", "text/plain"))
-                self.assertIn(b"hello", peer.received())
-
-    def test_resumes(self):
-        """
-        `Last-Event-ID` goes on behind an event, also behind the one that begins.
-        """
-        peer, head, body = self.subscribe(headers="Accept: text/event-stream\n")
-        self.assertIn(f"id: {head['Msgbus-Id']}\n".encode(), body)
-        peer.leave(ConnectionDone())
-        self.server.bus.publish(Message("foo", b"missed", "text/plain"))
-        headers = f"Accept: text/event-stream\nLast-Event-ID: {head['Msgbus-Id']}\n"
-        peer, _, body = self.subscribe(headers=headers)
-        self.assertIn(b"data: missed\n", body + peer.received())
-
-    def test_unknown(self):
-        """
-        One that does not exist is refused, with the list.
-        """
-        code, _, body = self.server.ask(get("/msgbus/foo?format=xml"))
-        self.assertEqual(code, 400)
-        for name in ("multipart", "mixed", "event-stream", "ndjson", "message"):
-            self.assertIn(f" {name},", body.decode())
-
-    def test_heads(self):
-        """
-        HEAD tells the id behind which a stream would begin.
-        """
-        self.server.bus.publish(Message("foo", b"x"))
-        for name in ("multipart", "event-stream", "ndjson"):
-            _, headers, _ = self.server.ask(
-                get(f"/msgbus/foo?format={name}", method="HEAD")
-            )
-            self.assertEqual(headers["Msgbus-Id"], self.published[0].id)
-
-    def test_heartbeats(self):
-        """
-        Events have them unasked, lines do not.
-        """
-        self.server = Server()
-        events, *_ = self.subscribe("/msgbus/foo?format=event-stream")
-        lines, *_ = self.subscribe("/msgbus/foo?format=ndjson")
-        asked, *_ = self.subscribe("/msgbus/foo?format=ndjson&heartbeat=5")
-        for _ in range(26):
-            self.server.clock.advance(1)
-        self.assertEqual(events.received(), b"2\r\n:\n\r\n")
-        self.assertEqual(lines.received(), b"")
-        self.assertEqual(asked.received(), b"1\r\n\n\r\n" * 5)

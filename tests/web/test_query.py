@@ -190,6 +190,14 @@ class SubscriptionTests(SynchronousTestCase):
         with self.assertRaises(Invalid):
             parse_subscription(b"", None, "x")
 
+    def test_one_message(self):
+        """
+        `now` is not the newest.
+        """
+        self.assertIsNotNone(parse_subscription(b"format=message").since)
+        self.assertIsNone(parse_subscription(b"format=message&since=now").since)
+        self.assertIsNone(parse_subscription(b"").since)
+
     def test_required(self):
         """
         A publisher may ask that there be a subscriber.

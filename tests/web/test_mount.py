@@ -1,0 +1,51 @@
+"""
+Tests for `msgbus.web.mount`.
+"""
+
+from twisted.internet.error import ConnectionDone
+from twisted.logger import LogLevel, globalLogPublisher
+
+from ..memory import Server
+from .testcase import WebTestCase, post
+
+
+class LogTests(WebTestCase):
+    """
+    What is logged.
+    """
+
+    def events(self, verbosity):
+        """
+        The lines of one subscription and one publication.
+        """
+        lines = []
+
+        def observe(event):
+            lines.append((event["log_level"], event["log_format"].format(**event)))
+
+        self.server = Server(verbosity=verbosity)
+        globalLogPublisher.addObserver(observe)
+        self.addCleanup(globalLogPublisher.removeObserver, observe)
+        peer, _, _ = self.subscribe("/msgbus/foo?sender=!secret")
+        self.server.ask(post())
+        peer.leave(ConnectionDone())
+        globalLogPublisher.removeObserver(observe)
+        self.assertTrue(all(level == LogLevel.info for level, _ in lines))
+        return [line for _, line in lines]
+
+    def test_silent(self):
+        """
+        Without -v, requests are not logged.
+        """
+        self.assertEqual(self.events(0), [])
+
+    def test_verbose(self):
+        """
+        With -v, subscriptions are; with -vv, publications too; never a query.
+        """
+        subscribed = "192.0.2.1:4711 subscribes to 'foo'"
+        left = "192.0.2.1:4711 leaves 'foo'"
+        published = "192.0.2.1:4711 publishes 5 bytes of text/plain to 'foo' as ''"
+        self.assertEqual(self.events(1), [subscribed, left])
+        self.assertEqual(self.events(2), [subscribed, published, left])
+        self.assertEqual(self.events(3), [subscribed, published, left])

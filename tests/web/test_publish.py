@@ -1,0 +1,322 @@
+"""
+Tests for `msgbus.web.publish`.
+"""
+
+from twisted.internet.defer import Deferred
+from twisted.internet.error import ConnectionDone, ConnectionLost
+
+from msgbus.message import Message, Receipt
+
+from .testcase import WebTestCase, basic, get, post
+
+
+class PublishTests(WebTestCase):
+    """
+    Publications.
+    """
+
+    def test_published(self):
+        """
+        A POST publishes its body under its type, and gets 204 without a body
+        or its length.
+        """
+        code, headers, body = self.server.ask(post())
+        self.assertEqual((code, body), (204, b""))
+        self.assertNotIn("Content-Length", headers)
+        self.assertNotIn("Content-Type", headers)
+        self.assertEqual(self.published, [Message("foo", b"hello", "text/plain")])
+
+    def test_put(self):
+        """
+        A PUT does as a POST.
+        """
+        code, _, _ = self.server.ask(post().replace("POST", "PUT"))
+        self.assertEqual((code, len(self.published)), (204, 1))
+
+    def test_verbatim(self):
+        """
+        The type is kept as it came, also that of a form, and a body of a
+        multipart type is not parsed.
+        """
+        for content_type in (
+            'Multipart/Form-Data ;boundary="x"',
+            "application/x-www-form-urlencoded",
+            "text/plain; charset=latin-1",
+        ):
+            self.server.ask(
+                post(headers=f"Content-Type: {content_type}\n", body="a=%ff&b;;")
+            )
+            self.assertEqual(
+                self.published.pop(), Message("foo", b"a=%ff&b;;", content_type)
+            )
+
+    def test_empty(self):
+        """
+        An empty body is a message, with its length or without.
+        """
+        head = "POST /msgbus/foo HTTP/1.1\nHost: localhost\nContent-Type: a/b\n"
+        for request in (post(body=""), head + "\n"):
+            self.assertEqual(self.server.ask(request)[0], 204)
+            self.assertEqual(self.published.pop().body, b"")
+
+    def test_http_1_0(self):
+        """
+        HTTP/1.0 publishes, without `Host` too, and its connection closes.
+        """
+        peer = self.server.connect()
+        peer.send("POST /msgbus/foo HTTP/1.0\nContent-Type: a/b\nContent-Length: 1\n\nx")
+        self.assertEqual(peer.answer()[0], 204)
+        self.assertTrue(peer.closed)
+        self.assertEqual(self.published, [Message("foo", b"x", "a/b")])
+
+    def test_chunked(self):
+        """
+        A chunked body is put together.
+        """
+        head = get(method="POST", headers="Content-Type: a/b\nTransfer-Encoding: chunked\n")
+        self.assertEqual(self.server.ask(head + "3\nabc\n2;x=y\nde\n0\nT: x\n\n")[0], 204)
+        self.assertEqual(self.published, [Message("foo", b"abcde", "a/b")])
+
+    def test_expect(self):
+        """
+        One who asks before sending is told to go on.
+        """
+        peer = self.server.connect()
+        headers = "Content-Type: a/b\nContent-Length: 1\nExpect: 100-continue\n"
+        peer.send(get(method="POST", headers=headers))
+        self.assertEqual(peer.received(), b"HTTP/1.1 100 Continue\r\n\r\n")
+        peer.send("x")
+        self.assertEqual(peer.answer()[0], 204)
+        self.assertEqual(self.published, [Message("foo", b"x", "a/b")])
+
+    def test_pipelined(self):
+        """
+        Publications behind each other on one connection are all answered, and
+        in order.
+        """
+        peer = self.server.connect()
+        for byte in (post(body="1") + post(body="2") + post(body="3")).replace(
+            "\n", "\r\n"
+        ):
+            peer.send(byte.encode())
+        self.assertEqual(peer.received().count(b"HTTP/1.1 204 No Content\r\n"), 3)
+        self.assertEqual([m.body for m in self.published], [b"1", b"2", b"3"])
+
+    def test_names(self):
+        """
+        The name is what follows the prefix, decoded, and without the query.
+        """
+        for path, name in (
+            ("/msgbus/", ""),
+            ("/msgbus/a/", "a/"),
+            ("/msgbus/a%2Fb/%C3%A4", "a/b/ä"),
+            ("/msgbus/a+b;c?x=/d/e", "a+b;c"),
+            ("/msgbus/msgbus/", "msgbus/"),
+            ("http://localhost/msgbus/foo?x", "foo"),
+            ("HTTP://[::1]:8888/msgbus/foo", "foo"),
+        ):
+            self.assertEqual(self.server.ask(post(path))[0], 204, path)
+            self.assertEqual(self.published.pop().channel, name)
+
+    def test_sender(self):
+        """
+        The sender is the user of Basic authentication.
+        """
+        headers = "Content-Type: a/b\n" + basic("älice:x")
+        self.assertEqual(self.server.ask(post(headers=headers))[0], 204)
+        self.assertEqual(self.published[0].sender, "älice")
+
+    def test_answered_when_in_order(self):
+        """
+        The 204 comes when the bus says that the message is in order, and to
+        nobody if the publisher has gone by then.
+        """
+        waiting = []
+
+        def publish(message, keep, require, key):
+            waiting.append(Deferred())
+            return waiting[-1]
+
+        self.server.bus.publish = publish
+        stays, goes = self.server.connect(), self.server.connect()
+        for peer in (stays, goes):
+            peer.send(post())
+            self.assertEqual(peer.received(), b"")
+        goes.leave(ConnectionLost())
+        for published in waiting:
+            published.callback(Receipt("1-2", 3))
+        self.assertEqual(stays.answer()[0], 204)
+        self.assertEqual(goes.received(), b"")
+
+
+class ReceiptTests(WebTestCase):
+    """
+    What a publisher is told.
+    """
+
+    def test_receipt(self):
+        """
+        The answer has the message's id, and for how many subscribers it was put in
+        order.
+        """
+        _, first, _ = self.server.ask(post())
+        # The test itself is one.
+        self.assertEqual(first["Msgbus-Subscribers"], "1")
+        peers = [self.subscribe(path)[0] for path in ("/msgbus/foo", "/msgbus/")]
+        peers += [self.subscribe(f"/msgbus/foo?type={type}")[0] for type in ("a/b", "*")]
+        _, second, _ = self.server.ask(post())
+        self.assertEqual(second["Msgbus-Subscribers"], "4")
+        self.assertNotEqual(first["Msgbus-Id"], second["Msgbus-Id"])
+        self.assertEqual(second["Msgbus-Id"], self.published[-1].id)
+
+    def test_required(self):
+        """
+        A publication for somebody is refused if there is nobody, and not kept.
+        """
+        self.server.bus._subscriptions.clear()
+        self.assert_refused(post("/msgbus/foo?require=1"), 409, "nobody")
+        peer, _, _ = self.subscribe("/msgbus/foo?last=1")
+        self.assertEqual(peer.received(), b"")
+        code, headers, _ = self.server.ask(post("/msgbus/foo?require=1"))
+        self.assertEqual((code, headers["Msgbus-Subscribers"]), (204, "1"))
+        self.assertIn(b"hello", peer.received())
+        self.assert_refused(post("/msgbus/foo?require=maybe"), 400, "require")
+
+    def test_repeated(self):
+        """
+        A publication that is repeated with its key is answered as the first time,
+        and published once; the key of another body is refused.
+        """
+        headers = "Content-Type: text/plain\nIdempotency-Key: k\n"
+        first, second = (self.server.ask(post(headers=headers)) for _ in range(2))
+        self.assertEqual(first[0], 204)
+        for name in ("Msgbus-Id", "Msgbus-Subscribers"):
+            self.assertEqual(first[1][name], second[1][name])
+        self.assertEqual(len(self.published), 1)
+        code, _, body = self.server.ask(post(headers=headers, body="other"))
+        self.assertEqual(code, 422, body)
+        self.assertEqual(self.server.ask(post("/msgbus/bar", headers=headers))[0], 204)
+        later = self.server.bus._seconds() + 600
+        self.server.bus._seconds = lambda: later
+        self.assertEqual(self.server.ask(post(headers=headers))[0], 204)
+        self.assertEqual(len(self.published), 3)
+
+    def test_repeated_after_a_refusal(self):
+        """
+        A key that came with a publication that was refused is free.
+        """
+        self.server.bus._subscriptions.clear()
+        headers = "Content-Type: text/plain\nIdempotency-Key: k\n"
+        for path, code in (("?require=1", 409), ("", 204), ("?require=1", 204)):
+            request = post(f"/msgbus/foo{path}", headers=headers)
+            self.assertEqual(self.server.ask(request)[0], code)
+
+    def test_not_kept(self):
+        """
+        What is not to be stored is delivered, and not kept.
+        """
+        for directive in ("no-store", "max-age=1, No-Store"):
+            headers = f"Content-Type: a/b\nCache-Control: {directive}\n"
+            self.assertEqual(self.server.ask(post(headers=headers))[0], 204)
+        self.assertEqual(len(self.published), 2)
+        self.assertEqual(self.server.bus.history.size, 0)
+        self.server.ask(post(headers="Content-Type: a/b\nCache-Control: no-cache\n"))
+        self.assertGreater(self.server.bus.history.size, 0)
+
+
+class RefusalTests(WebTestCase):
+    """
+    Publications that cannot be.
+    """
+
+    def test_types(self):
+        """
+        A type is required, once, and must be one.
+        """
+        for headers, sentence in (
+            ("", "needs a Content-Type"),
+            ("Content-Type:\n", "needs a Content-Type"),
+            ("Content-Type: a/b\nContent-Type: a/b\n", "once only"),
+            ("Content-Type: text\n", "type/subtype"),
+            ("Content-Type: a/b, c/d\n", "type/subtype"),
+            ("Content-Type: a/b;\x01\n", "control character"),
+            ("Content-Type: a/b;" + "x" * 1000 + "\n", "longer than 1000 bytes"),
+        ):
+            self.assert_refused(post(headers=headers), 400, sentence)
+        request = post(headers="Content-Type: a/b;x=?\n").replace("\n", "\r\n").encode()
+        self.assert_refused(request.replace(b"?", b"\xff"), 400, "not UTF-8")
+
+    def test_names(self):
+        """
+        What is no name is refused, in one sentence.
+        """
+        for name in ("%", "%zz", "%ff", "%00", "%0a", "a//b", "/", ".", "..", "%2e%2e/x"):
+            self.assert_refused(post("/msgbus/" + name), 400, "(name|segment)")
+        self.assert_refused(post("/msgbus/.js/msgbus.js"), 400, "begins with a dot")
+        self.assert_refused(post("/msgbus" + "/a" * 8000), 400, "longer than 1024 bytes")
+        self.assert_refused(post("/msgbus" + "/a" * 33), 400, "more than 32 segments")
+        self.assert_refused(get("/msgbus/a//b"), 400, "empty segment")
+
+    def test_boundary(self):
+        """
+        A body that holds the boundary is refused.
+        """
+        self.assert_refused(post(body=f"--{self.server.bus.boundary}"), 400, "boundary")
+
+    def test_sender(self):
+        """
+        A sender that could inject a header, or that nobody could filter for,
+        is refused, and so is broken authentication.
+        """
+        for user in ("eve\nX-Evil: 1", "eve\r", " eve", "eve\t", "\x00"):
+            headers = "Content-Type: a/b\n" + basic(f"{user}:")
+            self.assert_refused(post(headers=headers), 400, "sender")
+        headers = "Content-Type: a/b\nAuthorization: Basic eve\n"
+        self.assert_refused(post(headers=headers), 400, "not Basic")
+
+    def test_transfer_encoding_1_0(self):
+        """
+        HTTP/1.0 has no transfer encoding.
+        """
+        request = (
+            "POST /msgbus/foo HTTP/1.0\nContent-Type: a/b\nTransfer-Encoding: chunked\n\n"
+            "1\nx\n0\n\n"
+        )
+        self.assert_refused(request, 400, "no Transfer-Encoding")
+
+    def test_truncated(self):
+        """
+        A publisher that vanishes in mid-body has published nothing.
+        """
+        chunked = get(
+            method="POST", headers="Content-Type: a/b\nTransfer-Encoding: chunked\n"
+        )
+        for request in (post(body="hello")[:-1], chunked + "5\nhello\n"):
+            for reason in (ConnectionDone(), ConnectionLost()):
+                peer = self.server.connect()
+                peer.send(request)
+                peer.leave(reason)
+                self.assertEqual(peer.received(), b"")
+        self.assertEqual(self.published, [])
+
+    def test_broken_chunks(self):
+        """
+        Broken chunking publishes nothing and ends the connection.
+        """
+        head = get(method="POST", headers="Content-Type: a/b\nTransfer-Encoding: chunked\n")
+        for body in ("x\n", "-1\n", "3\nabcd\n0\n\n", "1\nx\n\n0\n\n", "0x1\nx\n0\n\n"):
+            peer = self.server.connect()
+            peer.send(head + body)
+            self.assertTrue(peer.received().startswith(b"HTTP/1.1 400 "))
+            self.server.clock.advance(2)
+            self.assertTrue(peer.closed)
+        self.assertEqual(self.published, [])
+
+    def test_too_large_for_the_bus(self):
+        """
+        In a site that lets everything in, the bus still refuses what is too
+        large.
+        """
+        self.server.site.max_body = 10_000_000
+        self.server.bus.max_message = 4
+        self.assert_refused(post(), 413, "at most 4 bytes")

@@ -1,0 +1,162 @@
+"""
+Tests for `msgbus.web.root`.
+"""
+
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from twisted.internet.error import ConnectionDone
+from twisted.trial.unittest import SynchronousTestCase
+
+from msgbus.web.origins import Origins
+
+from ..memory import Server
+from .testcase import WebTestCase, basic, get, post
+
+
+class PasswordTests(WebTestCase):
+    """
+    A password for everything.
+    """
+
+    options = {
+        "secret": "sécret: x".encode(),
+        "origins": Origins(allowed=["https://app.example"]),
+    }
+    good = basic("álice:sécret: x")
+
+    def test_asked_for(self):
+        """
+        Without the password, nothing is served, and the answer says how to
+        give it.
+        """
+        bad = [
+            basic("alice:"),
+            basic("alice:secret"),
+            basic("sécret: x:"),
+            basic("a:sécret: xx"),
+        ]
+        bad += ["", "Authorization: Bearer x\n", basic("alice:x" + "y" * 5000)]
+        for headers in bad:
+            for request in (
+                post(headers="Content-Type: a/b\n" + headers),
+                get(headers=headers),
+                get("/", headers=headers),
+                get("/msgbus", headers=headers),
+                get("/x", headers=headers, method="BREW"),
+                get(headers=headers, method="OPTIONS"),
+            ):
+                self.assert_refused(request, 401, "asks for a password")
+        _, answered, _ = self.server.ask(get())
+        self.assertEqual(answered["WWW-Authenticate"], 'Basic realm="msgbus"')
+
+    def test_given(self):
+        """
+        With it, everything is, under any name, none too; the name is the
+        sender.
+        """
+        self.server.ask(post(headers="Content-Type: a/b\n" + self.good))
+        self.server.ask(post(headers="Content-Type: a/b\n" + basic(":sécret: x")))
+        self.assertEqual([m.sender for m in self.published], ["álice", ""])
+        for path, code in (("/msgbus/foo", 200), ("/", 200), ("/x", 404), ("/msgbus", 308)):
+            self.assertEqual(self.server.ask(get(path, headers=self.good))[0], code)
+
+    def test_broken(self):
+        """
+        Credentials that cannot be read are said to be so.
+        """
+        self.assert_refused(get(headers="Authorization: Basic x\n"), 400, "not Basic")
+        self.assert_refused(get(headers=self.good * 2), 400, "once only")
+
+    def test_preflight(self):
+        """
+        A preflight is answered before the password is asked for, and a page
+        that may read is let see that it is asked for.
+        """
+        origin = "Origin: https://app.example\n"
+        ask = get(
+            method="OPTIONS", headers=f"{origin}Access-Control-Request-Method: POST\n"
+        )
+        self.assertEqual(self.server.ask(ask)[0], 204)
+        code, headers, _ = self.server.ask(get(headers=origin))
+        self.assertEqual(code, 401)
+        self.assertEqual(headers["Access-Control-Allow-Origin"], "https://app.example")
+
+    def test_rebound(self):
+        """
+        A name that the bus does not have is not even asked for a password.
+        """
+        self.assert_refused(get(host="Host: evil.example\n"), 421, "--host")
+
+    def test_keeps_the_connection(self):
+        """
+        A refusal leaves the connection for another try.
+        """
+        peer = self.server.connect()
+        for headers, code in (("", 401), (self.good, 204)):
+            peer.send(post(headers="Content-Type: a/b\n" + headers))
+            self.assertEqual(peer.answer()[0], code)
+
+    def test_gone(self):
+        """
+        One who subscribes with the password and leaves, leaves nothing.
+        """
+        peer, _, _ = self.subscribe(headers=self.good)
+        peer.leave(ConnectionDone())
+        self.assertEqual(list(self.server.bus._subscriptions), [""])
+
+
+class GuardedDocumentTests(SynchronousTestCase):
+    """
+    Documents behind a password.
+    """
+
+    def test_pages(self):
+        """
+        A page behind the password is a page like any other: the headers that
+        disarm messages are not for it.
+        """
+        folder = TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        Path(folder.name, "void.html").write_bytes(b"")
+        heads = []
+        for secret in (None, b"x"):
+            server = Server(documents=Path(folder.name), secret=secret)
+            code, headers, _ = server.ask(
+                get("/void.html", basic("alice:x"), method="HEAD")
+            )
+            self.assertEqual(code, 200)
+            heads.append({name: value for name, value in headers.items() if name != "Date"})
+        self.assertEqual(heads[0], heads[1])
+        self.assertNotIn("Content-Security-Policy", heads[1])
+
+
+class RootTests(WebTestCase):
+    """
+    What is beside the bus.
+    """
+
+    def test_root(self):
+        """
+        The root says where the bus is.
+        """
+        code, headers, body = self.server.ask(get("/"))
+        self.assertEqual(code, 200)
+        self.assertEqual(headers["Content-Type"], "text/plain; charset=utf-8")
+        self.assertIn(b"/msgbus/CHANNEL", body)
+
+    def test_published_to_the_root(self):
+        """
+        Who publishes there is told that he did not.
+        """
+        code, _, body = self.server.ask(post("/"))
+        self.assertEqual(code, 404)
+        self.assertIn(b"/msgbus/", body)
+
+    def test_elsewhere(self):
+        """
+        Everywhere else is nothing.
+        """
+        for path in ("/x", "/msgbusx", "//msgbus/foo", "/x/../msgbus/foo", "/a" * 8000):
+            self.assertEqual(self.server.ask(get(path))[0], 404, path[:20])
+        self.assertEqual(self.published, [])

@@ -1,0 +1,344 @@
+"""
+Tests for `msgbus.web.stream`.
+"""
+
+from twisted.internet.error import ConnectionDone, ConnectionLost
+
+from msgbus.ids import format_id
+from msgbus.message import Message
+
+from ..memory import Server, parts, unchunked
+from .testcase import SAFE, WebTestCase, get, post
+
+
+class SubscribeTests(WebTestCase):
+    """
+    Subscriptions.
+    """
+
+    def test_head(self):
+        """
+        The answer has these headers, and at once the first delimiter.
+        """
+        boundary = self.server.bus.boundary
+        _, headers, body = self.subscribe()
+        for name in ("Date", "Server"):
+            del headers[name]
+        self.assertEqual(
+            headers,
+            {
+                **SAFE,
+                "Content-Type": f"multipart/x-mixed-replace;boundary={boundary}",
+                "Cache-Control": "no-store",
+                "Vary": "Accept",
+                "X-Accel-Buffering": "no",
+                "Msgbus-Prefix": "/msgbus/",
+                "Msgbus-Id": format_id(self.server.bus.newest),
+                "Transfer-Encoding": "chunked",
+            },
+        )
+        self.assertEqual(unchunked(body), [f"--{boundary}\r\n".encode()])
+
+    def test_message(self):
+        """
+        A message is one chunk: a part, and the delimiter that closes it.
+        """
+        peer, _, _ = self.subscribe()
+        _, answered, _ = self.server.ask(post())
+        self.assertEqual(
+            unchunked(peer.received()),
+            [
+                b"Content-Type: text/plain\r\n"
+                b"Content-Length: 5\r\n"
+                b"Content-Location: /msgbus/foo\r\n"
+                b"Msgbus-Id: %s\r\n"
+                b"\r\n"
+                b"hello\r\n"
+                b"--%s\r\n"
+                % (answered["Msgbus-Id"].encode(), self.server.bus.boundary.encode())
+            ],
+        )
+
+    def test_http_1_0(self):
+        """
+        HTTP/1.0 gets the same bytes without chunks.
+        """
+        boundary = self.server.bus.boundary
+        new, _, _ = self.subscribe()
+        old, headers, body = self.subscribe(version="1.0", host="")
+        self.assertNotIn("Transfer-Encoding", headers)
+        self.assertEqual(body, f"--{boundary}\r\n".encode())
+        for text in "12":
+            self.server.ask(post(body=text))
+        received = old.received()
+        self.assertEqual(received, b"".join(unchunked(new.received())))
+        self.assertEqual([part.body for part in parts(received, boundary)], [b"1", b"2"])
+
+    def test_forms(self):
+        """
+        Who asks for multipart/mixed gets the same parts under that type.
+        """
+        for path, headers, media_type in (
+            ("/msgbus/foo", "Accept: image/png,*/*;q=0.8\n", "multipart/x-mixed-replace"),
+            ("/msgbus/foo", "Accept: multipart/mixed\n", "multipart/mixed"),
+            ("/msgbus/foo", "Accept: a/b\nAccept: multipart/mixed\n", "multipart/mixed"),
+            ("/msgbus/foo?format=mixed", "", "multipart/mixed"),
+            (
+                "/msgbus/foo?format=multipart",
+                "Accept: multipart/mixed\n",
+                "multipart/x-mixed-replace",
+            ),
+        ):
+            peer, answered, _ = self.subscribe(path, headers)
+            self.assertEqual(
+                answered["Content-Type"],
+                f"{media_type};boundary={self.server.bus.boundary}",
+            )
+            self.server.ask(post())
+            self.assertIn(b"hello", peer.received())
+
+    def test_filtered(self):
+        """
+        The filters of the query hold.
+        """
+        peer, _, _ = self.subscribe("/msgbus/?type=image/svg+xml&channel=a/*")
+        for path, content_type in (
+            ("/msgbus/a/b", "image/svg+xml; q"),
+            ("/msgbus/a/b", "image/png"),
+            ("/msgbus/b", "image/svg+xml"),
+        ):
+            self.server.ask(post(path, headers=f"Content-Type: {content_type}\n"))
+        self.assertEqual(len(unchunked(peer.received())), 1)
+
+    def test_bad_filters(self):
+        """
+        Bad values of known parameters are refused, and subscribe nothing.
+        """
+        for query in (
+            "type=!",
+            "sender=%zz",
+            "channel=%ff",
+            "format=jpeg",
+            "overflow=drop",
+            "heartbeat=1",
+        ):
+            self.assert_refused(get(f"/msgbus/foo?{query}"), 400, "")
+        self.assertEqual(list(self.server.bus._subscriptions), [""])
+
+    def test_head_method(self):
+        """
+        HEAD gets the headers alone, subscribes nothing, and the connection
+        goes on.
+        """
+        peer = self.server.connect()
+        for _ in range(2):
+            peer.send(get(method="HEAD"))
+            code, headers, body = peer.answer()
+            self.assertEqual((code, body), (200, b""))
+            self.assertIn("boundary", headers["Content-Type"])
+            self.assertNotIn("Transfer-Encoding", headers)
+        self.assertEqual(list(self.server.bus._subscriptions), [""])
+
+    def test_unsubscribed(self):
+        """
+        When a subscriber leaves, nothing of it is left.
+        """
+        for reason in (ConnectionDone(), ConnectionLost()):
+            peer, _, _ = self.subscribe()
+            self.server.ask(post())
+            peer.leave(reason)
+            self.assertEqual(list(self.server.bus._subscriptions), [""])
+            self.server.turn()
+
+    def test_backpressure(self):
+        """
+        What a full transport cannot take waits.
+        """
+        peer, _, _ = self.subscribe()
+        peer.transport.producer.pauseProducing()
+        self.server.ask(post())
+        self.assertEqual(peer.received(), b"")
+        peer.transport.producer.resumeProducing()
+        self.assertIn(b"hello", peer.received())
+
+    def test_overflow(self):
+        """
+        What a slow subscriber chose becomes of what waits for it.
+        """
+        peer, _, _ = self.subscribe("/msgbus/foo?overflow=latest", version="1.0")
+        peer.transport.producer.pauseProducing()
+        for number in range(3):
+            self.server.ask(post(body=f"{number}"))
+        peer.transport.producer.resumeProducing()
+        (part,) = parts(peer.received(), self.server.bus.boundary)
+        self.assertEqual((part.body, part.headers["msgbus-gap"]), (b"2", "2"))
+
+    def test_heartbeat(self):
+        """
+        A stream is told to be alive, every so many seconds.
+        """
+        peer, _, _ = self.subscribe("/msgbus/foo?heartbeat=25")
+        self.server.clock.pump([1] * 51)
+        chunk = b"15\r\nMsgbus-Heartbeat: 1\r\n\r\n"
+        self.assertEqual(peer.received(), chunk * 2)
+
+    def test_replay(self):
+        """
+        Who comes late may have what was published, and who comes back, what he
+        missed: each message once, in order, ahead of what comes now.
+        """
+        for number, (query, headers, expected) in enumerate(
+            (
+                ("since=all", "", b"0123"),
+                ("last=1", "", b"23"),
+                ("since=1h", "", b"0123"),
+                ("since={0}", "", b"123"),
+                ("last=1", "Last-Event-ID: {1}\n", b"23"),
+                ("since=now", "", b"3"),
+            )
+        ):
+            path = f"/msgbus/{number}"
+            ids = [
+                self.server.ask(post(path, body=f"{n}"))[1]["Msgbus-Id"] for n in range(3)
+            ]
+            query, headers = query.format(*ids), headers.format(*ids)
+            peer, _, got = self.subscribe(f"{path}?{query}", headers, "1.0")
+            self.server.ask(post(path, body="3"))
+            found = parts(got + peer.received(), self.server.bus.boundary)
+            self.assertEqual(b"".join(part.body for part in found), expected)
+            self.assertFalse(any("msgbus-gap" in part.headers for part in found))
+
+    def test_begins(self):
+        """
+        The answer to a subscription tells an id behind which all comes, so that one
+        who is cut off before the first message misses nothing either.
+        """
+        for query in ("", "since=now", "last=1", "since=1s", "since=all"):
+            with self.subTest(query):
+                path = f"/msgbus/{query.replace('=', '')}"
+                _, headers, _ = self.subscribe(f"{path}?{query}")
+                self.server.ask(post(path, body="1"))
+                _, again, got = self.subscribe(
+                    path, f"Last-Event-ID: {headers['Msgbus-Id']}\n", "1.0"
+                )
+                self.assertEqual(again["Msgbus-Id"], headers["Msgbus-Id"])
+                (part,) = parts(got, self.server.bus.boundary)
+                self.assertEqual(part.body, b"1")
+                self.assertNotIn("msgbus-gap", part.headers)
+        _, headers, _ = self.subscribe("/msgbus/foo", "Last-Event-ID: 1-2\n")
+        self.assertNotIn("Msgbus-Id", headers)
+
+    def test_strange_id(self):
+        """
+        Behind an id that the bus does not know, what there is comes, and a gap is
+        told first; what is no id is refused.
+        """
+        for request in (
+            get("/msgbus/foo?since=yesterday"),
+            get("/msgbus/foo", "Last-Event-ID: x\n"),
+        ):
+            self.assert_refused(request, 400, "no id of a message|does not begin at")
+        self.server.ask(post())
+        peer, _, body = self.subscribe("/msgbus/foo?since=1-2", version="1.0")
+        (part,) = parts(body + peer.received(), self.server.bus.boundary)
+        self.assertEqual(part.headers["msgbus-gap"], "unknown")
+
+    def test_noise(self):
+        """
+        What a subscriber sends is discarded, and too much of it closes the
+        connection; reading goes on until then, or its leaving would not be
+        noticed.
+        """
+        for pieces in ([get() + "x" * 16384], [get(), "x" * 16384], [get(), *"x" * 99]):
+            peer = self.server.connect()
+            for piece in pieces:
+                peer.send(piece)
+            self.assertFalse(peer.closed)
+            self.assertEqual(peer.transport.producerState, "producing")
+            self.server.ask(post())
+            self.assertIn(b"hello", peer.received())
+        for pieces in ([get() + "x" * 20000], [get(), "x" * 16384, "x"]):
+            peer = self.server.connect()
+            for piece in pieces:
+                peer.send(piece)
+            self.assertTrue(peer.closed)
+
+    def test_pipelined_behind_a_subscription(self):
+        """
+        What is pipelined behind a subscription is never a request.
+        """
+        peer, _, _ = self.subscribe()
+        peer.send(post())
+        self.assertEqual((peer.received(), self.published), (b"", []))
+
+
+class FormatTests(WebTestCase):
+    """
+    The other forms of a stream, in an answer.
+    """
+
+    def test_forms(self):
+        """
+        Each has its media type and its form, on HTTP/1.0 and 1.1.
+        """
+        for name, media, begin in (
+            ("event-stream", "text/event-stream", b"retry: "),
+            ("ndjson", "application/x-ndjson", b""),
+        ):
+            for headers, path in (
+                (f"Accept: {media}\n", "/msgbus/foo"),
+                ("", f"/msgbus/foo?format={name}"),
+                ("Accept: text/html\n", f"/msgbus/foo?format={media}"),
+            ):
+                peer, head, body = self.subscribe(path, headers, version="1.0")
+                self.assertEqual(head["Content-Type"], media)
+                self.assertEqual(head["Cache-Control"], "no-store")
+                self.assertTrue(body.startswith(begin), body)
+                self.server.bus.publish(Message("foo", b"hello", "text/plain"))
+                self.assertIn(b"hello", peer.received())
+
+    def test_resumes(self):
+        """
+        `Last-Event-ID` goes on behind an event, also behind the one that begins.
+        """
+        peer, head, body = self.subscribe(headers="Accept: text/event-stream\n")
+        self.assertIn(f"id: {head['Msgbus-Id']}\n".encode(), body)
+        peer.leave(ConnectionDone())
+        self.server.bus.publish(Message("foo", b"missed", "text/plain"))
+        headers = f"Accept: text/event-stream\nLast-Event-ID: {head['Msgbus-Id']}\n"
+        peer, _, body = self.subscribe(headers=headers)
+        self.assertIn(b"data: missed\n", body + peer.received())
+
+    def test_unknown(self):
+        """
+        One that does not exist is refused, with the list.
+        """
+        code, _, body = self.server.ask(get("/msgbus/foo?format=xml"))
+        self.assertEqual(code, 400)
+        for name in ("multipart", "mixed", "event-stream", "ndjson", "message"):
+            self.assertIn(f" {name},", body.decode())
+
+    def test_heads(self):
+        """
+        HEAD tells the id behind which a stream would begin.
+        """
+        self.server.bus.publish(Message("foo", b"x"))
+        for name in ("multipart", "event-stream", "ndjson"):
+            _, headers, _ = self.server.ask(
+                get(f"/msgbus/foo?format={name}", method="HEAD")
+            )
+            self.assertEqual(headers["Msgbus-Id"], self.published[0].id)
+
+    def test_heartbeats(self):
+        """
+        Events have them unasked, lines do not.
+        """
+        self.server = Server()
+        events, *_ = self.subscribe("/msgbus/foo?format=event-stream")
+        lines, *_ = self.subscribe("/msgbus/foo?format=ndjson")
+        asked, *_ = self.subscribe("/msgbus/foo?format=ndjson&heartbeat=5")
+        for _ in range(26):
+            self.server.clock.advance(1)
+        self.assertEqual(events.received(), b"2\r\n:\n\r\n")
+        self.assertEqual(lines.received(), b"")
+        self.assertEqual(asked.received(), b"1\r\n\n\r\n" * 5)

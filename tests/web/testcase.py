@@ -1,0 +1,74 @@
+"""
+A test case with a server in memory, and the requests that the tests of this room send.
+"""
+
+from base64 import b64encode
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from ..memory import Server
+
+SAFE = {
+    "Content-Security-Policy": "sandbox; default-src 'none'",
+    "X-Content-Type-Options": "nosniff",
+    "Cross-Origin-Resource-Policy": "same-origin",
+}
+
+HOST = "Host: localhost:8888\n"
+
+
+def post(path="/msgbus/foo", body="hello", headers="Content-Type: text/plain\n", host=HOST):
+    """
+    A publication.
+    """
+    length = len(body.encode())
+    return f"POST {path} HTTP/1.1\n{host}{headers}Content-Length: {length}\n\n{body}"
+
+
+def get(path="/msgbus/foo", headers="", version="1.1", method="GET", host=HOST):
+    """
+    A subscription.
+    """
+    return f"{method} {path} HTTP/{version}\n{host}{headers}\n"
+
+
+def basic(credentials):
+    """
+    The header of these credentials.
+    """
+    return f"Authorization: Basic {b64encode(credentials.encode()).decode()}\n"
+
+
+class WebTestCase(SynchronousTestCase):
+    """
+    A server, and what is published on it.
+    """
+
+    options = {}
+
+    def setUp(self):
+        self.server = Server(**self.options)
+        self.published = []
+        self.server.bus.subscribe("", self.published.append)
+
+    def assert_refused(self, request, code, sentence, address="127.0.0.1"):
+        """
+        The request gets this code, with one sentence of plain text that says
+        this, and publishes nothing.
+        """
+        answer, headers, body = self.server.ask(request, address)
+        self.assertEqual(answer, code, body)
+        self.assertEqual(headers["Content-Type"], "text/plain; charset=utf-8")
+        self.assertEqual(headers["X-Content-Type-Options"], "nosniff")
+        self.assertRegex(body.decode(), rf"(?i)\A[^\n]*{sentence}[^\n]*\.\n\Z")
+        self.assertEqual(self.published, [])
+
+    def subscribe(self, *args, **kwargs):
+        """
+        A peer that has subscribed, and the headers of the answer.
+        """
+        peer = self.server.connect()
+        peer.send(get(*args, **kwargs))
+        code, headers, body = peer.answer()
+        self.assertEqual(code, 200, body)
+        return peer, headers, body

@@ -1,0 +1,92 @@
+"""
+A test case for WebSockets, whose client is wsproto, and the frames that it sends.
+"""
+
+import json
+import struct
+
+from wsproto import events
+from wsproto.connection import Connection, ConnectionType
+from wsproto.frame_protocol import Opcode
+
+from .testcase import WebTestCase, get
+
+# That of RFC 6455, section 1.2.
+KEY = "dGhlIHNhbXBsZSBub25jZQ=="
+UPGRADE = (
+    "Upgrade: websocket\nConnection: keep-alive, Upgrade\n"
+    f"Sec-WebSocket-Version: 13\nSec-WebSocket-Key: {KEY}\n"
+)
+
+
+def masked(opcode, payload=b"", fin=True, reserved=0):
+    """
+    A frame as a client sends it.
+    """
+    mask = b"\x01\x02\x03\x04"
+    first = (0x80 if fin else 0) | reserved | opcode
+    size = len(payload)
+    if size < 126:
+        head = struct.pack("!BB", first, 0x80 | size)
+    elif size < 2**16:
+        head = struct.pack("!BBH", first, 0x80 | 126, size)
+    else:
+        head = struct.pack("!BBQ", first, 0x80 | 127, size)
+    return head + mask + bytes(b ^ mask[i % 4] for i, b in enumerate(payload))
+
+
+def text(**told):
+    """
+    An envelope as a client sends it.
+    """
+    told = {"type": "text/plain", **told}
+    if "base64" not in told:
+        told.setdefault("body", "")
+    return masked(Opcode.TEXT, json.dumps(told).encode())
+
+
+class WebSocketTestCase(WebTestCase):
+    """
+    A client of a server in memory.
+    """
+
+    def open(self, path="/msgbus/foo", headers=UPGRADE):
+        """
+        A connection that is open, whose events are read by `events`.
+        """
+        peer = self.server.connect()
+        peer.send(get(path, headers))
+        code, self.head, rest = peer.answer()
+        self.assertEqual(code, 101)
+        peer.client = Connection(ConnectionType.CLIENT, trailing_data=rest)
+        return peer
+
+    def events(self, peer):
+        """
+        What came since the last call; it must be whole frames.
+        """
+        peer.client.receive_data(peer.received())
+        found = list(peer.client.events())
+        self.assertEqual(len(peer.client._proto._frame_decoder.buffer), 0)
+        return found
+
+    def told(self, peer):
+        """
+        The same, of objects.
+        """
+        return [json.loads(event.data) for event in self.events(peer)]
+
+    def closed(self, peer):
+        """
+        The code and the reason with which it was closed.
+        """
+        *_, event = self.events(peer)
+        self.assertIsInstance(event, events.CloseConnection)
+        return event.code, event.reason
+
+    def settle(self):
+        """
+        Let the server do all that it has begun.
+        """
+        for _ in range(1000):
+            self.server.turn()
