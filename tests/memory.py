@@ -7,6 +7,7 @@ from twisted.internet.address import IPv4Address
 from twisted.internet.error import ConnectionDone
 from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
+from twisted.logger import globalLogPublisher
 from twisted.python.failure import Failure
 
 from msgbus.bus.bus import Bus
@@ -169,6 +170,22 @@ class InlinePool:
             done(False, Failure())
         else:
             done(True, result)
+
+
+def log_lines(test, namespace=""):
+    """
+    The level and the text of each event that is logged while a test runs, by loggers whose
+    namespace begins so; a list that grows.
+    """
+    lines = []
+
+    def observe(event):
+        if event["log_namespace"].startswith(namespace):
+            lines.append((event["log_level"], event["log_format"].format(**event)))
+
+    globalLogPublisher.addObserver(observe)
+    test.addCleanup(globalLogPublisher.removeObserver, observe)
+    return lines
 
 
 def unchunked(data):

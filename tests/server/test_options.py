@@ -5,15 +5,10 @@ Tests for `msgbus.server.options`.
 from contextlib import chdir
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from unittest import mock
 
-from twisted.application.service import IService
-from twisted.internet.testing import MemoryReactorClock
 from twisted.trial.unittest import SynchronousTestCase
-from zope.interface.verify import verifyObject
 
-from msgbus.server.listen import endpoint
-from msgbus.server.plugin import Options, makeService
+from msgbus.server.options import Options
 from msgbus.web.origins import Origins
 
 
@@ -101,9 +96,7 @@ class OptionTests(SynchronousTestCase):
         The password is what is in the file, but for one line end at its end;
         if all can read it, that is warned of.
         """
-        folder = TemporaryDirectory()
-        self.addCleanup(folder.cleanup)
-        file = Path(folder.name, "secret")
+        file = Path(self.enterContext(TemporaryDirectory()), "secret")
         for content, secret in (
             (b"x", b"x"),
             (b"x\n", b"x"),
@@ -172,39 +165,3 @@ class OptionTests(SynchronousTestCase):
             "Examples",
         ):
             self.assertIn(word, text)
-
-    def test_make_service(self):
-        """
-        Options make a service.
-        """
-        verifyObject(IService, makeService(self.parse("--max-message", "7")))
-
-
-class EndpointTests(SynchronousTestCase):
-    """
-    Endpoint strings, and what we add to them.
-    """
-
-    def listen(self, text):
-        reactor = MemoryReactorClock()
-        endpoint(reactor, text).listen(mock.sentinel.factory)
-        return reactor
-
-    def test_backlog(self):
-        """
-        An endpoint that names no backlog gets a long one.
-        """
-        for text, backlog in (
-            ("tcp:1", 1024),
-            ("tcp:1:backlog=7", 7),
-            ("tcp:1:interface=\\:\\:1", 1024),
-        ):
-            self.assertEqual(self.listen(text).tcpServers[0][2], backlog)
-
-    def test_unix(self):
-        """
-        A socket file is for its owner and group, unless it says otherwise.
-        """
-        for text, mode in (("unix:/x", 0o660), ("unix:/x:mode=666", 0o666)):
-            _, _, backlog, given, _ = self.listen(text).unixServers[0]
-            self.assertEqual((backlog, given), (1024, mode))

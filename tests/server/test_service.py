@@ -15,21 +15,17 @@ from unittest import mock
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 from twisted.internet.error import CannotListenError, ConnectionDone
 from twisted.internet.testing import MemoryReactorClock
-from twisted.logger import LogLevel, globalLogPublisher
+from twisted.logger import LogLevel
 from twisted.trial.unittest import SynchronousTestCase
 
 from msgbus.message import Message
 from msgbus.server.listen import endpoint
 from msgbus.server.service import BusService, CannotStart, _watchdog_seconds, notify
 
-from ..memory import Server
+from ..memory import Server, log_lines
+from ..requests import get, post
 
-GET_ROOT = "GET / HTTP/1.1\nHost: localhost\n\n"
-GET_FOO = "GET /msgbus/foo HTTP/1.1\nHost: localhost\n\n"
-POST = (
-    "POST /msgbus/foo HTTP/1.1\nHost: localhost\nContent-Type: a/b\n"
-    "Content-Length: 5\n\nhello"
-)
+POST = post(body="hello")
 
 
 class BusServiceTests(SynchronousTestCase):
@@ -39,15 +35,7 @@ class BusServiceTests(SynchronousTestCase):
 
     def setUp(self):
         self.reactor = MemoryReactorClock()
-        self.lines = []
-
-        def observe(event):
-            if event["log_namespace"].startswith("msgbus"):
-                text = event["log_format"].format(**event)
-                self.lines.append((event["log_level"], text))
-
-        globalLogPublisher.addObserver(observe)
-        self.addCleanup(globalLogPublisher.removeObserver, observe)
+        self.lines = log_lines(self, "msgbus")
         limits = resource.getrlimit(resource.RLIMIT_NOFILE)
         self.addCleanup(resource.setrlimit, resource.RLIMIT_NOFILE, limits)
 
@@ -199,7 +187,7 @@ class StopTests(SynchronousTestCase):
         Connections between two requests are closed at once; one that waits for its
         first, when a second is over.
         """
-        new, old = self.connect(), self.connect(GET_ROOT)
+        new, old = self.connect(), self.connect(get("/"))
         stopped = self.stop()
         self.lose(old)
         self.reactor.advance(0.9)
@@ -215,7 +203,7 @@ class StopTests(SynchronousTestCase):
         """
         boundary = self.server.bus.boundary
         for version, end in (("1.0", b""), ("1.1", b"0\r\n\r\n")):
-            peer = self.connect(f"GET /msgbus/foo HTTP/{version}\nHost: localhost\n\n")
+            peer = self.connect(get(version=version))
             peer.received()
             peer.transport.producer.pauseProducing()
             self.server.bus.publish(Message("foo", b"owed"))
@@ -237,7 +225,7 @@ class StopTests(SynchronousTestCase):
         A publication that has begun is answered, with `Connection: close`, and
         delivered before the streams end; none comes after it.
         """
-        reader = self.connect(GET_FOO)
+        reader = self.connect(get())
         publisher = self.connect(POST[:-1])
         undecided, new = self.connect(POST[:40]), self.connect()
         stopped = self.stop()
@@ -272,7 +260,7 @@ class StopTests(SynchronousTestCase):
         """
         When the time is up, what is left is cut.
         """
-        peers = [self.connect(POST[:-1]), self.connect(GET_FOO)]
+        peers = [self.connect(POST[:-1]), self.connect(get())]
         stopped = self.stop()
         self.reactor.advance(5)
         self.reactor.advance(4.9)
@@ -287,7 +275,7 @@ class StopTests(SynchronousTestCase):
         With no time at all, what is written at once is all that is.
         """
         self.service._drain = 0
-        peer = self.connect(GET_FOO)
+        peer = self.connect(get())
         peer.received()
         stopped = self.stop()
         self.assertEqual(peer.received(), b"0\r\n\r\n")
@@ -327,11 +315,10 @@ class NotifyTests(SynchronousTestCase):
         The state is sent to the socket that systemd names, be it a file or
         abstract.
         """
-        folder = TemporaryDirectory()
-        self.addCleanup(folder.cleanup)
+        folder = self.enterContext(TemporaryDirectory())
         name = f"msgbus-test-{os.getpid()}"
         for address, bound in (
-            (f"{folder.name}/s", f"{folder.name}/s"),
+            (f"{folder}/s", f"{folder}/s"),
             (f"@{name}", f"\0{name}"),
         ):
             listener = self.listen(bound)

@@ -2,19 +2,12 @@
 Tests for `msgbus.web.auth`.
 """
 
-from base64 import b64encode
-
 from twisted.trial.unittest import SynchronousTestCase
 
 from msgbus.message import Invalid
 from msgbus.web.auth import sender_of
 
-
-def basic(credentials):
-    """
-    The header for these credentials.
-    """
-    return "Basic " + b64encode(credentials).decode("ascii")
+from ..requests import basic
 
 
 class SenderTests(SynchronousTestCase):

@@ -18,6 +18,7 @@ from msgbus.web.documents import Document, find
 from msgbus.web.responses import Refusal
 
 from ..memory import Server
+from ..requests import get
 
 # What the field's lists of traversals are made of.
 UPS = ["..", "%2e%2e", ".%2e", "%2E.", "..;", "...", "....", "..%00", "..%0d", "%252e%252e"]
@@ -42,9 +43,7 @@ class DocumentTestCase(SynchronousTestCase):
     """
 
     def setUp(self):
-        folder = TemporaryDirectory()
-        self.addCleanup(folder.cleanup)
-        self.base = Path(folder.name)
+        self.base = Path(self.enterContext(TemporaryDirectory()))
         self.root = self.base / "docroot"
         self.write("docroot-secret/x", b"secret")
         self.write("secret", b"secret")
@@ -69,11 +68,7 @@ class DocumentTestCase(SynchronousTestCase):
         path.write_bytes(content)
 
     def get(self, path, headers="", method="GET"):
-        return self.server.ask(
-            f"{method} {path} HTTP/1.1\nHost: localhost\n{headers}\n".encode().replace(
-                b"\n", b"\r\n"
-            )
-        )
+        return self.server.ask(get(path, headers, method=method))
 
 
 class DocumentTests(DocumentTestCase):
@@ -236,7 +231,7 @@ class DocumentTests(DocumentTestCase):
         getsize = static.File.getsize
         self.patch(static.File, "getsize", lambda self: getsize(self) + 4)
         peer = self.server.connect()
-        peer.send("GET /log HTTP/1.1\nHost: localhost\n\n")
+        peer.send(get("/log"))
         self.assertEqual(peer.answer()[1]["Content-Length"], "14")
         self.assertTrue(peer.closed)
 

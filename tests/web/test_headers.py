@@ -4,7 +4,8 @@ Tests for `msgbus.web.headers`, over HTTP.
 
 from msgbus.web.origins import Origins
 
-from .testcase import HOST, SAFE, WebTestCase, get, post
+from ..requests import HOST, get, post
+from .testcase import SAFE, WebTestCase
 
 
 class BrowserTests(WebTestCase):

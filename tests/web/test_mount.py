@@ -3,10 +3,11 @@ Tests for `msgbus.web.mount`.
 """
 
 from twisted.internet.error import ConnectionDone
-from twisted.logger import LogLevel, globalLogPublisher
+from twisted.logger import LogLevel
 
-from ..memory import Server
-from .testcase import WebTestCase, post
+from ..memory import Server, log_lines
+from ..requests import post
+from .testcase import WebTestCase
 
 
 class LogTests(WebTestCase):
@@ -18,18 +19,11 @@ class LogTests(WebTestCase):
         """
         The lines of one subscription and one publication.
         """
-        lines = []
-
-        def observe(event):
-            lines.append((event["log_level"], event["log_format"].format(**event)))
-
         self.server = Server(verbosity=verbosity)
-        globalLogPublisher.addObserver(observe)
-        self.addCleanup(globalLogPublisher.removeObserver, observe)
+        lines = log_lines(self)
         peer, _, _ = self.subscribe("/msgbus/foo?sender=!secret")
         self.server.ask(post())
         peer.leave(ConnectionDone())
-        globalLogPublisher.removeObserver(observe)
         self.assertTrue(all(level == LogLevel.info for level, _ in lines))
         return [line for _, line in lines]
 

@@ -15,7 +15,7 @@ from msgbus.message import Message
 from msgbus.web.origins import Origins
 
 from ..memory import Server
-from .testcase import get
+from ..requests import get
 
 PAGE = Path(msgbus.__file__).parent / "web" / "page"
 BROWSER = "Accept: text/html,application/xhtml+xml,*/*;q=0.8\n"

@@ -9,7 +9,8 @@ from twisted.internet.error import ConnectionDone
 from msgbus.bus.history import History, Keep
 from msgbus.message import Message
 
-from .testcase import SAFE, WebTestCase, get, post
+from ..requests import get, post
+from .testcase import SAFE, WebTestCase
 
 PATH = "/msgbus/foo?format=message"
 

@@ -7,7 +7,8 @@ from twisted.internet.error import ConnectionDone, ConnectionLost
 
 from msgbus.message import Message, Receipt
 
-from .testcase import WebTestCase, basic, get, post
+from ..requests import authorization, get, post
+from .testcase import WebTestCase
 
 
 class PublishTests(WebTestCase):
@@ -122,7 +123,7 @@ class PublishTests(WebTestCase):
         """
         The sender is the user of Basic authentication.
         """
-        headers = "Content-Type: a/b\n" + basic("älice:x")
+        headers = "Content-Type: a/b\n" + authorization("älice:x")
         self.assertEqual(self.server.ask(post(headers=headers))[0], 204)
         self.assertEqual(self.published[0].sender, "älice")
 
@@ -269,7 +270,7 @@ class RefusalTests(WebTestCase):
         is refused, and so is broken authentication.
         """
         for user in ("eve\nX-Evil: 1", "eve\r", " eve", "eve\t", "\x00"):
-            headers = "Content-Type: a/b\n" + basic(f"{user}:")
+            headers = "Content-Type: a/b\n" + authorization(f"{user}:")
             self.assert_refused(post(headers=headers), 400, "sender")
         headers = "Content-Type: a/b\nAuthorization: Basic eve\n"
         self.assert_refused(post(headers=headers), 400, "not Basic")

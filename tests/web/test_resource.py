@@ -17,7 +17,8 @@ from msgbus.web.origins import Origins
 from msgbus.web.resource import BusResource
 
 from ..memory import Peer, Server, parts, unchunked
-from .testcase import WebTestCase, get, post
+from ..requests import get, post
+from .testcase import WebTestCase
 
 
 class RequestTests(WebTestCase):

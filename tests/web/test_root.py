@@ -11,7 +11,8 @@ from twisted.trial.unittest import SynchronousTestCase
 from msgbus.web.origins import Origins
 
 from ..memory import Server
-from .testcase import WebTestCase, basic, get, post
+from ..requests import authorization, get, post
+from .testcase import WebTestCase
 
 
 class PasswordTests(WebTestCase):
@@ -23,7 +24,7 @@ class PasswordTests(WebTestCase):
         "secret": "sécret: x".encode(),
         "origins": Origins(allowed=["https://app.example"]),
     }
-    good = basic("álice:sécret: x")
+    good = authorization("álice:sécret: x")
 
     def test_asked_for(self):
         """
@@ -31,12 +32,12 @@ class PasswordTests(WebTestCase):
         give it.
         """
         bad = [
-            basic("alice:"),
-            basic("alice:secret"),
-            basic("sécret: x:"),
-            basic("a:sécret: xx"),
+            authorization("alice:"),
+            authorization("alice:secret"),
+            authorization("sécret: x:"),
+            authorization("a:sécret: xx"),
         ]
-        bad += ["", "Authorization: Bearer x\n", basic("alice:x" + "y" * 5000)]
+        bad += ["", "Authorization: Bearer x\n", authorization("alice:x" + "y" * 5000)]
         for headers in bad:
             for request in (
                 post(headers="Content-Type: a/b\n" + headers),
@@ -56,7 +57,7 @@ class PasswordTests(WebTestCase):
         sender.
         """
         self.server.ask(post(headers="Content-Type: a/b\n" + self.good))
-        self.server.ask(post(headers="Content-Type: a/b\n" + basic(":sécret: x")))
+        self.server.ask(post(headers="Content-Type: a/b\n" + authorization(":sécret: x")))
         self.assertEqual([m.sender for m in self.published], ["álice", ""])
         for path, code in (("/msgbus/foo", 200), ("/", 200), ("/x", 404), ("/msgbus", 308)):
             self.assertEqual(self.server.ask(get(path, headers=self.good))[0], code)
@@ -116,14 +117,13 @@ class GuardedDocumentTests(SynchronousTestCase):
         A page behind the password is a page like any other: the headers that
         disarm messages are not for it.
         """
-        folder = TemporaryDirectory()
-        self.addCleanup(folder.cleanup)
-        Path(folder.name, "void.html").write_bytes(b"")
+        folder = Path(self.enterContext(TemporaryDirectory()))
+        (folder / "void.html").write_bytes(b"")
         heads = []
         for secret in (None, b"x"):
-            server = Server(documents=Path(folder.name), secret=secret)
+            server = Server(documents=folder, secret=secret)
             code, headers, _ = server.ask(
-                get("/void.html", basic("alice:x"), method="HEAD")
+                get("/void.html", authorization("alice:x"), method="HEAD")
             )
             self.assertEqual(code, 200)
             heads.append({name: value for name, value in headers.items() if name != "Date"})

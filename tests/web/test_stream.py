@@ -8,7 +8,8 @@ from msgbus.ids import format_id
 from msgbus.message import Message
 
 from ..memory import Server, parts, unchunked
-from .testcase import SAFE, WebTestCase, get, post
+from ..requests import get, post
+from .testcase import SAFE, WebTestCase
 
 
 class SubscribeTests(WebTestCase):

@@ -11,7 +11,7 @@ from msgbus.web.origins import Origins
 from msgbus.web.resource import BusResource
 
 from ..memory import Server
-from .testcase import HOST, get
+from ..requests import HOST, get
 from .websocket_testcase import KEY, UPGRADE, WebSocketTestCase
 
 

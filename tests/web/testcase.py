@@ -1,42 +1,17 @@
 """
-A test case with a server in memory, and the requests that the tests of this room send.
+A test case with a server in memory.
 """
-
-from base64 import b64encode
 
 from twisted.trial.unittest import SynchronousTestCase
 
 from ..memory import Server
+from ..requests import get
 
 SAFE = {
     "Content-Security-Policy": "sandbox; default-src 'none'",
     "X-Content-Type-Options": "nosniff",
     "Cross-Origin-Resource-Policy": "same-origin",
 }
-
-HOST = "Host: localhost:8888\n"
-
-
-def post(path="/msgbus/foo", body="hello", headers="Content-Type: text/plain\n", host=HOST):
-    """
-    A publication.
-    """
-    length = len(body.encode())
-    return f"POST {path} HTTP/1.1\n{host}{headers}Content-Length: {length}\n\n{body}"
-
-
-def get(path="/msgbus/foo", headers="", version="1.1", method="GET", host=HOST):
-    """
-    A subscription.
-    """
-    return f"{method} {path} HTTP/{version}\n{host}{headers}\n"
-
-
-def basic(credentials):
-    """
-    The header of these credentials.
-    """
-    return f"Authorization: Basic {b64encode(credentials.encode()).decode()}\n"
 
 
 class WebTestCase(SynchronousTestCase):

@@ -9,7 +9,8 @@ from wsproto import events
 from wsproto.connection import Connection, ConnectionType
 from wsproto.frame_protocol import Opcode
 
-from .testcase import WebTestCase, get
+from ..requests import get
+from .testcase import WebTestCase
 
 # That of RFC 6455, section 1.2.
 KEY = "dGhlIHNhbXBsZSBub25jZQ=="
