@@ -1,6 +1,7 @@
 """
-A site without sockets: the real channel and resources over a transport in
-memory and a clock that stands still; and an outlet and a thread pool without any.
+A server without sockets: the real site and resources, over transports in memory and a clock
+that tests advance.  And a socket without a kernel, a thread pool without threads, and what
+tests read from streams and from the log.
 """
 
 from twisted.internet.address import IPv4Address
@@ -33,13 +34,13 @@ class Server:
 
     def connect(self, address="127.0.0.1"):
         """
-        A new connection, to this address of the server.
+        A new connection to this address of the server.
         """
         return Peer(self, address)
 
     def ask(self, request, address="127.0.0.1"):
         """
-        The answer to one request on a connection of its own.
+        The answer to one request, on a connection of its own, as `Peer.answer` has it.
         """
         peer = self.connect(address)
         peer.send(request)
@@ -56,7 +57,7 @@ class Server:
 
 class Peer:
     """
-    One connection, from its client's end.
+    One connection, seen from the client.
     """
 
     def __init__(self, server, address):
@@ -70,7 +71,7 @@ class Peer:
 
     def send(self, data):
         """
-        Send bytes, or text as them; a bare line feed ends a line of text.
+        Send bytes; or text, whose bare line feeds are sent as CRLF.
         """
         if isinstance(data, str):
             data = data.replace("\n", "\r\n").encode()
@@ -78,7 +79,7 @@ class Peer:
 
     def received(self):
         """
-        What came since the last call.
+        The bytes that came since the last call.
         """
         self.server.turn()
         data = self.transport.value()
@@ -87,7 +88,8 @@ class Peer:
 
     def answer(self):
         """
-        What came, as status, headers and body.
+        The bytes that came since the last call, as the status, the headers and the body of
+        an answer.
         """
         head, _, body = self.received().partition(b"\r\n\r\n")
         status, *lines = head.decode().split("\r\n")
@@ -99,7 +101,7 @@ class Peer:
 
     def leave(self, reason):
         """
-        Lose the connection.
+        Lose the connection for this reason.
         """
         self.protocol.connectionLost(Failure(reason))
 
@@ -113,7 +115,7 @@ class Peer:
 
 class Pipe:
     """
-    An outlet that is the socket itself, with room for so many bytes.
+    An outlet that is a socket itself, which takes as many bytes as there is room for.
     """
 
     def __init__(self):
@@ -140,7 +142,7 @@ class Pipe:
 
     def grant(self, member, size):
         """
-        There is room for so many bytes more.
+        Make room for so many bytes, and tell the member so.
         """
         self.room = size
         member.resumeProducing()
@@ -148,8 +150,8 @@ class Pipe:
 
 class InlinePool:
     """
-    A thread pool without threads, that does at once what it is given, or, if it is
-    held, later.
+    A thread pool without threads: it runs what it is given at once; or, if `held` is a
+    list, puts it there.
     """
 
     def __init__(self):
@@ -174,8 +176,8 @@ class InlinePool:
 
 def log_lines(test, namespace=""):
     """
-    The level and the text of each event that is logged while a test runs, by loggers whose
-    namespace begins so; a list that grows.
+    The level and the text of each event that is logged from now until the test ends, by
+    loggers whose namespace begins so; a list that grows.
     """
     lines = []
 
@@ -190,7 +192,7 @@ def log_lines(test, namespace=""):
 
 def unchunked(data):
     """
-    The chunks of a chunked body that has not ended.
+    The chunks of a chunked body that has not ended, each without its size.
     """
     chunks = []
     while data:
@@ -204,8 +206,8 @@ def unchunked(data):
 
 def parts(data, boundary):
     """
-    The parts of a stream from its beginning, or from behind its first
-    delimiter.
+    The parts of a multipart stream, which may be given from its beginning or from behind
+    its first delimiter.
     """
     decoder = Decoder(boundary)
     opening = b"--" + boundary.encode()

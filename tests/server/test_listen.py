@@ -12,7 +12,7 @@ from msgbus.server.listen import endpoint
 
 class EndpointTests(SynchronousTestCase):
     """
-    Endpoint strings, and what we add to them.
+    Endpoint strings, and the defaults that are added to them.
     """
 
     def listen(self, text):
@@ -22,7 +22,7 @@ class EndpointTests(SynchronousTestCase):
 
     def test_backlog(self):
         """
-        An endpoint that names no backlog gets a long one.
+        An endpoint string without a backlog gets one of 1,024 connections.
         """
         for text, backlog in (
             ("tcp:1", 1024),
@@ -33,7 +33,8 @@ class EndpointTests(SynchronousTestCase):
 
     def test_unix(self):
         """
-        A socket file is for its owner and group, unless it says otherwise.
+        A socket file can be used by its owner and group, unless the endpoint string says
+        otherwise.
         """
         for text, mode in (("unix:/x", 0o660), ("unix:/x:mode=666", 0o666)):
             _, _, backlog, given, _ = self.listen(text).unixServers[0]

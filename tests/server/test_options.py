@@ -14,7 +14,7 @@ from msgbus.web.origins import Origins
 
 class OptionTests(SynchronousTestCase):
     """
-    What an operator may say.
+    The options of `twistd msgbus`.
     """
 
     def parse(self, *arguments):
@@ -24,7 +24,8 @@ class OptionTests(SynchronousTestCase):
 
     def test_defaults(self):
         """
-        Without a word, the bus is for this machine alone.
+        Without any option, the bus listens at one endpoint, and allows no foreign web
+        pages.
         """
         options = self.parse()
         self.assertEqual(options["max-message"], 1024 * 1024)
@@ -34,7 +35,7 @@ class OptionTests(SynchronousTestCase):
 
     def test_several(self):
         """
-        Places to listen, origins and hosts may be given several times.
+        `--listen`, `--allow-origin` and `--host` may be given several times.
         """
         options = self.parse(
             *("--listen", "tcp:1", "--listen", "unix:x"),
@@ -49,14 +50,14 @@ class OptionTests(SynchronousTestCase):
 
     def test_verbosity(self):
         """
-        Each v counts.
+        Each `-v` and `--verbose` raises the verbosity by one.
         """
         for arguments, verbosity in ((["-v"], 1), (["-vvv"], 3), (["--verbose", "-v"], 2)):
             self.assertEqual(self.parse(*arguments)["verbosity"], verbosity)
 
     def test_mistakes(self):
         """
-        A mistake is said in a sentence, with what was given.
+        A mistake ends the process with a sentence that quotes the wrong value.
         """
         for arguments, sentence in (
             (["--listen", "nowhere:1"], "Cannot --listen nowhere:1: Unknown endpoint type"),
@@ -93,8 +94,8 @@ class OptionTests(SynchronousTestCase):
 
     def test_secret_file(self):
         """
-        The password is what is in the file, but for one line end at its end;
-        if all can read it, that is warned of.
+        The password is the content of the file without one line end at its end; a file that
+        everybody can read causes a warning.
         """
         file = Path(self.enterContext(TemporaryDirectory()), "secret")
         for content, secret in (
@@ -116,7 +117,7 @@ class OptionTests(SynchronousTestCase):
 
     def test_secret(self):
         """
-        A password on the command line works, and is warned of.
+        A password on the command line works, and causes a warning.
         """
         for option in ("--secret", "-s"):
             options = self.parse(option, "é")
@@ -125,7 +126,7 @@ class OptionTests(SynchronousTestCase):
 
     def test_room(self):
         """
-        That no message of the largest may wait is warned of.
+        A `--max-waiting` that is smaller than `--max-message` causes a warning.
         """
         (warning,) = self.parse("--max-waiting", "1000000")["warnings"]
         self.assertIn("no room for one message", warning)
@@ -134,14 +135,15 @@ class OptionTests(SynchronousTestCase):
 
     def test_docroot(self):
         """
-        The document root stays what it is when a daemon changes its folder.
+        The document root is made absolute, because a daemon changes its working directory.
         """
         for option in ("--docroot", "-d"):
             self.assertTrue(self.parse(option, ".")["docroot"].is_absolute())
 
     def test_chat_demo(self):
         """
-        The chat comes with the package, unless there is a folder of that name.
+        `--docroot chatdemo` is the chat demo of the package, unless there is a folder of
+        that name.
         """
         self.enterContext(chdir(self.enterContext(TemporaryDirectory())))
         chat = self.parse("--docroot", "chatdemo")["docroot"]
@@ -153,7 +155,7 @@ class OptionTests(SynchronousTestCase):
 
     def test_help(self):
         """
-        The help has each option with its words, and examples.
+        The help lists the options, and ends with examples.
         """
         text = str(Options())
         for word in (

@@ -16,7 +16,7 @@ class PluginTests(SynchronousTestCase):
 
     def test_make_service(self):
         """
-        Options make a service.
+        `makeService` makes a service of the options.
         """
         options = Options()
         options.parseOptions(["--max-message", "7"])

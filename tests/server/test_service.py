@@ -30,7 +30,7 @@ POST = post(body="hello")
 
 class BusServiceTests(SynchronousTestCase):
     """
-    The service in the life of a process.
+    The start of the service, and what it warns of.
     """
 
     def setUp(self):
@@ -46,7 +46,7 @@ class BusServiceTests(SynchronousTestCase):
 
     def listening(self, *addresses, **options):
         """
-        A service that has started, and got these addresses.
+        Start a service that listens at these addresses.
         """
         service = self.service(**options)
         service._ports = [SimpleNamespace(getHost=lambda a=a: a) for a in addresses]
@@ -57,7 +57,7 @@ class BusServiceTests(SynchronousTestCase):
 
     def test_listens_once(self):
         """
-        It listens at the privileged start, or at the start if there was no
+        The service listens at the privileged start, or at the start if there was no
         privileged one.
         """
         for starts in (["privilegedStartService", "startService"], ["startService"]):
@@ -69,7 +69,8 @@ class BusServiceTests(SynchronousTestCase):
 
     def test_port_in_use(self):
         """
-        A port that cannot be had stops the start.
+        If a port is in use, the start fails with `CannotStart`, of which the process prints
+        one sentence instead of a traceback.
         """
 
         def refuse(*args, **kwargs):
@@ -87,7 +88,7 @@ class BusServiceTests(SynchronousTestCase):
 
     def test_stops(self):
         """
-        When it stops, nothing listens.
+        A service that has stopped listens at no port.
         """
         service = self.service("tcp:1")
         service.startService()
@@ -96,7 +97,7 @@ class BusServiceTests(SynchronousTestCase):
 
     def test_file_limit(self):
         """
-        It raises the limit of open files to the hard one, and says so.
+        The start raises the limit of open files to the hard limit, and logs it.
         """
         _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard // 2, hard))
@@ -106,14 +107,14 @@ class BusServiceTests(SynchronousTestCase):
 
     def test_warnings(self):
         """
-        It says what else there is to warn of.
+        The warnings that the service is given are logged at the start, as they are.
         """
         self.service(warnings=["a {b}"]).startService()
         self.assertEqual(self.warnings(), ["a {b}"])
 
     def test_file_limit_refused(self):
         """
-        If it may not, it says so and goes on.
+        If the limit of open files cannot be raised, that is logged, and the service starts.
         """
         with mock.patch("resource.setrlimit", side_effect=ValueError("not allowed")):
             self.service("tcp:1:interface=127.0.0.1").startService()
@@ -121,8 +122,8 @@ class BusServiceTests(SynchronousTestCase):
 
     def test_exposed(self):
         """
-        Beyond the loopback, one warning says who can read and publish, and
-        how to change it.
+        A service without a password that listens beyond the loopback logs one warning, with
+        the addresses and what to do.
         """
         self.listening(
             IPv4Address("TCP", "0.0.0.0", 1),
@@ -138,8 +139,8 @@ class BusServiceTests(SynchronousTestCase):
 
     def test_not_exposed(self):
         """
-        On the loopback, on a socket file, and with a password, it does not
-        warn.
+        A service that has a password, or listens only on the loopback and on socket files,
+        logs no such warning.
         """
         self.listening(IPv4Address("TCP", "0.0.0.0", 1), secret=b"secret")
         self.listening(
@@ -152,7 +153,7 @@ class BusServiceTests(SynchronousTestCase):
 
 class StopTests(SynchronousTestCase):
     """
-    The end of a bus.
+    The stop of the service.
     """
 
     def setUp(self):
@@ -165,7 +166,7 @@ class StopTests(SynchronousTestCase):
 
     def stop(self):
         """
-        The Deferred of a stop that has begun.
+        Begin to stop; returns the Deferred of the stop.
         """
         return self.service.stopService()
 
@@ -176,7 +177,8 @@ class StopTests(SynchronousTestCase):
 
     def lose(self, *peers):
         """
-        These have taken all, and the end with it.
+        Check that the server has closed these connections, and close them from the other
+        end too.
         """
         for peer in peers:
             self.assertTrue(peer.closed)
@@ -184,8 +186,8 @@ class StopTests(SynchronousTestCase):
 
     def test_idle(self):
         """
-        Connections between two requests are closed at once; one that waits for its
-        first, when a second is over.
+        A connection between two requests is closed at once; one that has not had a request
+        yet, after a second.
         """
         new, old = self.connect(), self.connect(get("/"))
         stopped = self.stop()
@@ -199,7 +201,7 @@ class StopTests(SynchronousTestCase):
 
     def test_streams(self):
         """
-        A stream gets what it is owed, ends behind a delimiter, and closes.
+        A stream is sent what it is owed, ends behind a delimiter, and is closed.
         """
         boundary = self.server.bus.boundary
         for version, end in (("1.0", b""), ("1.1", b"0\r\n\r\n")):
@@ -222,8 +224,8 @@ class StopTests(SynchronousTestCase):
 
     def test_in_flight(self):
         """
-        A publication that has begun is answered, with `Connection: close`, and
-        delivered before the streams end; none comes after it.
+        A publication that has begun is answered with `Connection: close`, and delivered
+        before the streams end; no later request of the connection is read.
         """
         reader = self.connect(get())
         publisher = self.connect(POST[:-1])
@@ -246,7 +248,7 @@ class StopTests(SynchronousTestCase):
 
     def test_late(self):
         """
-        A publication that takes too long is refused, not lost.
+        A publication that takes more than half of the drain time is refused with 503.
         """
         publisher = self.connect(POST[:-1])
         stopped = self.stop()
@@ -258,7 +260,7 @@ class StopTests(SynchronousTestCase):
 
     def test_cut(self):
         """
-        When the time is up, what is left is cut.
+        When the drain time is over, the connections that are left are cut.
         """
         peers = [self.connect(POST[:-1]), self.connect(get())]
         stopped = self.stop()
@@ -272,7 +274,7 @@ class StopTests(SynchronousTestCase):
 
     def test_no_time(self):
         """
-        With no time at all, what is written at once is all that is.
+        With no drain time at all, a stream still gets the end that can be written at once.
         """
         self.service._drain = 0
         peer = self.connect(get())
@@ -285,7 +287,7 @@ class StopTests(SynchronousTestCase):
 
     def test_second_signal(self):
         """
-        The first signal stops the reactor, the second cuts all connections.
+        The first signal stops the reactor, and a second one cuts all connections.
         """
         self.reactor.stop = mock.Mock()
         peer = self.connect(POST[:-1])
@@ -300,7 +302,7 @@ class StopTests(SynchronousTestCase):
 
 class NotifyTests(SynchronousTestCase):
     """
-    Words for systemd.
+    Notifications to systemd.
     """
 
     def listen(self, address):
@@ -312,8 +314,8 @@ class NotifyTests(SynchronousTestCase):
 
     def test_sockets(self):
         """
-        The state is sent to the socket that systemd names, be it a file or
-        abstract.
+        The state is sent to the socket that `NOTIFY_SOCKET` names, a file or an abstract
+        one.
         """
         folder = self.enterContext(TemporaryDirectory())
         name = f"msgbus-test-{os.getpid()}"
@@ -328,8 +330,8 @@ class NotifyTests(SynchronousTestCase):
 
     def test_nobody(self):
         """
-        Without systemd, nothing is sent; where nobody listens, nothing is
-        lost but the message.
+        Without `NOTIFY_SOCKET`, nothing is sent; if nobody listens there, the notification
+        is lost without an error.
         """
         with mock.patch.dict(os.environ, clear=True):
             notify("READY=1")
@@ -338,7 +340,8 @@ class NotifyTests(SynchronousTestCase):
 
     def test_watchdog(self):
         """
-        Systemd hears of us twice as often as it asks for, if it does ask.
+        Watchdog notifications are sent twice as often as systemd requires, until the
+        service has stopped.
         """
         listener = self.listen(f"\0msgbus-watchdog-{os.getpid()}")
         environment = {
@@ -364,7 +367,7 @@ class NotifyTests(SynchronousTestCase):
 
     def test_no_watchdog(self):
         """
-        A watchdog of another process, or none, is none of ours.
+        A `WATCHDOG_USEC` that is zero, malformed, or meant for another process is ignored.
         """
         for environment in (
             {},

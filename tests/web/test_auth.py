@@ -12,12 +12,13 @@ from ..requests import basic
 
 class SenderTests(SynchronousTestCase):
     """
-    Senders from `Authorization`.
+    The sender that an `Authorization` header names.
     """
 
     def test_user(self):
         """
-        The sender is the user, whatever the password and the spelling.
+        The sender is the user of Basic authentication, whatever the password; the scheme
+        may be in any case.
         """
         self.assertEqual(sender_of(basic(b"alice:secret:x")), "alice")
         self.assertEqual(sender_of(basic(b"alice:").replace("Basic ", "bAsIc  ")), "alice")
@@ -25,15 +26,15 @@ class SenderTests(SynchronousTestCase):
 
     def test_nobody(self):
         """
-        Without a user, without the header, and by another scheme, it is
-        nobody.
+        Without a user, without the header, or with another scheme, the sender is the empty
+        string.
         """
         for authorization in (None, "", basic(b":secret"), "Bearer YWxpY2U6"):
             self.assertEqual(sender_of(authorization), "")
 
     def test_broken(self):
         """
-        What says that it is Basic must be.
+        A header whose scheme is Basic, but whose credentials are malformed, is refused.
         """
         for authorization in (
             "Basic",

@@ -20,7 +20,7 @@ from msgbus.web.responses import Refusal
 from ..memory import Server
 from ..requests import get
 
-# What the field's lists of traversals are made of.
+# The spellings that lists of path traversals try.
 UPS = ["..", "%2e%2e", ".%2e", "%2E.", "..;", "...", "....", "..%00", "..%0d", "%252e%252e"]
 UPS += ["%c0%ae%c0%ae", "%e0%80%ae%e0%80%ae", "%uff0e%uff0e", "..%c0%af", "..%5c..", "..\\"]
 SLASHES = ["/", "//", "%2f", "%5c", "\\", "/./", "%252f", "%c0%af", "%ef%bc%8f", "/%00/"]
@@ -28,7 +28,7 @@ SLASHES = ["/", "//", "%2f", "%5c", "\\", "/./", "%252f", "%c0%af", "%ef%bc%8f",
 
 class FakeRequest:
     """
-    As much of a request as is looked at before nothing is found.
+    The attributes of a request that are read before its document is not found.
     """
 
     method = b"GET"
@@ -39,7 +39,7 @@ class FakeRequest:
 
 class DocumentTestCase(SynchronousTestCase):
     """
-    A document root with something in it, and something secret beside it.
+    A folder of documents, with secret files beside it and hidden ones inside.
     """
 
     def setUp(self):
@@ -55,7 +55,7 @@ class DocumentTestCase(SynchronousTestCase):
         self.write("docroot/.env", b"secret")
         self.write("docroot/.git/config", b"secret")
         self.server = Server(documents=self.root)
-        # Files are read in steps, for which Twisted knows one place only.
+        # Twisted reads files in steps, which a global cooperator schedules.
         steps = Cooperator(
             scheduler=lambda step: self.server.clock.callLater(0, step),
             terminationPredicateFactory=lambda: lambda: False,
@@ -73,13 +73,13 @@ class DocumentTestCase(SynchronousTestCase):
 
 class DocumentTests(DocumentTestCase):
     """
-    What is served.
+    Documents that are served, and how.
     """
 
     def test_served(self):
         """
-        A file is served as what its name says, whatever the query; a folder
-        by its index.
+        A file is served with the content type of its name, whatever the query; a folder, by
+        its index.
         """
         for path, content_type, body in (
             ("/", "text/html", b"<h1>hello</h1>"),
@@ -98,21 +98,22 @@ class DocumentTests(DocumentTestCase):
 
     def test_head(self):
         """
-        HEAD gets the headers alone.
+        HEAD is answered with the headers alone.
         """
         code, headers, body = self.get("/a%20b.txt", method="HEAD")
         self.assertEqual((code, headers["Content-Length"], body), (200, "10", b""))
 
     def test_folder_without_slash(self):
         """
-        A folder's name without its slash is redirected, query and all.
+        The name of a folder without the slash at its end redirects to the one with it, and
+        keeps the query.
         """
         code, headers, _ = self.get("/sub?q=1")
         self.assertEqual((code, headers["Location"]), (308, "/sub/?q=1"))
 
     def test_not_found(self):
         """
-        There is no listing, and nothing where nothing is.
+        A path that names no file is answered with 404, and so is a folder without an index.
         """
         for path in (
             "/empty/",
@@ -130,7 +131,7 @@ class DocumentTests(DocumentTestCase):
 
     def test_read_only(self):
         """
-        A document can be read only.
+        Methods other than GET and HEAD are refused with 405.
         """
         for method in ("POST", "PUT", "DELETE", "BREW"):
             code, headers, _ = self.get("/index.html", method=method)
@@ -138,7 +139,7 @@ class DocumentTests(DocumentTestCase):
 
     def test_beside_the_bus(self):
         """
-        The bus is where it was, whatever the documents have.
+        A document whose path begins as that of the bus does not hide the bus.
         """
         self.write("docroot/msgbus/foo", b"not me")
         code, headers, _ = self.get("/msgbus/foo")
@@ -147,7 +148,8 @@ class DocumentTests(DocumentTestCase):
 
     def test_not_modified(self):
         """
-        One who has it is told that it is as it was.
+        A client that has the current file is answered with 304; a date that cannot be read
+        is ignored.
         """
         _, headers, _ = self.get("/index.html")
         since = f"If-Modified-Since: {headers['Last-Modified']}\n"
@@ -159,7 +161,8 @@ class DocumentTests(DocumentTestCase):
 
     def test_ranges(self):
         """
-        A range is served.
+        A range of a file is served with 206, several as multipart, and one behind the end
+        is refused with 416.
         """
         for asked, told, body in (
             ("bytes=2-4", "bytes 2-4/10", b"234"),
@@ -180,7 +183,8 @@ class DocumentTests(DocumentTestCase):
 
     def test_no_ranges(self):
         """
-        What is no range, or too many of them, gets the whole file.
+        A `Range` that is malformed, has too many ranges, or comes with `If-Range` is
+        ignored, and the whole file served.
         """
         many = "bytes=" + ",".join(["0-"] * 9)
         for asked in ("bytes=0-1\xff", many, "bytes=", "bytes=a-b", "bytes=-", "lines=1-2"):
@@ -191,7 +195,7 @@ class DocumentTests(DocumentTestCase):
 
     def test_empty_file(self):
         """
-        An empty file has no ranges.
+        Any range of an empty file is refused with 416.
         """
         self.write("docroot/void", b"")
         self.assertEqual(self.get("/void")[0], 200)
@@ -200,7 +204,7 @@ class DocumentTests(DocumentTestCase):
 
     def test_ranges_behind_the_end(self):
         """
-        Of several ranges, those that the file has are served.
+        Of several ranges, those that lie within the file are served.
         """
         for asked in ("10-,20-", "99-100,10-10"):
             self.assertEqual(
@@ -213,8 +217,8 @@ class DocumentTests(DocumentTestCase):
 
     def test_growing(self):
         """
-        A file that grows while it is sent is sent as long as was told: the
-        rest could pose as the next answer.
+        A file that grows while it is sent is sent up to its announced length, since the
+        client would take more bytes for the next answer.
         """
         self.write("docroot/log", b"x" * 10)
         getsize = static.File.getsize
@@ -224,8 +228,8 @@ class DocumentTests(DocumentTestCase):
 
     def test_shrinking(self):
         """
-        A file that shrinks while it is sent ends the connection: nothing else
-        tells the reader.
+        If a file shrinks while it is sent, the connection is closed, since nothing else
+        tells the client that bytes are missing.
         """
         self.write("docroot/log", b"x" * 10)
         getsize = static.File.getsize
@@ -237,7 +241,8 @@ class DocumentTests(DocumentTestCase):
 
     def test_leaves_nothing(self):
         """
-        What is not found leaves nothing behind.
+        Each request for what is not found raises an exception of its own, so that no
+        traceback is kept.
         """
         with self.assertRaises(Refusal) as first:
             Document(self.root)._serve(FakeRequest())
@@ -248,7 +253,7 @@ class DocumentTests(DocumentTestCase):
 
 class EscapeTests(DocumentTestCase):
     """
-    What is not served.
+    Paths that try to reach what is not to be served.
     """
 
     def assert_hidden(self, path):
@@ -258,7 +263,7 @@ class EscapeTests(DocumentTestCase):
 
     def test_traversals(self):
         """
-        No way of writing "the folder above" leads out.
+        No spelling of "the folder above" leads out of the document root.
         """
         targets = ["secret", "docroot-secret/x", "docroot-secret%2fx", "etc/passwd"]
         for up, slash, target in product(UPS, SLASHES, targets):
@@ -269,7 +274,7 @@ class EscapeTests(DocumentTestCase):
 
     def test_absolute(self):
         """
-        An absolute path is none.
+        An absolute path of the file system leads nowhere.
         """
         secret = str(self.base / "secret")
         for path in (
@@ -282,13 +287,14 @@ class EscapeTests(DocumentTestCase):
 
     def test_original(self):
         """
-        A folder whose name begins as the root's does is not in it.
+        A folder beside the document root whose name begins with that of the root is not
+        served.
         """
         self.assert_hidden("/../docroot-secret/x")
 
     def test_dots(self):
         """
-        What begins with a dot is nobody's business.
+        Files and folders whose names begin with a dot are not served.
         """
         for path in (
             "/.env",
@@ -302,8 +308,8 @@ class EscapeTests(DocumentTestCase):
 
     def test_links(self):
         """
-        A link may lead about inside the root, but not out, nor to what begins
-        with a dot, nor in circles.
+        A link is followed inside the document root, but not out of it, not to a name that
+        begins with a dot, and not in circles.
         """
         for name, target in (
             ("out", "../secret"),
@@ -329,7 +335,7 @@ class EscapeTests(DocumentTestCase):
 
     def test_no_files(self):
         """
-        Pipes, sockets and devices are not opened, or the server would wait.
+        Pipes and devices are not opened, because the server would block.
         """
         os.mkfifo(self.root / "pipe")
         (self.root / "null").symlink_to("/dev/null")
@@ -338,7 +344,7 @@ class EscapeTests(DocumentTestCase):
 
     def test_unreadable(self):
         """
-        What cannot be opened is not there, and no bug.
+        A file that cannot be opened is answered with 404, and nothing is logged as a bug.
         """
         from msgbus.web import documents
 
@@ -350,7 +356,7 @@ class EscapeTests(DocumentTestCase):
 
     def test_strange(self):
         """
-        NULs, line ends, and names that no file has are not there.
+        Paths with NULs, line ends, or names that no file has are answered with 404.
         """
         for path in (
             "/%00",
@@ -366,7 +372,7 @@ class EscapeTests(DocumentTestCase):
     )
     def test_any_path(self, segments):
         """
-        Any segments name a file inside, a folder, or nothing.
+        Any segments name a file or folder inside the document root, or nothing.
         """
         found = find(self.root, segments)
         if found is not None:

@@ -10,14 +10,14 @@ from .testcase import SAFE, WebTestCase
 
 class BrowserTests(WebTestCase):
     """
-    Strangers in browsers.
+    Requests that web pages of any site can make a browser send.
     """
 
     options = {"origins": Origins(allowed=["https://app.example"], hosts=["bus.example"])}
 
     def test_cross_site(self):
         """
-        Pages of others may not publish; they may if their origin is allowed.
+        A page of another site may publish only if its origin is allowed.
         """
         for headers in (
             "Origin: https://evil.example\n",
@@ -42,7 +42,8 @@ class BrowserTests(WebTestCase):
 
     def test_cors(self):
         """
-        An allowed origin may read what is answered, others may not.
+        A page of an allowed origin may read the answers, and a page of another origin may
+        not.
         """
         for origin, allowed in (
             ("https://app.example", True),
@@ -63,8 +64,8 @@ class BrowserTests(WebTestCase):
 
     def test_host(self):
         """
-        On the loopback, a name that the bus does not have is refused, to
-        publish, subscribe and all else; elsewhere it is not.
+        A request that arrives on a loopback address is refused if its `Host` is no name of
+        the bus; on other addresses any name passes.
         """
         evil = "Host: evil.example\n"
         for address in ("127.0.0.1", "127.9.9.9"):
@@ -90,7 +91,7 @@ class BrowserTests(WebTestCase):
 
     def test_no_host(self):
         """
-        HTTP/1.1 must have a `Host`, and one only.
+        An HTTP/1.1 request needs exactly one `Host`, even if its target has a host.
         """
         self.assert_refused(get(host=""), 400, "needs a Host")
         self.assert_refused(get(host=HOST * 2), 400, "once only")
@@ -101,7 +102,8 @@ class BrowserTests(WebTestCase):
 
     def test_safe(self):
         """
-        Everything that the bus answers is safe to open in a browser.
+        Every answer of the bus, refusals too, has the headers that make it safe to open in
+        a browser.
         """
         for request in (
             get(),

@@ -12,12 +12,13 @@ from .testcase import WebTestCase
 
 class LogTests(WebTestCase):
     """
-    What is logged.
+    What is logged of requests.
     """
 
     def events(self, verbosity):
         """
-        The lines of one subscription and one publication.
+        The lines that are logged while somebody subscribes, somebody publishes, and the
+        subscriber leaves.
         """
         self.server = Server(verbosity=verbosity)
         lines = log_lines(self)
@@ -29,13 +30,14 @@ class LogTests(WebTestCase):
 
     def test_silent(self):
         """
-        Without -v, requests are not logged.
+        Without `-v`, nothing is logged of requests.
         """
         self.assertEqual(self.events(0), [])
 
     def test_verbose(self):
         """
-        With -v, subscriptions are; with -vv, publications too; never a query.
+        With `-v`, subscriptions are logged; with `-vv`, publications too; but never a
+        query.
         """
         subscribed = "192.0.2.1:4711 subscribes to 'foo'"
         left = "192.0.2.1:4711 leaves 'foo'"

@@ -11,18 +11,19 @@ from msgbus.web.origins import Origins
 
 EXPOSED = (
     b"Access-Control-Expose-Headers",
-    b"Msgbus-Id, Msgbus-Prefix, Msgbus-Subscribers",
+    b"Content-Location, ETag, From, Msgbus-Gap, Msgbus-Id, Msgbus-Prefix,"
+    b" Msgbus-Subscribers",
 )
 
 
 class HostTests(SynchronousTestCase):
     """
-    Names that a request on the loopback may call the bus by.
+    The names in `Host` that a request on a loopback address may have.
     """
 
     def test_own_names(self):
         """
-        The bus is known as localhost, below it, and by any address.
+        The bus is known as localhost, by all names below localhost, and by any IP address.
         """
         for host in (
             "localhost",
@@ -38,7 +39,7 @@ class HostTests(SynchronousTestCase):
 
     def test_rebound_names(self):
         """
-        It is not known by anything else, whatever it looks like.
+        The bus is not known by other names, even if they look like its own.
         """
         for host in (
             "evil.example",
@@ -59,7 +60,8 @@ class HostTests(SynchronousTestCase):
 
     def test_given_names(self):
         """
-        An operator adds names, with a port or without, or all.
+        The names that an operator gives are known, with any port; a star makes every name
+        known.
         """
         origins = Origins(hosts=("Bus.example", "two.example:8443"))
         for host in ("bus.example", "BUS.example:1", "two.example"):
@@ -70,20 +72,19 @@ class HostTests(SynchronousTestCase):
 
 class PublishTests(SynchronousTestCase):
     """
-    Requests that may publish.
+    Which requests may publish, by `Origin`, `Sec-Fetch-Site` and `Host`.
     """
 
     def test_no_browser(self):
         """
-        What no browser sent may publish.
+        A request without the headers of a browser may publish.
         """
         self.assertTrue(Origins().may_publish(None, None, "localhost:8888"))
         self.assertTrue(Origins().may_publish(None, None, None))
 
     def test_fetch_site(self):
         """
-        `Sec-Fetch-Site` decides where it is present, and no origin overrules
-        it but an allowed one.
+        If there is a `Sec-Fetch-Site`, it decides, unless the origin is allowed.
         """
         host = "localhost:8888"
         own = "http://localhost:8888"
@@ -95,8 +96,8 @@ class PublishTests(SynchronousTestCase):
 
     def test_own_origin(self):
         """
-        Without it, host and port of the origin must be those of `Host`; the
-        scheme need not be, since TLS may end elsewhere.
+        Without `Sec-Fetch-Site`, the host and the port of the origin have to be those of
+        `Host`; the scheme is not compared, since TLS may end at a proxy.
         """
         for origin, host in (
             ("http://localhost:8888", "localhost:8888"),
@@ -120,8 +121,8 @@ class PublishTests(SynchronousTestCase):
 
     def test_known_host(self):
         """
-        An origin may also be that of a `--host`, behind a proxy that changes
-        `Host`; the star names none.
+        The origin may also be one of the names given by `--host`, for proxies that change
+        `Host`; a star there allows no origin.
         """
         origins = Origins(hosts=("bus.example", "two.example:8443", "*"))
         for origin in ("https://bus.example", "https://two.example:8443"):
@@ -131,7 +132,7 @@ class PublishTests(SynchronousTestCase):
 
     def test_allowed(self):
         """
-        An allowed origin may publish, whatever else there is.
+        A page of an allowed origin may publish, whatever the other headers say.
         """
         origins = Origins(allowed=("https://App.example", "http://two.example:80"))
         for origin in (
@@ -158,7 +159,7 @@ class PublishTests(SynchronousTestCase):
     @given(st.none() | st.text(), st.none() | st.text(), st.none() | st.text())
     def test_total(self, origin, site, host):
         """
-        Any headers get an answer, and strangers never a yes by accident.
+        Any headers are judged without an error, and a `Sec-Fetch-Site` decides.
         """
         answer = Origins().may_publish(origin, site, host)
         if site is not None:
@@ -167,51 +168,44 @@ class PublishTests(SynchronousTestCase):
 
 class GrantTests(SynchronousTestCase):
     """
-    What a page is granted by CORS.
+    The CORS headers that a page is granted.
     """
 
     def test_listed(self):
         """
-        A listed origin may read, and with its user's password.
+        A page of a listed origin may read answers, and send its user's password.
         """
         self.assertEqual(
             Origins(allowed=("https://app.example",)).grants("https://app.example"),
             [
                 (b"Access-Control-Allow-Origin", b"https://app.example"),
                 (b"Access-Control-Allow-Credentials", b"true"),
-                (
-                    b"Access-Control-Expose-Headers",
-                    b"Content-Location, ETag, From, Msgbus-Gap, Msgbus-Id, Msgbus-Prefix,"
-                    b" Msgbus-Subscribers",
-                ),
+                EXPOSED,
             ],
         )
 
     def test_any(self):
         """
-        Any origin may read, but not in the name of its user.
+        If any origin is allowed, pages may read answers, but not send their users'
+        passwords.
         """
         self.assertEqual(
             Origins(allowed=("*",)).grants("https://app.example"),
             [
                 (b"Access-Control-Allow-Origin", b"*"),
-                (
-                    b"Access-Control-Expose-Headers",
-                    b"Content-Location, ETag, From, Msgbus-Gap, Msgbus-Id, Msgbus-Prefix,"
-                    b" Msgbus-Subscribers",
-                ),
+                EXPOSED,
             ],
         )
 
 
 class MistakeTests(SynchronousTestCase):
     """
-    What an operator may get wrong.
+    Origins and hosts that an operator mistypes.
     """
 
     def test_no_origins(self):
         """
-        What is no origin is refused when it is given.
+        A string that is no origin is refused when `Origins` is made.
         """
         for origin in (
             "app.example",
@@ -225,7 +219,7 @@ class MistakeTests(SynchronousTestCase):
 
     def test_no_hosts(self):
         """
-        What is no host is refused when it is given.
+        A string that is no host name is refused when `Origins` is made.
         """
         for host in ("", "http://bus.example", "bus.example/x", "a b"):
             with self.assertRaisesRegex(Invalid, "is no host"):

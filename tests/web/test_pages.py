@@ -41,8 +41,8 @@ class LivePageTests(SynchronousTestCase):
 
     def test_everywhere(self):
         """
-        Channels, folders and the root have one, whatever is asked of them, and nothing
-        that the address says is in it.
+        Channels, folders and the root have a page, whatever the query; nothing of the
+        address is written into it, and serving it subscribes to nothing.
         """
         for path, root in (
             ("/msgbus/", "./"),
@@ -55,14 +55,14 @@ class LivePageTests(SynchronousTestCase):
             self.assertIn(f'src="{root}.js/live.js"', page)
             self.assertNotIn("zebra", page)
             self.assertEqual(int(head["Content-Length"]), len(page.encode()))
-        # It subscribes itself, and later.
+        # The script of the page subscribes; serving the page does not.
         receipt = self.successResultOf(self.server.bus.publish(Message("foo", b"")))
         self.assertEqual(receipt.subscribers, 0)
 
     def test_policy(self):
         """
-        It runs the script that it is sent with, by a number of this time only, and loads
-        nothing else; and it is not kept.
+        The page may run only its own script, by a nonce that is new each time, loads
+        nothing else, and is not stored.
         """
         nonces = set()
         for _ in range(2):
@@ -85,7 +85,7 @@ class LivePageTests(SynchronousTestCase):
 
     def test_head(self):
         """
-        HEAD gets the headers alone.
+        HEAD is answered with the headers alone.
         """
         head, page = self.page("/msgbus/foo", method="HEAD")
         self.assertEqual(page, "")
@@ -93,14 +93,14 @@ class LivePageTests(SynchronousTestCase):
 
     def test_mistakes(self):
         """
-        A name or a filter that cannot be is refused, for browsers too.
+        An invalid name or filter is refused in a browser too.
         """
         for path in ("/msgbus/a//b", "/msgbus/foo?type=!", "/msgbus/foo?format=x"):
             self.assertEqual(self.server.ask(get(path, BROWSER))[0], 400)
 
     def test_stream(self):
         """
-        Who wants the stream gets it.
+        A client that asks for the stream gets it and not the page.
         """
         for path, headers in (
             ("/msgbus/foo?format=multipart", BROWSER),
@@ -120,7 +120,8 @@ class ChatTests(SynchronousTestCase):
 
     def test_policy(self):
         """
-        It runs its own script, as it is here, and those modules that its module imports.
+        The policy of the page allows its inline script, by the hash that it has now, and
+        exactly the modules that its module imports.
         """
         folder = PAGE.parents[1] / "chatdemo"
         page = (folder / "index.html").read_text()
@@ -136,7 +137,7 @@ class ChatTests(SynchronousTestCase):
 
 class ModuleTests(SynchronousTestCase):
     """
-    The modules of pages.
+    The JavaScript modules that pages import.
     """
 
     def setUp(self):
@@ -144,7 +145,8 @@ class ModuleTests(SynchronousTestCase):
 
     def test_all(self):
         """
-        Each is there as it is in the package, and what one imports is there too.
+        Each module of the package is served as it is, and so is every module that it
+        imports.
         """
         modules = sorted(PAGE.glob("*.js"))
         self.assertIn("msgbus.js", [file.name for file in modules])
@@ -160,7 +162,7 @@ class ModuleTests(SynchronousTestCase):
 
     def test_again(self):
         """
-        Who has it asks whether it has changed.
+        A browser that has a module asks whether it has changed, and gets 304 if not.
         """
         _, head, _ = self.server.ask(get("/msgbus/.js/msgbus.js"))
         self.assertEqual(head["Cache-Control"], "no-cache")
@@ -172,7 +174,7 @@ class ModuleTests(SynchronousTestCase):
 
     def test_head(self):
         """
-        HEAD gets the headers alone.
+        HEAD is answered with the headers alone.
         """
         code, head, body = self.server.ask(get("/msgbus/.js/msgbus.js", method="HEAD"))
         self.assertEqual((code, body), (200, b""))
@@ -182,7 +184,7 @@ class ModuleTests(SynchronousTestCase):
 
     def test_nothing_else(self):
         """
-        No other file is served, however it is called.
+        No other file is served, however its path is written.
         """
         for name in (
             "live.html",
@@ -198,7 +200,7 @@ class ModuleTests(SynchronousTestCase):
 
     def test_other_origins(self):
         """
-        A page of an allowed origin may import them, and no other.
+        A page of another site may import the modules only if its origin is allowed.
         """
         _, head, _ = self.server.ask(get("/msgbus/.js/msgbus.js", OTHERS))
         self.assertNotIn("Access-Control-Allow-Origin", head)
@@ -209,7 +211,7 @@ class ModuleTests(SynchronousTestCase):
 
     def test_password(self):
         """
-        With a password, they and the page ask for it.
+        The modules and the page ask for the password, if there is one.
         """
         self.server = Server(secret=b"x")
         for path, headers in (("/msgbus/.js/msgbus.js", ""), ("/msgbus/foo", BROWSER)):

@@ -17,12 +17,12 @@ PATH = "/msgbus/foo?format=message"
 
 class PollTests(WebTestCase):
     """
-    One message for one request.
+    Requests for one message.
     """
 
     def publish(self, *bodies, channel="foo", keep=True):
         """
-        Publish these; their ids.
+        Publish these bodies; returns the ids of the messages.
         """
         done = [
             self.successResultOf(
@@ -34,7 +34,7 @@ class PollTests(WebTestCase):
 
     def poll(self, path=PATH, headers=""):
         """
-        A peer that has asked.
+        A peer that has sent a request for a message.
         """
         peer = self.server.connect()
         peer.send(get(path, headers))
@@ -42,7 +42,8 @@ class PollTests(WebTestCase):
 
     def test_newest(self):
         """
-        The newest message comes as itself, and can do no harm.
+        The newest message of a channel is the answer, with its own type, and with the
+        headers that make it safe to open in a browser.
         """
         _, id = self.publish(b"old", b"new")
         self.publish(b"elsewhere", channel="bar")
@@ -63,11 +64,11 @@ class PollTests(WebTestCase):
 
     def test_code(self):
         """
-        A page can show it, and read it, but not take it for a script or a style sheet of
-        its own.
+        A browser may show or fetch a message for a page, but not load it as a script or a
+        style sheet.
         """
         self.publish(b"evil()")
-        # What a browser keeps of the one is not for the other.
+        # So that a browser does not use what it has cached for one destination for another.
         self.assertIn(b"\r\nVary: Sec-Fetch-Dest\r\n", self.poll().received())
         for destination, expected in (
             ("script", 403),
@@ -82,8 +83,8 @@ class PollTests(WebTestCase):
 
     def test_large(self):
         """
-        A large body goes out as its reader takes it, and the connection lives on; nothing
-        is held for one who has left.
+        A large body is sent as fast as its reader takes it, and the connection can be used
+        again; nothing is held for a reader that has left.
         """
         large = bytes(200_000)
         self.publish(large)
@@ -101,7 +102,8 @@ class PollTests(WebTestCase):
 
     def test_where(self):
         """
-        Folders and filters are those of any subscription.
+        A request for one message may name a folder, a filter, and where in the history to
+        begin.
         """
         self.publish(b"1", channel="a/b")
         self.publish(b"2", channel="a/c")
@@ -116,7 +118,8 @@ class PollTests(WebTestCase):
 
     def test_none(self):
         """
-        For none there is 204, with the id to ask behind.
+        If there is no message, the answer is 204, with an id behind which the client can
+        ask again.
         """
         code, headers, body = self.server.ask(get(PATH))
         self.assertEqual((code, body), (204, b""))
@@ -128,7 +131,7 @@ class PollTests(WebTestCase):
 
     def test_not_modified(self):
         """
-        Who has the newest is told so.
+        A client whose `If-None-Match` names the newest message is answered with 304.
         """
         (id,) = self.publish(b"1")
         for tag, code in (
@@ -145,7 +148,7 @@ class PollTests(WebTestCase):
 
     def test_head(self):
         """
-        HEAD gets the headers.
+        HEAD is answered with the headers of the message.
         """
         self.publish(b"123")
         code, headers, body = self.server.ask(get(PATH, method="HEAD"))
@@ -153,7 +156,8 @@ class PollTests(WebTestCase):
 
     def test_wait(self):
         """
-        Who waits gets the next one as soon as it is there, or 204 in the end.
+        With `?wait=`, a client gets the next message as soon as it is published, or 204
+        when the time is over.
         """
         (id,) = self.publish(b"1")
         for query in (f"since={id}", "since=now"):
@@ -161,7 +165,7 @@ class PollTests(WebTestCase):
             self.assertEqual(peer.received(), b"")
             self.publish(b"2", channel="bar")
             self.assertEqual(peer.received(), b"")
-            # The first counts.
+            # Two are published, and the first is the answer.
             _, last = self.publish(b"2", b"3")
             self.assertEqual(peer.answer()[2], b"2")
         peer = self.poll(f"{PATH}&since={last}&wait=10")
@@ -180,8 +184,8 @@ class PollTests(WebTestCase):
 
     def test_follow(self):
         """
-        Who asks on behind each gets all, in order, on one connection, whatever else is
-        published; and is told what is missing.
+        A client that asks again behind each message gets all that are kept, in order,
+        whatever else is published, and is told of those that are missing.
         """
         self.server.bus.history = History(Keep(count=3))
         (id,) = self.publish(b"0")
@@ -206,7 +210,7 @@ class PollTests(WebTestCase):
 
     def test_gap(self):
         """
-        A gap is told with the next message, or with none.
+        A gap is told in the head of the next answer, be it a message or a 204.
         """
         (id,) = self.publish(b"1")
         self.publish(b"2", keep=False)
@@ -218,7 +222,7 @@ class PollTests(WebTestCase):
 
     def test_long_look(self):
         """
-        What takes more than a turn to find is found.
+        A message is found even if the search takes several turns of the reactor.
         """
         self.server.bus.history = History(Keep(count=10_000))
         self.publish(b"first", channel="a")
@@ -229,7 +233,7 @@ class PollTests(WebTestCase):
 
     def test_leaves(self):
         """
-        Nothing is left of one who leaves, or has got an answer.
+        Nothing is left of a request whose client has left, or which has been answered.
         """
         self.server.bus.history = History(Keep(count=10_000))
         self.publish(*[b"x"] * 5000, channel="b")
@@ -253,7 +257,8 @@ class PollTests(WebTestCase):
 
     def test_stop(self):
         """
-        Who waits when the bus stops is answered.
+        When the bus stops, requests that wait are answered with what is kept, or with 204,
+        and searches that still go on at the end, with 503.
         """
         waiting, found = (
             self.poll(f"{PATH}&wait=10"),
@@ -277,7 +282,8 @@ class PollTests(WebTestCase):
 
     def test_chain(self):
         """
-        However many wait for each other, each is answered.
+        If the answer to a request lets another request publish, on which a third waits, and
+        so on, all are answered, however long the chain.
         """
         peers = []
         for number in range(300):
@@ -292,8 +298,8 @@ class PollTests(WebTestCase):
 
     def test_pipelined(self):
         """
-        No answer is begun while the one before waits for the peer; one who sends much
-        behind a poll that waits is cut.
+        Pipelined requests are answered only as their client reads; a client that sends much
+        behind a request that waits is cut.
         """
         self.publish(b"x" * 100_000)
         peer = self.server.connect()

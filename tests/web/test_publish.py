@@ -13,13 +13,13 @@ from .testcase import WebTestCase
 
 class PublishTests(WebTestCase):
     """
-    Publications.
+    Requests that publish.
     """
 
     def test_published(self):
         """
-        A POST publishes its body under its type, and gets 204 without a body
-        or its length.
+        A POST publishes its body with its content type, and is answered with 204, without a
+        body and without `Content-Length`.
         """
         code, headers, body = self.server.ask(post())
         self.assertEqual((code, body), (204, b""))
@@ -29,15 +29,15 @@ class PublishTests(WebTestCase):
 
     def test_put(self):
         """
-        A PUT does as a POST.
+        A PUT publishes as a POST does.
         """
         code, _, _ = self.server.ask(post().replace("POST", "PUT"))
         self.assertEqual((code, len(self.published)), (204, 1))
 
     def test_verbatim(self):
         """
-        The type is kept as it came, also that of a form, and a body of a
-        multipart type is not parsed.
+        The content type is kept as it was sent, that of an HTML form too, and a multipart
+        body is not parsed.
         """
         for content_type in (
             'Multipart/Form-Data ;boundary="x"',
@@ -53,7 +53,7 @@ class PublishTests(WebTestCase):
 
     def test_empty(self):
         """
-        An empty body is a message, with its length or without.
+        An empty body is a message, whether its length of 0 is declared or not.
         """
         head = "POST /msgbus/foo HTTP/1.1\nHost: localhost\nContent-Type: a/b\n"
         for request in (post(body=""), head + "\n"):
@@ -62,7 +62,8 @@ class PublishTests(WebTestCase):
 
     def test_http_1_0(self):
         """
-        HTTP/1.0 publishes, without `Host` too, and its connection closes.
+        An HTTP/1.0 client can publish, even without `Host`, and its connection is closed
+        after the answer.
         """
         peer = self.server.connect()
         peer.send("POST /msgbus/foo HTTP/1.0\nContent-Type: a/b\nContent-Length: 1\n\nx")
@@ -72,7 +73,7 @@ class PublishTests(WebTestCase):
 
     def test_chunked(self):
         """
-        A chunked body is put together.
+        The chunks of a body are joined to one message.
         """
         head = get(method="POST", headers="Content-Type: a/b\nTransfer-Encoding: chunked\n")
         self.assertEqual(self.server.ask(head + "3\nabc\n2;x=y\nde\n0\nT: x\n\n")[0], 204)
@@ -80,7 +81,8 @@ class PublishTests(WebTestCase):
 
     def test_expect(self):
         """
-        One who asks before sending is told to go on.
+        A publisher that sends `Expect: 100-continue` is told to go on before it sends the
+        body.
         """
         peer = self.server.connect()
         headers = "Content-Type: a/b\nContent-Length: 1\nExpect: 100-continue\n"
@@ -92,8 +94,8 @@ class PublishTests(WebTestCase):
 
     def test_pipelined(self):
         """
-        Publications behind each other on one connection are all answered, and
-        in order.
+        Publications pipelined on one connection are published and answered in order,
+        however their bytes are split.
         """
         peer = self.server.connect()
         for byte in (post(body="1") + post(body="2") + post(body="3")).replace(
@@ -105,7 +107,7 @@ class PublishTests(WebTestCase):
 
     def test_names(self):
         """
-        The name is what follows the prefix, decoded, and without the query.
+        The channel is the path behind the prefix, percent-decoded and without the query.
         """
         for path, name in (
             ("/msgbus/", ""),
@@ -121,7 +123,7 @@ class PublishTests(WebTestCase):
 
     def test_sender(self):
         """
-        The sender is the user of Basic authentication.
+        The sender of a message is the user of Basic authentication.
         """
         headers = "Content-Type: a/b\n" + authorization("älice:x")
         self.assertEqual(self.server.ask(post(headers=headers))[0], 204)
@@ -129,8 +131,8 @@ class PublishTests(WebTestCase):
 
     def test_answered_when_in_order(self):
         """
-        The 204 comes when the bus says that the message is in order, and to
-        nobody if the publisher has gone by then.
+        The 204 is sent when the bus says that the message is in order; if the publisher has
+        gone by then, nothing is sent.
         """
         waiting = []
 
@@ -152,16 +154,16 @@ class PublishTests(WebTestCase):
 
 class ReceiptTests(WebTestCase):
     """
-    What a publisher is told.
+    What the answer to a publication says, and what a publisher may require.
     """
 
     def test_receipt(self):
         """
-        The answer has the message's id, and for how many subscribers it was put in
-        order.
+        The answer has the id of the message, and the number of subscribers for which the
+        message was put in order.
         """
         _, first, _ = self.server.ask(post())
-        # The test itself is one.
+        # The test case itself subscribes to everything.
         self.assertEqual(first["Msgbus-Subscribers"], "1")
         peers = [self.subscribe(path)[0] for path in ("/msgbus/foo", "/msgbus/")]
         peers += [self.subscribe(f"/msgbus/foo?type={type}")[0] for type in ("a/b", "*")]
@@ -172,7 +174,8 @@ class ReceiptTests(WebTestCase):
 
     def test_required(self):
         """
-        A publication for somebody is refused if there is nobody, and not kept.
+        A publication with `?require=1` is refused with 409, and not kept, if nobody
+        subscribes to its channel.
         """
         self.server.bus._subscriptions.clear()
         self.assert_refused(post("/msgbus/foo?require=1"), 409, "nobody")
@@ -185,8 +188,9 @@ class ReceiptTests(WebTestCase):
 
     def test_repeated(self):
         """
-        A publication that is repeated with its key is answered as the first time,
-        and published once; the key of another body is refused.
+        A publication that is repeated with the same `Idempotency-Key` within ten minutes is
+        published once, and answered as the first time; the same key with another body is
+        refused with 422.
         """
         headers = "Content-Type: text/plain\nIdempotency-Key: k\n"
         first, second = (self.server.ask(post(headers=headers)) for _ in range(2))
@@ -204,7 +208,7 @@ class ReceiptTests(WebTestCase):
 
     def test_repeated_after_a_refusal(self):
         """
-        A key that came with a publication that was refused is free.
+        The `Idempotency-Key` of a publication that was refused may be used again.
         """
         self.server.bus._subscriptions.clear()
         headers = "Content-Type: text/plain\nIdempotency-Key: k\n"
@@ -214,7 +218,8 @@ class ReceiptTests(WebTestCase):
 
     def test_not_kept(self):
         """
-        What is not to be stored is delivered, and not kept.
+        A message sent with `Cache-Control: no-store` is delivered, but not kept in the
+        history.
         """
         for directive in ("no-store", "max-age=1, No-Store"):
             headers = f"Content-Type: a/b\nCache-Control: {directive}\n"
@@ -227,12 +232,12 @@ class ReceiptTests(WebTestCase):
 
 class RefusalTests(WebTestCase):
     """
-    Publications that cannot be.
+    Publications that are refused.
     """
 
     def test_types(self):
         """
-        A type is required, once, and must be one.
+        A publication needs exactly one valid `Content-Type`.
         """
         for headers, sentence in (
             ("", "needs a Content-Type"),
@@ -249,7 +254,7 @@ class RefusalTests(WebTestCase):
 
     def test_names(self):
         """
-        What is no name is refused, in one sentence.
+        A path that is no valid name is refused, with one sentence that says what is wrong.
         """
         for name in ("%", "%zz", "%ff", "%00", "%0a", "a//b", "/", ".", "..", "%2e%2e/x"):
             self.assert_refused(post("/msgbus/" + name), 400, "(name|segment)")
@@ -260,14 +265,14 @@ class RefusalTests(WebTestCase):
 
     def test_boundary(self):
         """
-        A body that holds the boundary is refused.
+        A body that contains the boundary of the bus is refused.
         """
         self.assert_refused(post(body=f"--{self.server.bus.boundary}"), 400, "boundary")
 
     def test_sender(self):
         """
-        A sender that could inject a header, or that nobody could filter for,
-        is refused, and so is broken authentication.
+        A sender with control characters or outer spaces, and a malformed `Authorization`,
+        are refused.
         """
         for user in ("eve\nX-Evil: 1", "eve\r", " eve", "eve\t", "\x00"):
             headers = "Content-Type: a/b\n" + authorization(f"{user}:")
@@ -277,7 +282,7 @@ class RefusalTests(WebTestCase):
 
     def test_transfer_encoding_1_0(self):
         """
-        HTTP/1.0 has no transfer encoding.
+        `Transfer-Encoding` in an HTTP/1.0 request is refused.
         """
         request = (
             "POST /msgbus/foo HTTP/1.0\nContent-Type: a/b\nTransfer-Encoding: chunked\n\n"
@@ -287,7 +292,7 @@ class RefusalTests(WebTestCase):
 
     def test_truncated(self):
         """
-        A publisher that vanishes in mid-body has published nothing.
+        Nothing is published if the connection is lost in the middle of a body.
         """
         chunked = get(
             method="POST", headers="Content-Type: a/b\nTransfer-Encoding: chunked\n"
@@ -302,7 +307,8 @@ class RefusalTests(WebTestCase):
 
     def test_broken_chunks(self):
         """
-        Broken chunking publishes nothing and ends the connection.
+        A body with malformed chunks is answered with 400 and not published, and the
+        connection is closed.
         """
         head = get(method="POST", headers="Content-Type: a/b\nTransfer-Encoding: chunked\n")
         for body in ("x\n", "-1\n", "3\nabcd\n0\n\n", "1\nx\n\n0\n\n", "0x1\nx\n0\n\n"):
@@ -315,8 +321,7 @@ class RefusalTests(WebTestCase):
 
     def test_too_large_for_the_bus(self):
         """
-        In a site that lets everything in, the bus still refuses what is too
-        large.
+        The bus refuses a message that is too large even if the site has let the request in.
         """
         self.server.site.max_body = 10_000_000
         self.server.bus.max_message = 4

@@ -28,7 +28,7 @@ MIXED = "mixed"
 
 class ChannelNameTests(SynchronousTestCase):
     """
-    Names from paths.
+    Names of channels and folders, from paths.
     """
 
     def test_decoded(self):
@@ -48,13 +48,14 @@ class ChannelNameTests(SynchronousTestCase):
     @given(names)
     def test_round_trip(self, name):
         """
-        Any name can be reached.
+        Every valid name can be written as a path.
         """
         self.assertEqual(channel_name(quote(name).encode("ascii")), name)
 
     def test_refused(self):
         """
-        Broken percents, what is not UTF-8, and what is no name are refused.
+        A path with a malformed percent encoding, bytes that are not UTF-8, or an invalid
+        name is refused.
         """
         for path in (
             b"%",
@@ -79,12 +80,12 @@ class ChannelNameTests(SynchronousTestCase):
 
 class SubscriptionTests(SynchronousTestCase):
     """
-    Filters and forms from queries.
+    Filters, formats and other choices from queries.
     """
 
     def test_filters(self):
         """
-        Each filter has its parameter.
+        The filters for type, sender and channel have a parameter each.
         """
         wanted = parse_subscription(b"type=text/*&sender=alice&channel=a/*", None)
         self.assertEqual(wanted, Wanted(Filter("text/*", "alice", "a/*")))
@@ -105,23 +106,23 @@ class SubscriptionTests(SynchronousTestCase):
 
     def test_plus(self):
         """
-        A plus is a plus in types, and a space in senders and channels, where
-        %2B is the plus.
+        A plus stays a plus in `type`; in `sender` and `channel` it is a space, and `%2B` is
+        the plus.
         """
         filter = parse_subscription(b"type=image/svg+xml&sender=a+b%2Bc", None).filter
         self.assertEqual(filter, Filter("image/svg+xml", "a b+c"))
 
     def test_semicolon(self):
         """
-        Only an ampersand parts parameters.
+        Parameters are parted by `&` only.
         """
         filter = parse_subscription(b"sender=a;type=b&channel=%26", None).filter
         self.assertEqual(filter, Filter(sender="a;type=b", channel="&"))
 
     def test_refused(self):
         """
-        Bad values of what we know are refused; unknown parameters are not
-        even looked at.
+        A bad value of a known parameter is refused; unknown parameters are ignored, even if
+        they are malformed.
         """
         for query in (
             b"type=!",
@@ -159,8 +160,8 @@ class SubscriptionTests(SynchronousTestCase):
 
     def test_slow_readers(self):
         """
-        What becomes of who reads slowly, and whether silence is broken, is
-        the subscriber's choice.
+        A subscriber chooses what becomes of messages that it reads too slowly, and how
+        often it gets heartbeats.
         """
         self.assertEqual(
             parse_subscription(b"overflow=latest&heartbeat=25", None),
@@ -172,8 +173,8 @@ class SubscriptionTests(SynchronousTestCase):
 
     def test_replay(self):
         """
-        A replay begins behind an id, at a time, at the first that is kept, or at
-        the last so many; a header goes before the query.
+        A replay begins behind an id, at a time, at the first message that is kept, or at
+        the last few; `Last-Event-ID` overrides the query.
         """
         for query, since in (
             (b"since=12-34", Since((12, 34))),
@@ -192,7 +193,8 @@ class SubscriptionTests(SynchronousTestCase):
 
     def test_one_message(self):
         """
-        `now` is not the newest.
+        A request for one message begins at the newest that is kept, unless it says where;
+        with `since=now`, at the next one.
         """
         self.assertIsNotNone(parse_subscription(b"format=message").since)
         self.assertIsNone(parse_subscription(b"format=message&since=now").since)
@@ -200,7 +202,7 @@ class SubscriptionTests(SynchronousTestCase):
 
     def test_required(self):
         """
-        A publisher may ask that there be a subscriber.
+        A publisher may require, by `?require=1`, that there be a subscriber.
         """
         for query, expected in ((b"", False), (b"require=0", False), (b"require=1", True)):
             self.assertEqual(requires_subscriber(query), expected)
@@ -210,7 +212,7 @@ class SubscriptionTests(SynchronousTestCase):
 
     def test_format(self):
         """
-        `format` decides, whatever `Accept` says.
+        `?format=` overrides `Accept`.
         """
         self.assertEqual(
             parse_subscription(b"format=mixed", "multipart/x-mixed-replace").format, MIXED
@@ -221,7 +223,8 @@ class SubscriptionTests(SynchronousTestCase):
 
     def test_accept(self):
         """
-        `multipart/mixed` goes to who asks for it, the other to all the rest.
+        `multipart/mixed` is chosen for a client that names it and names nothing better; all
+        others get the default.
         """
         for accept, form in (
             ("multipart/mixed", MIXED),
@@ -244,19 +247,20 @@ class SubscriptionTests(SynchronousTestCase):
 
     def test_page(self):
         """
-        The page goes to who names `text/html`, and likes nothing better.
+        The page is chosen for a client that names `text/html` and prefers nothing to it, as
+        browsers do when a user types an address.
         """
         for accept, form in (
             ("text/html", PAGE),
             ("TEXT/HTML;q=0.5, multipart/mixed;q=0.5", PAGE),
-            # Chromium, Firefox and WebKit, where a user typed the address.
+            # What Chromium, Firefox and WebKit send when a user types an address.
             (
                 "text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,image/webp,"
                 "image/apng,*/*;q=0.8,application/signed-exchange;v=b3;q=0.7",
                 PAGE,
             ),
             ("text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8", PAGE),
-            # Their pictures, and what their scripts ask for.
+            # What they send for an image, and other ranges.
             ("image/avif,image/webp,image/svg+xml,image/*;q=0.8,*/*;q=0.5", REPLACE),
             ("text/*", REPLACE),
             ("*/*;q=0.1, multipart/mixed;q=0.1", MIXED),
@@ -271,7 +275,7 @@ class SubscriptionTests(SynchronousTestCase):
     @given(st.binary(max_size=200), st.text(max_size=200))
     def test_total(self, query, accept):
         """
-        Any query and any `Accept` is an answer, or `Invalid`.
+        Any query and any `Accept` are parsed, or refused with one sentence.
         """
         try:
             parse_subscription(query, accept)

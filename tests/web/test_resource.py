@@ -23,12 +23,12 @@ from .testcase import WebTestCase
 
 class RequestTests(WebTestCase):
     """
-    Requests that no way in takes, and requests of any kind.
+    Which requests the resource takes, and that any bytes get an answer.
     """
 
     def test_methods(self):
         """
-        Other methods, unknown ones too, are not allowed.
+        A method that is none of ours, known to HTTP or not, is refused with 405.
         """
         for method in ("DELETE", "PATCH", "BREW", "get", "CONNECT", "TRACE"):
             self.assert_refused(get(method=method), 405, "POST or PUT")
@@ -38,8 +38,8 @@ class RequestTests(WebTestCase):
     @given(st.binary(max_size=300))
     def test_any_bytes(self, data):
         """
-        Any bytes get an answer or wait for more, and nothing is logged as a
-        bug.
+        Any bytes are answered with a 4xx or wait for more bytes, and none of them cause an
+        error in the log.
         """
         peer = Server().connect()
         peer.send(data)
@@ -52,7 +52,7 @@ class RequestTests(WebTestCase):
     )
     def test_any_target(self, path, query):
         """
-        Any target gets 200, 400 or 308.
+        Any path and query below the bus is answered with 200 or 400.
         """
         path = f"%{path}" if path else ""
         code, _, _ = Server().ask(get(f"/msgbus/{path}?{query}"))
@@ -60,7 +60,8 @@ class RequestTests(WebTestCase):
 
     def test_no_slash(self):
         """
-        The bus without its slash is redirected, query and all.
+        The address of the bus without the slash at its end redirects to the one with it,
+        and keeps the query.
         """
         for method in ("GET", "POST", "HEAD"):
             code, headers, _ = self.server.ask(get("/msgbus?type=a/*", method=method))
@@ -76,7 +77,7 @@ class OptionsTests(WebTestCase):
 
     def test_preflight(self):
         """
-        A preflight of an allowed origin is granted, another is refused.
+        A CORS preflight is granted to a page of an allowed origin, and refused to others.
         """
         ask = "Access-Control-Request-Method: PUT\n"
         code, headers, _ = self.server.ask(
@@ -100,7 +101,7 @@ class OptionsTests(WebTestCase):
 
     def test_options(self):
         """
-        OPTIONS tells the methods.
+        OPTIONS is answered with the methods that the resource takes.
         """
         code, headers, _ = self.server.ask(get(method="OPTIONS"))
         self.assertEqual((code, headers["Allow"]), (204, "GET, HEAD, POST, PUT, OPTIONS"))
@@ -108,18 +109,19 @@ class OptionsTests(WebTestCase):
 
 class MountedTests(SynchronousTestCase):
     """
-    The resource in others' trees.
+    The resource in the resource tree, and the site, of another program.
     """
 
     def test_resource(self):
         """
-        It is a resource.
+        `BusResource` provides `IResource`.
         """
         verifyObject(IResource, BusResource(Bus(), Server().clock))
 
     def test_elsewhere(self):
         """
-        Mounted deeper and with its prefix, it serves there, and says so.
+        A resource that is mounted at another path, and told so, serves there, and redirects
+        and locates messages by that path.
         """
         server = Server()
         bus = Bus()
@@ -136,8 +138,8 @@ class MountedTests(SynchronousTestCase):
 
     def test_foreign_site(self):
         """
-        In a site of Twisted's own, it publishes and subscribes, and reads its
-        parameters from the address alone, not from a form.
+        In a plain site of Twisted, the resource publishes and subscribes, and reads
+        parameters from the query alone, not from the body of a form.
         """
         server = Server()
         server.site = ForeignSite(server.root, reactor=server.clock)
@@ -157,8 +159,8 @@ class MountedTests(SynchronousTestCase):
 
     def test_stalled_in_a_foreign_site(self):
         """
-        There, too, the connection of one who takes nothing is cut, not closed: that would
-        wait for him.
+        In a plain site of Twisted too, the connection of a client that takes no bytes is
+        aborted; closing it would wait for the client.
         """
         server = Server()
         server.site = ForeignSite(server.root, reactor=server.clock)
@@ -179,7 +181,7 @@ class MountedTests(SynchronousTestCase):
 
     def test_python_subscriber(self):
         """
-        A callback gets what HTTP publishes, and HTTP what Python does.
+        A Python callable that subscribes at the bus gets what is published over HTTP.
         """
         server, got = Server(), []
         server.bus.subscribe("foo", got.append, Filter("text/*"))

@@ -17,7 +17,7 @@ from .testcase import WebTestCase
 
 class PasswordTests(WebTestCase):
     """
-    A password for everything.
+    A bus that asks for a password.
     """
 
     options = {
@@ -28,8 +28,7 @@ class PasswordTests(WebTestCase):
 
     def test_asked_for(self):
         """
-        Without the password, nothing is served, and the answer says how to
-        give it.
+        Without the password, every request is refused with 401, and told how to give one.
         """
         bad = [
             authorization("alice:"),
@@ -53,7 +52,7 @@ class PasswordTests(WebTestCase):
 
     def test_given(self):
         """
-        With it, everything is, under any name, none too; the name is the
+        With the password, every request is served, under any name or none; the name is the
         sender.
         """
         self.server.ask(post(headers="Content-Type: a/b\n" + self.good))
@@ -64,15 +63,15 @@ class PasswordTests(WebTestCase):
 
     def test_broken(self):
         """
-        Credentials that cannot be read are said to be so.
+        A malformed `Authorization`, or two of them, is refused with 400.
         """
         self.assert_refused(get(headers="Authorization: Basic x\n"), 400, "not Basic")
         self.assert_refused(get(headers=self.good * 2), 400, "once only")
 
     def test_preflight(self):
         """
-        A preflight is answered before the password is asked for, and a page
-        that may read is let see that it is asked for.
+        A CORS preflight is answered without a password, and a page of an allowed origin may
+        read a 401.
         """
         origin = "Origin: https://app.example\n"
         ask = get(
@@ -85,13 +84,14 @@ class PasswordTests(WebTestCase):
 
     def test_rebound(self):
         """
-        A name that the bus does not have is not even asked for a password.
+        A request with a foreign `Host` is refused with 421 before the password is asked
+        for.
         """
         self.assert_refused(get(host="Host: evil.example\n"), 421, "--host")
 
     def test_keeps_the_connection(self):
         """
-        A refusal leaves the connection for another try.
+        After a 401, the client can try again on the same connection.
         """
         peer = self.server.connect()
         for headers, code in (("", 401), (self.good, 204)):
@@ -100,7 +100,7 @@ class PasswordTests(WebTestCase):
 
     def test_gone(self):
         """
-        One who subscribes with the password and leaves, leaves nothing.
+        A subscriber that has given the password and leaves is unsubscribed.
         """
         peer, _, _ = self.subscribe(headers=self.good)
         peer.leave(ConnectionDone())
@@ -109,13 +109,13 @@ class PasswordTests(WebTestCase):
 
 class GuardedDocumentTests(SynchronousTestCase):
     """
-    Documents behind a password.
+    Documents of a site that asks for a password.
     """
 
     def test_pages(self):
         """
-        A page behind the password is a page like any other: the headers that
-        disarm messages are not for it.
+        A document has the same headers with a password as without one; in particular, not
+        those that disarm messages.
         """
         folder = Path(self.enterContext(TemporaryDirectory()))
         (folder / "void.html").write_bytes(b"")
@@ -133,12 +133,12 @@ class GuardedDocumentTests(SynchronousTestCase):
 
 class RootTests(WebTestCase):
     """
-    What is beside the bus.
+    Requests for what is not below the bus, on a site without documents.
     """
 
     def test_root(self):
         """
-        The root says where the bus is.
+        The root of the site is a sentence that says where the bus is.
         """
         code, headers, body = self.server.ask(get("/"))
         self.assertEqual(code, 200)
@@ -147,7 +147,7 @@ class RootTests(WebTestCase):
 
     def test_published_to_the_root(self):
         """
-        Who publishes there is told that he did not.
+        A POST to the root of the site is answered with 404, and told where the bus is.
         """
         code, _, body = self.server.ask(post("/"))
         self.assertEqual(code, 404)
@@ -155,7 +155,7 @@ class RootTests(WebTestCase):
 
     def test_elsewhere(self):
         """
-        Everywhere else is nothing.
+        Every other path is answered with 404, and publishes nothing.
         """
         for path in ("/x", "/msgbusx", "//msgbus/foo", "/x/../msgbus/foo", "/a" * 8000):
             self.assertEqual(self.server.ask(get(path))[0], 404, path[:20])

@@ -14,12 +14,13 @@ from .testcase import SAFE, WebTestCase
 
 class SubscribeTests(WebTestCase):
     """
-    Subscriptions.
+    Subscriptions to a multipart stream.
     """
 
     def test_head(self):
         """
-        The answer has these headers, and at once the first delimiter.
+        A subscription is answered with exactly these headers, and at once with the first
+        delimiter.
         """
         boundary = self.server.bus.boundary
         _, headers, body = self.subscribe()
@@ -42,7 +43,8 @@ class SubscribeTests(WebTestCase):
 
     def test_message(self):
         """
-        A message is one chunk: a part, and the delimiter that closes it.
+        On HTTP/1.1 a message is one chunk, which holds a part and the delimiter that closes
+        it.
         """
         peer, _, _ = self.subscribe()
         _, answered, _ = self.server.ask(post())
@@ -62,7 +64,7 @@ class SubscribeTests(WebTestCase):
 
     def test_http_1_0(self):
         """
-        HTTP/1.0 gets the same bytes without chunks.
+        An HTTP/1.0 client gets the same bytes, without chunks.
         """
         boundary = self.server.bus.boundary
         new, _, _ = self.subscribe()
@@ -77,7 +79,8 @@ class SubscribeTests(WebTestCase):
 
     def test_forms(self):
         """
-        Who asks for multipart/mixed gets the same parts under that type.
+        A client that asks for multipart/mixed, by `Accept` or `?format=`, gets the same
+        parts under that type.
         """
         for path, headers, media_type in (
             ("/msgbus/foo", "Accept: image/png,*/*;q=0.8\n", "multipart/x-mixed-replace"),
@@ -100,7 +103,7 @@ class SubscribeTests(WebTestCase):
 
     def test_filtered(self):
         """
-        The filters of the query hold.
+        A subscriber gets only messages that match the filters of its query.
         """
         peer, _, _ = self.subscribe("/msgbus/?type=image/svg+xml&channel=a/*")
         for path, content_type in (
@@ -113,7 +116,7 @@ class SubscribeTests(WebTestCase):
 
     def test_bad_filters(self):
         """
-        Bad values of known parameters are refused, and subscribe nothing.
+        A bad value of a known parameter is refused with 400, and subscribes to nothing.
         """
         for query in (
             "type=!",
@@ -128,8 +131,8 @@ class SubscribeTests(WebTestCase):
 
     def test_head_method(self):
         """
-        HEAD gets the headers alone, subscribes nothing, and the connection
-        goes on.
+        HEAD is answered with the headers alone and subscribes to nothing, and the
+        connection can be used again.
         """
         peer = self.server.connect()
         for _ in range(2):
@@ -142,7 +145,7 @@ class SubscribeTests(WebTestCase):
 
     def test_unsubscribed(self):
         """
-        When a subscriber leaves, nothing of it is left.
+        A subscriber that closes its connection or loses it is unsubscribed.
         """
         for reason in (ConnectionDone(), ConnectionLost()):
             peer, _, _ = self.subscribe()
@@ -153,7 +156,8 @@ class SubscribeTests(WebTestCase):
 
     def test_backpressure(self):
         """
-        What a full transport cannot take waits.
+        Messages wait while the transport of their subscriber is full, and are sent when it
+        has room.
         """
         peer, _, _ = self.subscribe()
         peer.transport.producer.pauseProducing()
@@ -164,7 +168,8 @@ class SubscribeTests(WebTestCase):
 
     def test_overflow(self):
         """
-        What a slow subscriber chose becomes of what waits for it.
+        With `?overflow=latest`, a subscriber that was slow gets the newest message, and is
+        told how many it missed.
         """
         peer, _, _ = self.subscribe("/msgbus/foo?overflow=latest", version="1.0")
         peer.transport.producer.pauseProducing()
@@ -176,7 +181,7 @@ class SubscribeTests(WebTestCase):
 
     def test_heartbeat(self):
         """
-        A stream is told to be alive, every so many seconds.
+        With `?heartbeat=25`, a silent stream has a heartbeat every 25 seconds.
         """
         peer, _, _ = self.subscribe("/msgbus/foo?heartbeat=25")
         self.server.clock.pump([1] * 51)
@@ -185,8 +190,8 @@ class SubscribeTests(WebTestCase):
 
     def test_replay(self):
         """
-        Who comes late may have what was published, and who comes back, what he
-        missed: each message once, in order, ahead of what comes now.
+        `?since=`, `?last=` and `Last-Event-ID` begin a stream with kept messages, each once
+        and in order, before those that are published from then on.
         """
         for number, (query, headers, expected) in enumerate(
             (
@@ -211,8 +216,8 @@ class SubscribeTests(WebTestCase):
 
     def test_begins(self):
         """
-        The answer to a subscription tells an id behind which all comes, so that one
-        who is cut off before the first message misses nothing either.
+        The `Msgbus-Id` of the answer is an id to resume behind, so that a client that is
+        cut off before its first message misses nothing.
         """
         for query in ("", "since=now", "last=1", "since=1s", "since=all"):
             with self.subTest(query):
@@ -231,8 +236,8 @@ class SubscribeTests(WebTestCase):
 
     def test_strange_id(self):
         """
-        Behind an id that the bus does not know, what there is comes, and a gap is
-        told first; what is no id is refused.
+        A client that resumes behind an id of another bus is told of a gap and gets all that
+        is kept; what is no id is refused.
         """
         for request in (
             get("/msgbus/foo?since=yesterday"),
@@ -246,9 +251,8 @@ class SubscribeTests(WebTestCase):
 
     def test_noise(self):
         """
-        What a subscriber sends is discarded, and too much of it closes the
-        connection; reading goes on until then, or its leaving would not be
-        noticed.
+        What a subscriber sends is read and discarded, because otherwise its leaving would
+        go unnoticed; past 16 KiB its connection is closed.
         """
         for pieces in ([get() + "x" * 16384], [get(), "x" * 16384], [get(), *"x" * 99]):
             peer = self.server.connect()
@@ -266,7 +270,7 @@ class SubscribeTests(WebTestCase):
 
     def test_pipelined_behind_a_subscription(self):
         """
-        What is pipelined behind a subscription is never a request.
+        A request that is pipelined behind a subscription is discarded like other bytes.
         """
         peer, _, _ = self.subscribe()
         peer.send(post())
@@ -275,12 +279,13 @@ class SubscribeTests(WebTestCase):
 
 class FormatTests(WebTestCase):
     """
-    The other forms of a stream, in an answer.
+    Subscriptions in the other formats.
     """
 
     def test_forms(self):
         """
-        Each has its media type and its form, on HTTP/1.0 and 1.1.
+        A format can be asked for by `Accept`, and by its name or its media type in
+        `?format=`.
         """
         for name, media, begin in (
             ("event-stream", "text/event-stream", b"retry: "),
@@ -300,7 +305,8 @@ class FormatTests(WebTestCase):
 
     def test_resumes(self):
         """
-        `Last-Event-ID` goes on behind an event, also behind the one that begins.
+        An event stream goes on behind its `Last-Event-ID`, which may be that of the event
+        with which every stream begins.
         """
         peer, head, body = self.subscribe(headers="Accept: text/event-stream\n")
         self.assertIn(f"id: {head['Msgbus-Id']}\n".encode(), body)
@@ -312,7 +318,7 @@ class FormatTests(WebTestCase):
 
     def test_unknown(self):
         """
-        One that does not exist is refused, with the list.
+        An unknown format is refused with a list of those that exist.
         """
         code, _, body = self.server.ask(get("/msgbus/foo?format=xml"))
         self.assertEqual(code, 400)
@@ -321,7 +327,7 @@ class FormatTests(WebTestCase):
 
     def test_heads(self):
         """
-        HEAD tells the id behind which a stream would begin.
+        HEAD is answered, in every format, with the id behind which a stream would begin.
         """
         self.server.bus.publish(Message("foo", b"x"))
         for name in ("multipart", "event-stream", "ndjson"):
@@ -332,7 +338,8 @@ class FormatTests(WebTestCase):
 
     def test_heartbeats(self):
         """
-        Events have them unasked, lines do not.
+        An event stream has heartbeats by default; lines of JSON have them only if the
+        client asks.
         """
         self.server = Server()
         events, *_ = self.subscribe("/msgbus/foo?format=event-stream")

@@ -18,12 +18,13 @@ from .websocket_testcase import UPGRADE, WebSocketTestCase, masked, text
 
 class SubscribeTests(WebSocketTestCase):
     """
-    What a client gets.
+    What a client of a WebSocket is sent.
     """
 
     def test_messages(self):
         """
-        A frame a message, as the query wants it.
+        A client gets a frame for each message that matches its query; with `?raw=1`, a
+        frame with the body alone.
         """
         peer = self.open("/msgbus/?type=text/*")
         for kind in ("text/plain", "a/b"):
@@ -40,7 +41,7 @@ class SubscribeTests(WebSocketTestCase):
 
     def test_heartbeat(self):
         """
-        Pings come every 25 seconds, or as one asks.
+        A ping comes every 25 seconds, or as often as `?heartbeat=` asks.
         """
         silent, often = self.open(), self.open("/msgbus/foo?heartbeat=5")
         for _ in range(26):
@@ -50,7 +51,8 @@ class SubscribeTests(WebSocketTestCase):
 
     def test_stop(self):
         """
-        A bus that stops says so, behind what it owes.
+        When the bus stops, the client gets what it is owed, and then a close frame with
+        1001.
         """
         peer = self.open()
         self.server.bus.publish(Message("foo", b"x", "a/b"))
@@ -64,7 +66,8 @@ class SubscribeTests(WebSocketTestCase):
 
     def test_stopping(self):
         """
-        Who is owed something when the bus stops publishes nothing more.
+        While a stopping bus still sends a client what it is owed, the client cannot
+        publish.
         """
         peer, raw = self.open(), self.open("/msgbus/foo?raw=1")
         for slow in (peer, raw):
@@ -83,8 +86,7 @@ class SubscribeTests(WebSocketTestCase):
 
     def test_answers_in_replay(self):
         """
-        What is answered in a replay comes in order, between messages, and is kept within
-        its bound.
+        Answers that are given during a replay all come, in order, between its messages.
         """
         for _ in range(20):
             self.server.bus.publish(Message("foo", b"x" * 100_000, "a/b"))
@@ -104,14 +106,14 @@ class SubscribeTests(WebSocketTestCase):
 
     def events_so_far(self, peer):
         """
-        What came since the last call, of which a frame may be a part.
+        The events that came since the last call; the last may be a part of a frame.
         """
         peer.client.receive_data(peer.received())
         return list(peer.client.events())
 
     def test_late(self):
         """
-        One that is past its backlog, and wants to know, is told.
+        With `?overflow=close`, a client that falls behind its backlog is closed with 1013.
         """
         self.server = Server(limits=Limits(backlog=100))
         peer = self.open("/msgbus/foo?overflow=close")
@@ -123,7 +125,8 @@ class SubscribeTests(WebSocketTestCase):
 
     def test_last_is_late(self):
         """
-        Who joins as the only other one is found to be late gets what is published.
+        A client that joins a group in the moment in which its only member is found to be
+        late gets what is published.
         """
         self.server = Server(limits=Limits(backlog=100))
         late = self.open("/msgbus/foo?overflow=close")
@@ -137,7 +140,7 @@ class SubscribeTests(WebSocketTestCase):
 
     def test_leaves(self):
         """
-        Nothing is left of one who leaves.
+        Nothing is left of a client whose connection is lost, whatever it sent last.
         """
         for data in (b"", text(), masked(Opcode.TEXT, b"x", fin=False), b"\xff"):
             peer = self.open("/msgbus/left")
@@ -154,12 +157,13 @@ class SubscribeTests(WebSocketTestCase):
 
 class PublishTests(WebSocketTestCase):
     """
-    What a client sends.
+    What a client of a WebSocket publishes.
     """
 
     def test_envelope(self):
         """
-        It is published by the rules of a POST, and acknowledged if that is asked for.
+        A frame with an envelope is published as a POST would be, and acknowledged if it has
+        an `ack`.
         """
         sender = "Authorization: Basic YWw6\n"
         peer = self.open("/msgbus/foo", UPGRADE + sender)
@@ -173,7 +177,8 @@ class PublishTests(WebSocketTestCase):
 
     def test_rules(self):
         """
-        The rules: keep, require, key.
+        The fields `keep`, `key` and `channel` of an envelope mean what they mean for a
+        POST, and refusals have the same status.
         """
         peer = self.open("/msgbus/foo?type=none/*")
         for told in (
@@ -196,7 +201,8 @@ class PublishTests(WebSocketTestCase):
 
     def test_nobody(self):
         """
-        If one is required, there must be a subscriber.
+        A publication with `require` is refused with 409 if nobody subscribes to its
+        channel.
         """
         self.server = Server()
         peer = self.open()
@@ -206,7 +212,7 @@ class PublishTests(WebSocketTestCase):
 
     def test_mistakes(self):
         """
-        A mistake is told, and the connection stays.
+        A frame that is no envelope is refused with 400, and the connection stays open.
         """
         peer = self.open()
         peer.send(masked(Opcode.TEXT, b"hello"))
@@ -217,7 +223,8 @@ class PublishTests(WebSocketTestCase):
 
     def test_raw(self):
         """
-        A frame is a body, either way.
+        With `?raw=1`, a frame is a body, in both directions; a refusal closes the
+        connection.
         """
         peer = self.open("/msgbus/foo?raw=1")
         peer.send(masked(Opcode.TEXT, "ä".encode()) + masked(Opcode.BINARY, b"\xff"))
@@ -237,7 +244,7 @@ class PublishTests(WebSocketTestCase):
 
     def test_too_large(self):
         """
-        What is too large is refused as soon as that shows.
+        A message that is too large is refused before all of it has come.
         """
         self.server = Server(max_message=100)
         raw = self.open("/msgbus/foo?raw=1")
@@ -258,7 +265,8 @@ class CloseTests(WebSocketTestCase):
 
     def test_close(self):
         """
-        A client that closes is answered with its code, and the connection ends.
+        A close frame is answered with its own code, nothing behind it is read, and the
+        connection is closed.
         """
         for payload, code in ((b"", 1005), (struct.pack("!H", 1000) + b"bye", 1000)):
             peer = self.open()

@@ -17,12 +17,13 @@ from .websocket_testcase import KEY, UPGRADE, WebSocketTestCase
 
 class HandshakeTests(WebSocketTestCase):
     """
-    How one opens.
+    Opening handshakes, right and wrong.
     """
 
     def test_open(self):
         """
-        The answer shows that it was understood, and where the stream begins.
+        The answer has the `Sec-WebSocket-Accept` of the key, the id behind which the stream
+        begins, and the prefix of the bus.
         """
         self.server.bus.publish(Message("foo", b""))
         self.open()
@@ -35,7 +36,7 @@ class HandshakeTests(WebSocketTestCase):
 
     def test_mistakes(self):
         """
-        One that is wrong is refused, and told why.
+        A handshake with a mistake is refused, with a sentence that says what is wrong.
         """
         for old, new, code, sentence in (
             ("Connection: keep-alive, Upgrade", "Connection: close", 400, "Connection"),
@@ -56,7 +57,8 @@ class HandshakeTests(WebSocketTestCase):
 
     def test_none(self):
         """
-        Where none can be, but is meant, that is said; else the request is what it is.
+        A GET with a `Sec-WebSocket-Key` that lacks the upgrade, as behind some proxies, is
+        refused with 426; a POST, or a GET without the key, is an ordinary request.
         """
         for request in (
             get(headers=UPGRADE, version="1.0"),
@@ -71,7 +73,7 @@ class HandshakeTests(WebSocketTestCase):
 
     def test_foreign_pages(self):
         """
-        A page of another origin may not read, and so not open one.
+        A page of another site can open a WebSocket only if its origin is allowed.
         """
         for headers in ("Origin: http://evil.example\n", "Sec-Fetch-Site: cross-site\n"):
             self.assert_refused(get(headers=UPGRADE + headers), 403, "allow-origin")
@@ -81,7 +83,7 @@ class HandshakeTests(WebSocketTestCase):
 
     def test_foreign_site(self):
         """
-        In a site of others there is none.
+        In a plain site of Twisted, a WebSocket is refused with 501.
         """
         resource = BusResource(Bus(), self.server.clock)
         root = self.server.root

@@ -18,12 +18,13 @@ from .websocket_testcase import WebSocketTestCase, masked, text
 
 class FrameTests(WebSocketTestCase):
     """
-    Frames of all sorts.
+    Frames that a client sends: faulty ones, cut ones, and many at once.
     """
 
     def test_wrong(self):
         """
-        What is no frame of a client closes the connection, with a code that says so.
+        A frame that breaks the protocol closes the connection, with the close code for that
+        fault.
         """
         for data, code in (
             (b"\x81\x01x", 1002),
@@ -64,8 +65,8 @@ class FrameTests(WebSocketTestCase):
     )
     def test_sequences(self, sent, cuts):
         """
-        Fragments, with control frames between them, cut anywhere: each message is
-        published, each ping answered, in order.
+        Messages in fragments, with control frames between them, cut anywhere, are all
+        published, and all pings answered, in order.
         """
         self.server = Server()
         published = []
@@ -79,7 +80,7 @@ class FrameTests(WebSocketTestCase):
             elif kind == "pong":
                 data += masked(Opcode.PONG, value)
             else:
-                # A character may be cut too.
+                # A cut may lie within a character.
                 whole = "".join(value).encode() if kind == "text" else b"".join(value)
                 ends = {len(whole), len(whole) // 2, len(whole) // 3}
                 begin, opcode = 0, Opcode.TEXT if kind == "text" else Opcode.BINARY
@@ -101,7 +102,8 @@ class FrameTests(WebSocketTestCase):
     @given(st.lists(st.binary(max_size=40), max_size=10), st.booleans())
     def test_anything(self, pieces, raw):
         """
-        Whatever comes, what goes out is frames, and nobody else is harmed.
+        Whatever bytes a client sends, what it is sent consists of whole frames, and other
+        clients still get their messages.
         """
         self.server = Server()
         peer = self.open(f"/msgbus/foo?raw={raw:d}")
@@ -117,14 +119,14 @@ class FrameTests(WebSocketTestCase):
 
     def test_flood(self):
         """
-        Of much that comes at once a part is taken in a turn, and no more is read before
-        all of it is.
+        Of many frames that come at once, a few are taken in each turn of the reactor, and
+        nothing more is read until all are taken.
         """
         peer = self.open("/msgbus/foo?type=none/*")
         peer.send(text() * 1000)
         self.assertEqual(len(self.published), websocket_reader.EVENTS_A_TURN)
         self.assertEqual(peer.transport.producerState, "paused")
-        # TLS may have had it already.
+        # Over TLS, bytes that were read before the pause may come during it.
         peer.send(text(body="last"))
         self.settle()
         self.assertEqual(peer.transport.producerState, "producing")
@@ -132,7 +134,7 @@ class FrameTests(WebSocketTestCase):
 
     def test_unread(self):
         """
-        One that does not read what it asks for is not read from.
+        While a client leaves many answers unread, none of its frames are taken.
         """
         peer = self.open("/msgbus/foo")
         peer.protocol.pauseProducing()

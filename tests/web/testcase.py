@@ -16,7 +16,7 @@ SAFE = {
 
 class WebTestCase(SynchronousTestCase):
     """
-    A server, and what is published on it.
+    A test with a server in memory, and a list of all messages that are published on it.
     """
 
     options = {}
@@ -28,8 +28,8 @@ class WebTestCase(SynchronousTestCase):
 
     def assert_refused(self, request, code, sentence, address="127.0.0.1"):
         """
-        The request gets this code, with one sentence of plain text that says
-        this, and publishes nothing.
+        Assert that the request is answered with this code and with one sentence of plain
+        text that matches the pattern, and that it publishes nothing.
         """
         answer, headers, body = self.server.ask(request, address)
         self.assertEqual(answer, code, body)
@@ -40,7 +40,8 @@ class WebTestCase(SynchronousTestCase):
 
     def subscribe(self, *args, **kwargs):
         """
-        A peer that has subscribed, and the headers of the answer.
+        A peer that has subscribed, with the headers and the beginning of the body of the
+        answer.
         """
         peer = self.server.connect()
         peer.send(get(*args, **kwargs))

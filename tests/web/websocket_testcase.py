@@ -12,7 +12,7 @@ from wsproto.frame_protocol import Opcode
 from ..requests import get
 from .testcase import WebTestCase
 
-# That of RFC 6455, section 1.2.
+# The example of RFC 6455, section 1.2.
 KEY = "dGhlIHNhbXBsZSBub25jZQ=="
 UPGRADE = (
     "Upgrade: websocket\nConnection: keep-alive, Upgrade\n"
@@ -22,7 +22,7 @@ UPGRADE = (
 
 def masked(opcode, payload=b"", fin=True, reserved=0):
     """
-    A frame as a client sends it.
+    A frame as a client sends it, which is masked.
     """
     mask = b"\x01\x02\x03\x04"
     first = (0x80 if fin else 0) | reserved | opcode
@@ -38,7 +38,7 @@ def masked(opcode, payload=b"", fin=True, reserved=0):
 
 def text(**told):
     """
-    An envelope as a client sends it.
+    A text frame with an envelope of these fields, as a client sends it.
     """
     told = {"type": "text/plain", **told}
     if "base64" not in told:
@@ -48,12 +48,12 @@ def text(**told):
 
 class WebSocketTestCase(WebTestCase):
     """
-    A client of a server in memory.
+    A test with clients that open WebSockets to a server in memory.
     """
 
     def open(self, path="/msgbus/foo", headers=UPGRADE):
         """
-        A connection that is open, whose events are read by `events`.
+        A peer whose WebSocket is open; read what it gets by `events`.
         """
         peer = self.server.connect()
         peer.send(get(path, headers))
@@ -64,7 +64,7 @@ class WebSocketTestCase(WebTestCase):
 
     def events(self, peer):
         """
-        What came since the last call; it must be whole frames.
+        The events that came since the last call, which have to be whole frames.
         """
         peer.client.receive_data(peer.received())
         found = list(peer.client.events())
@@ -73,13 +73,13 @@ class WebSocketTestCase(WebTestCase):
 
     def told(self, peer):
         """
-        The same, of objects.
+        The JSON objects that came since the last call.
         """
         return [json.loads(event.data) for event in self.events(peer)]
 
     def closed(self, peer):
         """
-        The code and the reason with which it was closed.
+        The code and the reason of the close frame that came last.
         """
         *_, event = self.events(peer)
         self.assertIsInstance(event, events.CloseConnection)
@@ -87,7 +87,7 @@ class WebSocketTestCase(WebTestCase):
 
     def settle(self):
         """
-        Let the server do all that it has begun.
+        Let the server finish all work that it has put off to later turns.
         """
         for _ in range(1000):
             self.server.turn()
