@@ -154,7 +154,9 @@ class WebSocket:
         self._reader: WebSocketReader | None = None
         # What has come of a message in several frames.
         self._payload = bytearray()
+        # Whether a close frame has been sent.
         self._closed = False
+        # Closes the connection, in case the client does not answer the close frame.
         self._ending: IDelayedCall | None = None
 
     def accept(self, token: bytes, headers: list[tuple[bytes, bytes]]) -> None:
@@ -177,7 +179,8 @@ class WebSocket:
 
     def joined(self, member: Member) -> None:
         """
-        Take the member of a group that the connection is as a subscriber.
+        Send what the client is sent through this member of a group, until the connection
+        is gone.
         """
         self._member = member
         self._request.notifyFinish().addBoth(self._gone)
@@ -235,7 +238,8 @@ class WebSocket:
             data = event.data
             self._payload += data.encode("utf-8") if isinstance(data, str) else data
             if len(self._payload) > self._limit:
-                self._refuse_size()
+                sentence = f"A frame has at most {self._limit} bytes."
+                self.close(CloseReason.MESSAGE_TOO_BIG, sentence)
             elif event.message_finished:
                 payload, self._payload = bytes(self._payload), bytearray()
                 self._post(payload, isinstance(event, events.TextMessage))
@@ -269,9 +273,6 @@ class WebSocket:
         if ack is not None:
             told["ack"] = ack
         self._tell(frame(Opcode.TEXT, line(told)))
-
-    def _refuse_size(self) -> None:
-        self.close(CloseReason.MESSAGE_TOO_BIG, f"A frame has at most {self._limit} bytes.")
 
     def _tell(self, data: bytes) -> None:
         if self._member is not None:
