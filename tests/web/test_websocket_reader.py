@@ -128,6 +128,7 @@ class FrameTests(WebSocketTestCase):
         self.assertEqual(peer.transport.producerState, "paused")
         # Over TLS, bytes that were read before the pause may come during it.
         peer.send(text(body="last"))
+        self.assertEqual(len(self.published), websocket_reader.EVENTS_A_TURN)
         self.settle()
         self.assertEqual(peer.transport.producerState, "producing")
         self.assertEqual(len(self.published), 1001)
