@@ -59,6 +59,9 @@ PURE = {
 }
 IMPURE = {"twisted", "socket", "select", "ssl", "time", "threading", "sqlite3"}
 
+FUNCTION_LINES = 60
+PARAMETERS = 7
+
 MODULES = {
     ".".join(path.relative_to(PACKAGE).with_suffix("").parts).removesuffix(
         ".__init__"
@@ -95,6 +98,16 @@ def imports(module):
                 yield ".".join([*base, node.module])
             else:
                 yield from (".".join([*base, alias.name]) for alias in node.names)
+
+
+def functions():
+    """
+    All functions and methods, with where they are.
+    """
+    for module, path in MODULES.items():
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                yield f"{module}.{node.name}", node
 
 
 def test_every_module_has_its_place():
@@ -151,6 +164,20 @@ def test_pure_modules():
         if {module, room(module)} & PURE:
             for imported in imports(module):
                 assert imported.lstrip("!").partition(".")[0] not in IMPURE, module
+
+
+def test_functions_fit_on_a_screen():
+    """
+    No function is longer than a screen, or takes more than a value object should.
+    """
+    for name, node in functions():
+        lines = node.end_lineno - node.lineno + 1
+        assert lines <= FUNCTION_LINES, f"{name} has {lines} lines"
+        arguments = node.args
+        count = len(arguments.posonlyargs + arguments.args + arguments.kwonlyargs)
+        if arguments.args and arguments.args[0].arg in ("self", "cls"):
+            count -= 1
+        assert count <= PARAMETERS, f"{name} has {count} parameters"
 
 
 @pytest.mark.parametrize(

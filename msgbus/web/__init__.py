@@ -6,10 +6,10 @@ bytes of streams to `fanout` and `formats`.
 
 Read `resource` first: it decides what kind of request comes, and hands it to one of the
 ways in, `publish`, `stream`, `poll` (with its `search`) and `websocket` (after its
-`websocket_handshake`), which share a `mount`; browsers get `pages`.  What a request asks
-for is in `query` and `headers`; `responses` answers it in one sentence.  `root` is the
-front door, with `origins` and `auth` (who may) and `documents`.  `site` limits what
-strangers send, and knows the `heads` of requests that repeat.
+`websocket_handshake`, by its `websocket_reader`), which share a `mount`; browsers get
+`pages`.  What a request asks for is in `query` and `headers`; `responses` answers it in one
+sentence.  `root` is the front door, with `origins` and `auth` (who may) and `documents`.
+`site` limits what strangers send, and answers requests that repeat by their `heads`.
 """
 
 from .origins import Origins

@@ -16,7 +16,7 @@ from .auth import sender_of
 from .headers import check_origin, header
 from .heads import Answer, Head
 from .mount import Mount, when_published
-from .query import channel_name, required
+from .query import channel_name, requires_subscriber
 from .responses import REFUSALS, Refusal, answer
 from .site import Channel, Request
 

@@ -136,11 +136,11 @@ class PublishTests(WebTestCase):
         """
         waiting = []
 
-        def publish(message, keep, require, key):
+        def submit(message, keep, require, key):
             waiting.append(Deferred())
             return waiting[-1]
 
-        self.server.bus.publish = publish
+        self.server.bus.submit = submit
         stays, goes = self.server.connect(), self.server.connect()
         for peer in (stays, goes):
             peer.send(post())
