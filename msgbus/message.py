@@ -78,30 +78,27 @@ class Message:
         if self.sender != self.sender.strip():
             raise Invalid(f"The sender {self.sender!r} begins or ends with a space.")
 
-    def published(self, id: str) -> Message:
+    def published(self, id: str, body: bytes | None = None) -> Message:
         """
-        The same message with an id, as a bus sends it.
+        The same message with an id, as a bus sends it; with this body, if one is given.
         """
-        return self._with(self.body, id)
-
-    def with_body(self, body: bytes) -> Message:
-        """
-        The same message, not published, with another body.
-        """
-        return self._with(body, "")
-
-    def _with(self, body: bytes, id: str) -> Message:
         # Not checked again: the fields are as good as those of this one.
         message = object.__new__(Message)
         _set_channel(message, self.channel)
-        _set_body(message, body)
+        _set_body(message, self.body if body is None else body)
         _set_content_type(message, self.content_type)
         _set_sender(message, self.sender)
         _set_id(message, id)
         return message
 
+    def with_body(self, body: bytes) -> Message:
+        """
+        The same message, not published, with another body.
+        """
+        return self.published("", body)
 
-# What sets the fields of a message, which is frozen: `_with` is called for each message,
+
+# What sets the fields of a message, which is frozen: this is done for each message,
 # and `object.__setattr__` would look up the field each time.
 _set_channel, _set_body, _set_content_type, _set_sender, _set_id = (
     vars(Message)[name].__set__

@@ -27,6 +27,10 @@ from .idempotency import Answered, Answers, Fingerprint
 __all__ = ["Bus", "Nobody", "Stopping", "Subscription", "TooLarge"]
 
 
+# How many answers to the question who gets a message are remembered.
+MAX_REMEMBERED = 1000
+
+
 class TooLarge(Invalid):
     """
     A message's body is larger than `Bus.max_message`.
@@ -144,6 +148,8 @@ class Bus:
         # By name of the channel or folder; a dict, as a set that keeps the order in which
         # they subscribed.
         self._subscriptions: dict[str, dict[Subscription, None]] = {}
+        # Which subscriptions get messages with this channel, type and sender.
+        self._remembered: dict[tuple[str, str, str], list[Subscription]] = {}
         # What subscribers have published from within a delivery, while that goes on.
         self._delivering = False
         self._pending: deque[_Pending] = deque()
@@ -181,6 +187,7 @@ class Bus:
         check_name(name)
         subscription = Subscription(self, name, deliver, filter, count)
         self._subscriptions.setdefault(name, {})[subscription] = None
+        self._remembered.clear()
         return subscription
 
     def publish(
@@ -212,55 +219,68 @@ class Bus:
             Nobody: A subscriber is required and there is none.  Nothing was published.
             Reused: The key was used with another body before.
         """
-        receipt = self.submit(message, keep, require, key)
+        receipt = self.submit(message, message.body, keep, require, key)
         return receipt if isinstance(receipt, Deferred) else succeed(receipt)
 
     def submit(
         self,
         message: Message,
+        body: bytes,
         keep: bool = True,
         require: bool = False,
         key: str | None = None,
     ) -> Receipt | Deferred[Receipt]:
         """
-        Publish one message as `publish` does, and return the receipt itself if there is
-        nothing to wait for.
+        Publish a message as `publish` does, but with this body, which a publisher who
+        repeats himself need not make another message for; and return the receipt itself if
+        there is nothing to wait for.
         """
         if key is not None:
-            return self._submit_once(message, keep, require, Fingerprint.of(key, message))
-        self._check(message, require)
-        return self._put_in_order(message, keep, None)
+            return self._submit_once(message.with_body(body), keep, require, key)
+        self._check(message, body, require)
+        return self._put_in_order(message, body, keep, None)
 
     def _submit_once(
-        self, message: Message, keep: bool, require: bool, fingerprint: Fingerprint
+        self, message: Message, keep: bool, require: bool, key: str
     ) -> Receipt | Deferred[Receipt]:
         """
         Publish a message, unless it is the repetition of one that was published.
         """
+        fingerprint = Fingerprint.of(key, message)
         known = self._answers.find(fingerprint, self._seconds())
         if known is not None:
             return _follow(known)
-        self._check(message, require)
+        self._check(message, message.body, require)
         # Remembered before it is delivered: a subscriber could repeat it from within.
         done: Deferred[Receipt] = Deferred()
         self._answers.remember(fingerprint, self._seconds(), done)
-        receipt = self._put_in_order(message, keep, fingerprint)
+        receipt = self._put_in_order(message, message.body, keep, fingerprint)
         if isinstance(receipt, Deferred):
             receipt.addCallback(done.callback)
             return _follow(done)
         done.callback(receipt)
         return receipt
 
-    def _check(self, message: Message, require: bool) -> None:
+    def _check(self, message: Message, body: bytes, require: bool) -> None:
         """
         Refuse a message that cannot be published here; see `publish`.
         """
-        if len(message.body) > self.max_message:
+        if len(body) > self.max_message:
             raise TooLarge(
                 f"A message has at most {self.max_message} bytes here;"
                 " publish less, or raise --max-message."
             )
-        self._refuse_boundary(message)
+        boundary = self.boundary
+        if (
+            boundary.encode("ascii") in body
+            or boundary in message.channel
+            or boundary in message.content_type
+            or boundary in message.sender
+        ):
+            raise Invalid(
+                "The message holds the boundary of this bus's multipart streams,"
+                " which nobody may publish; change a byte of it."
+            )
         if require and not any(s.count() for s in self._matching(message)):
             raise Nobody(
                 "Nobody is there to get the message: publish it without require=1 to keep"
@@ -327,27 +347,14 @@ class Bus:
         """
         return int(self._seconds() * 1000)
 
-    def _refuse_boundary(self, message: Message) -> None:
-        boundary = self.boundary
-        if (
-            boundary.encode("ascii") in message.body
-            or boundary in message.channel
-            or boundary in message.content_type
-            or boundary in message.sender
-        ):
-            raise Invalid(
-                "The message holds the boundary of this bus's multipart streams,"
-                " which nobody may publish; change a byte of it."
-            )
-
     def _put_in_order(
-        self, message: Message, keep: bool, fingerprint: Fingerprint | None
+        self, message: Message, body: bytes, keep: bool, fingerprint: Fingerprint | None
     ) -> Receipt | Deferred[Receipt]:
         """
-        Give a message its id, and deliver it.
+        Give a message with this body its id, and deliver it.
         """
         id = self._ids.next(int(self._seconds() * 1000))
-        message = message.published(format_id(id))
+        message = message.published(format_id(id), body)
         if self._delivering:
             # A message that is published from within a delivery waits until that delivery
             # has ended; otherwise later subscribers would get the two in reverse order.
@@ -369,6 +376,8 @@ class Bus:
                     pending.done.callback(written)
         finally:
             self._delivering = False
+        if self.saved is None:
+            return receipt
         return self._when_written(id, keep, fingerprint, receipt)
 
     def _deliver(self, id: Id, message: Message, keep: bool) -> Receipt:
@@ -376,7 +385,7 @@ class Bus:
         subscribers = 0
         for subscription in self._matching(message):
             # An earlier subscriber may have cancelled a later one.
-            if not subscription.active:
+            if subscription._bus is None:
                 continue
             subscribers += subscription.count()
             try:
@@ -406,14 +415,27 @@ class Bus:
         return done
 
     def _matching(self, message: Message) -> list[Subscription]:
-        return [
-            subscription
-            for name in names_of(message.channel)
-            for subscription in self._subscriptions.get(name, ())
-            if subscription.filter.matches(message)
-        ]
+        """
+        The subscriptions that get this message; it is remembered for the next one with the
+        same channel, type and sender, since subscriptions change less often than messages
+        come.
+        """
+        key = (message.channel, message.content_type, message.sender)
+        matching = self._remembered.get(key)
+        if matching is None:
+            matching = [
+                subscription
+                for name in names_of(message.channel)
+                for subscription in self._subscriptions.get(name, ())
+                if subscription.filter.matches(message)
+            ]
+            if len(self._remembered) >= MAX_REMEMBERED:
+                self._remembered.clear()
+            self._remembered[key] = matching
+        return matching
 
     def _remove(self, subscription: Subscription) -> None:
+        self._remembered.clear()
         same_name = self._subscriptions[subscription.name]
         del same_name[subscription]
         if not same_name:

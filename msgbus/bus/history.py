@@ -198,7 +198,8 @@ class History:
             self._drop(log.oldest(), log)
         while self.size > self.keep.size:
             self._drop(self._all.oldest())
-        self.expire(id[0])
+        if self.keep.seconds is not None:
+            self.expire(id[0])
 
     def restore(self, forgotten: Id, lost: dict[str, Id]) -> None:
         """

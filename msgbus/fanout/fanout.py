@@ -165,7 +165,8 @@ class Fanout:
 
         def deliver(message: Message) -> None:
             group.deliver(message.channel, self._frame(same, message))
-            self._shed_if_full()
+            if self.counters.waiting > self.limits.waiting:
+                self._shed()
 
         def emptied() -> None:
             subscription.cancel()

@@ -69,7 +69,7 @@ class Group:
         self._heartbeats = Heartbeats()
 
     def __len__(self) -> int:
-        return len(self._level) + len(self._behind) + len(self._replaying)
+        return len(self._level.members) + len(self._behind) + len(self._replaying)
 
     def deliver(self, channel: str, frame: bytes) -> None:
         """

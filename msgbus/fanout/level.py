@@ -16,30 +16,29 @@ Send = Callable[[bytes], int]
 class Level:
     """
     Sends the same bytes to all members that are level, by one system call for each.
+
+    Attributes:
+        members: By what sends to them, so that the loop in `send` looks up nothing else.
     """
 
-    __slots__ = ("_members", "_sends")
+    __slots__ = ("members", "_sends")
 
     def __init__(self) -> None:
-        # By what sends to them, so that the loop in `send` looks up nothing else.
-        self._members: dict[Send, Member] = {}
+        self.members: dict[Send, Member] = {}
         # The keys once more, until a member comes or goes.
         self._sends: tuple[Send, ...] | None = None
 
-    def __len__(self) -> int:
-        return len(self._members)
-
     def __iter__(self) -> Iterator[Member]:
-        return iter(tuple(self._members.values()))
+        return iter(tuple(self.members.values()))
 
     def __contains__(self, member: Member) -> bool:
-        return member.outlet.send in self._members
+        return member.outlet.send in self.members
 
     def add(self, member: Member) -> None:
         """
         This member has been sent everything.
         """
-        self._members[member.outlet.send] = member
+        self.members[member.outlet.send] = member
         self._sends = None
 
     def remove(self, member: Member) -> bool:
@@ -47,7 +46,7 @@ class Level:
         This member is not level any more; whether it was.
         """
         self._sends = None
-        return self._members.pop(member.outlet.send, None) is not None
+        return self.members.pop(member.outlet.send, None) is not None
 
     def send(self, data: bytes) -> list[tuple[Member, int]]:
         """
@@ -60,7 +59,7 @@ class Level:
         size = len(data)
         full = []
         if self._sends is None:
-            self._sends = tuple(self._members)
+            self._sends = tuple(self.members)
         # The innermost loop of the program: for each subscriber nothing but the system
         # call.  Not even a tuple of two, as `items` would make: thousands of those would
         # have the garbage collector look at everything there is.
@@ -74,11 +73,11 @@ class Level:
             except OSError:
                 # Only a write through the transport tells the reactor that the peer has
                 # gone.
-                if send in self._members:
-                    self._members[send].outlet.write(data)
+                if send in self.members:
+                    self.members[send].outlet.write(data)
                 continue
             # It may have left while others were sent to.
-            member = self._members.get(send)
+            member = self.members.get(send)
             if member is not None:
                 self.remove(member)
                 full.append((member, taken))

@@ -78,6 +78,7 @@ class Mount:
         self,
         client: Callable[[], IAddress],
         message: Message,
+        body: bytes,
         keep: bool = True,
         require: bool = False,
         key: str | None = None,
@@ -92,12 +93,12 @@ class Mount:
             See `Bus.submit`, also for the other arguments, and for what it raises.
         """
         self.check_open()
-        published = self.bus.submit(message, keep, require, key)
+        published = self.bus.submit(message, body, keep, require, key)
         if self._verbosity >= 2:
             self._log.info(
                 "{peer} publishes {size} bytes of {type} to {name!r} as {sender!r}",
                 peer=_peer(client()),
-                size=len(message.body),
+                size=len(body),
                 type=message.content_type,
                 name=message.channel,
                 sender=message.sender,

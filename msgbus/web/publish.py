@@ -57,7 +57,7 @@ def publish(mount: Mount, request: server.Request, path: bytes) -> int:
         require=requires_subscriber(request.uri.partition(b"?")[2]),
         key=header(request, b"Idempotency-Key"),
     )
-    published = mount.publish(request.getClientAddress, message, *options)
+    published = mount.publish(request.getClientAddress, message, message.body, *options)
 
     def acknowledge(receipt: Receipt) -> None:
         id, subscribers = _told(receipt)
@@ -114,10 +114,9 @@ class Repeated:
         """
         keep, require, _ = self._options
         key = head.key.decode("ascii") or None
-        message = self._message.with_body(body)
         client = channel.transport.getPeer
         try:
-            published = self._mount.publish(client, message, keep, require, key)
+            published = self._mount.publish(client, self._message, body, keep, require, key)
         except REFUSALS:
             return False
         if isinstance(published, Deferred):

@@ -104,7 +104,12 @@ def _publish(
     channel = name if publication.channel is None else publication.channel
     message = Message(channel, publication.body, publication.content_type, sender)
     return mount.publish(
-        client, message, publication.keep, publication.require, publication.key
+        client,
+        message,
+        message.body,
+        publication.keep,
+        publication.require,
+        publication.key,
     )
 
 

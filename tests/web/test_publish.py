@@ -136,7 +136,7 @@ class PublishTests(WebTestCase):
         """
         waiting = []
 
-        def submit(message, keep, require, key):
+        def submit(message, body, keep, require, key):
             waiting.append(Deferred())
             return waiting[-1]
 
