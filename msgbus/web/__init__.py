@@ -9,12 +9,14 @@ ways in, `publish`, `stream`, `poll` (with its `search`) and `websocket` (after 
 `websocket_handshake`, by its `websocket_reader`), which share a `mount`; browsers get
 `pages`.  What a request asks for is in `query` and `headers`; `responses` answers it in one
 sentence.  `root` is the front door, with `origins` and `auth` (who may) and `documents`.
-`site` limits what strangers send, and answers requests that repeat by their `heads`.
+A `site` has connections, each a `channel` on which `request`s are read within limits; its
+`repeater` answers those that repeat by their remembered `heads`.
 """
 
 from .origins import Origins
+from .request import Request
 from .resource import BusResource
 from .root import Root
-from .site import Request, Site
+from .site import Site
 
 __all__ = ["BusResource", "Origins", "Request", "Root", "Site"]

@@ -157,12 +157,17 @@ class Heads(Generic[C]):
     """
     A table of heads, which holds no more than a bounded number of bytes: the oldest go.
 
+    Args:
+        max_body: Bytes of the largest body that a request may have.
+
     Attributes:
+        max_body: As given.
         size: Bytes that it holds.
         version: Another one whenever all was forgotten.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, max_body: int) -> None:
+        self.max_body = max_body
         self.size = 0
         self.version = 0
         self._meanings: dict[tuple[object, bytes], Meaning[C]] | None = {}

@@ -21,9 +21,10 @@ from ..fanout.outlet import BufferedOutlet, Outlet, outlet_for
 from ..formats.framing import Framing
 from ..ids import format_id
 from ..message import Message, Receipt
+from .channel import Channel
 from .origins import Origins
 from .query import Wanted
-from .site import Channel, Request
+from .request import Request
 
 __all__ = ["Mount", "STOPPING", "finish", "when_published"]
 

@@ -22,9 +22,9 @@ from ..message import Message
 from .headers import header
 from .mount import STOPPING, Mount, finish
 from .query import Wanted
+from .request import Request
 from .responses import Refusal, answer, status_of
 from .search import Search
-from .site import Request
 
 __all__ = ["Body", "Polls"]
 

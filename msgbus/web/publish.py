@@ -13,12 +13,13 @@ from twisted.web.server import NOT_DONE_YET
 
 from ..message import Message, Receipt
 from .auth import sender_of
+from .channel import Channel
 from .headers import check_origin, header
 from .heads import Answer, Head
 from .mount import Mount, when_published
 from .query import channel_name, requires_subscriber
+from .request import Request
 from .responses import REFUSALS, Refusal, answer
-from .site import Channel, Request
 
 __all__ = ["publish"]
 
@@ -124,9 +125,9 @@ class Repeated:
             channel.begin_answer(owed, self._persistent)
             published.addCallback(owed.acknowledge)
             return True
-        channel.send(self._answer.fill(*_told(published)))
+        channel.repeater.send(self._answer.fill(*_told(published)))
         if not self._persistent:
-            channel.flush()
+            channel.repeater.flush()
             channel.persistent = False
             channel.loseConnection()
         return True
@@ -150,8 +151,8 @@ class _Owed:
         """
         if self._channel is not None:
             answer = self._answer.fill(*_told(receipt), closing=self._closing)
-            self._channel.send(answer)
-            self._channel.flush()
+            self._channel.repeater.send(answer)
+            self._channel.repeater.flush()
             self._channel.requestDone(self)  # type: ignore[no-untyped-call]  # Twisted
 
     def say_last(self) -> None:

@@ -20,9 +20,9 @@ from .auth import SharedSecret, login
 from .documents import Document
 from .headers import check_host, header, is_preflight, shield
 from .origins import Origins
+from .request import Request
 from .resource import BusResource
 from .responses import Refusal
-from .site import Request
 
 __all__ = ["Root"]
 
@@ -79,7 +79,8 @@ class Root(Resource):
             # checker of credentials that may change its mind.
             request.repeatable = (
                 type(self) is Root
-                and request.channel.site.resource is self
+                and request.site is not None
+                and request.site.resource is self
                 and type(child) is BusResource
                 and self._is_constant
             )

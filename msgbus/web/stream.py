@@ -18,10 +18,11 @@ from ..formats.framing import ChunkedFraming, Framing
 from ..formats.stream_formats import STREAM_FORMATS, FramingOptions
 from ..ids import Since, parse_id
 from ..message import Invalid
+from .channel import Channel
 from .heads import Answer, Head
 from .mount import Mount, finish
 from .query import Wanted
-from .site import Channel, Request
+from .request import Request
 
 __all__ = ["stream"]
 
@@ -182,9 +183,9 @@ class Repeated:
                 cursor.close()
             return False
         opening = self._framing.opening(begins)
-        channel.send(self._answer.fill(begins.encode("ascii")))
-        channel.send(opening)
+        channel.repeater.send(self._answer.fill(begins.encode("ascii")))
+        channel.repeater.send(opening)
         opened = Stream(mount, channel, self._name, self._chunked)
         channel.begin_answer(opened, self._persistent)
-        opened.begin(wanted, self._framing, cursor, channel.flush())
+        opened.begin(wanted, self._framing, cursor, channel.repeater.flush())
         return True

@@ -23,11 +23,12 @@ from ..formats.publication import InvalidPublication, Publication, parse_publica
 from ..formats.websocket_frames import WebSocketFraming, close, frame
 from ..message import Message, Receipt
 from .auth import sender_of
+from .channel import LINGER_SECONDS
 from .headers import check_origin, header
 from .mount import Mount, when_published
 from .query import Wanted
+from .request import Request
 from .responses import REFUSALS, Refusal, status_of
-from .site import LINGER_SECONDS, Request
 from .websocket_handshake import accept_token
 from .websocket_reader import WebSocketReader
 

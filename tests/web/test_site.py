@@ -5,7 +5,7 @@ Tests for `msgbus.web.site`.
 from twisted.internet.error import ConnectionDone
 from twisted.trial.unittest import SynchronousTestCase
 
-from msgbus.web.site import LINGER_BYTES
+from msgbus.web.channel import LINGER_BYTES
 
 from ..memory import Server
 

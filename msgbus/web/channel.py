@@ -1,0 +1,345 @@
+"""
+One connection, within our limits on what strangers send.
+
+Twisted's own answers a long header line with silence, and stops reading, and so noticing
+that the peer has gone, once 16 KiB came behind a request that is still being answered.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from twisted.internet.interfaces import IDelayedCall
+from twisted.internet.protocol import connectionDone
+from twisted.python.failure import Failure
+from twisted.web import http
+
+from .heads import Heads
+from .repeater import Repeater
+
+__all__ = ["Answering", "Channel", "Refused", "too_large"]
+
+# How long, and how much, a client that is refused while it still sends may go
+# on: one that writes before it reads would see a reset instead of the answer.
+LINGER_SECONDS = 2
+LINGER_BYTES = 8 * 1024 * 1024
+
+# What a subscriber may send behind its request, for nothing.
+STREAM_INPUT_BYTES = 16 * 1024
+
+# How long a peer may take to agree to the end of the connection, as over TLS it
+# must, and then to read what Twisted still holds for it.
+CLOSE_SECONDS = 60
+CUT_SECONDS = 240
+
+# How long a new connection has for its first request when the server stops: who has
+# connected sends it, and would be told nothing.
+FIRST_REQUEST_SECONDS = 1
+
+# More digits than any limit, and fewer than Python refuses to read.
+_MAX_LENGTH_DIGITS = 30
+
+
+class Refused(Exception):
+    """
+    The request that is being read gets this answer, and the connection ends.
+    """
+
+    def __init__(self, code: int, reason: bytes, sentence: str) -> None:
+        super().__init__(sentence)
+        self.code = code
+        self.reason = reason
+
+
+def too_large(limit: int) -> Refused:
+    """
+    The refusal of a body with more bytes than this.
+    """
+    return Refused(
+        413,
+        b"Content Too Large",
+        f"A message has at most {limit} bytes here; publish less, or have the"
+        " operator raise --max-message.",
+    )
+
+
+class Answering(Protocol):
+    """
+    What is being answered on a connection.
+    """
+
+    def say_last(self) -> None:
+        """
+        Tell the client that the connection is closed behind the answer, if that has not
+        begun.
+        """
+
+    def connectionLost(self, reason: Failure) -> None:
+        """
+        The client has gone.
+        """
+
+
+class _Site(Protocol):
+    """
+    The site, as far as a connection knows it; see `site.Site`.
+    """
+
+    max_body: int
+    draining: bool
+    heads: Heads[Any]
+    channels: set[Channel]
+    streams: set[Channel]
+
+    def lost(self, channel: Channel) -> None: ...
+
+
+class Channel(http.HTTPChannel):
+    """
+    One connection.
+    """
+
+    site: _Site
+    transport: Any  # TCP, TLS, UNIX or a wrapper: no one interface of Twisted's
+    requests: list[Any]  # of Twisted's, or what stands for them
+    paused: bool
+
+    repeater: Repeater
+
+    # How many more bytes are discarded, once none are read as requests.
+    _discardable: int | None = None
+    # Does its request wait, for minutes maybe?
+    waits = False
+
+    # Has there been a request yet?
+    _used = False
+    # Takes what comes behind it instead.
+    _receive: Callable[[bytes], None] | None = None
+    # Are no more requests read?
+    ended = False
+    _closing: IDelayedCall | None = None
+
+    def connectionMade(self) -> None:
+        """
+        A new connection.
+        """
+        super().connectionMade()  # type: ignore[no-untyped-call]  # Twisted
+        self.repeater = Repeater(self.site.heads, self)
+        self.site.channels.add(self)
+
+    def dataReceived(self, data: bytes) -> None:
+        """
+        Read requests, until one is refused, or the connection ends.
+        """
+        if self._is_between_requests() or self.repeater.missing:
+            data = self._repeat(data)
+            if not data:
+                return
+        if self.ended:
+            self._discard(data)
+            return
+        try:
+            super().dataReceived(data)  # type: ignore[no-untyped-call]  # Twisted
+        except Refused as refusal:
+            self._refuse(refusal)
+
+    def _repeat(self, data: bytes) -> bytes:
+        """
+        Answer requests that repeat; what is left is for Twisted to parse.
+        """
+        rest = self.repeater.take(data)
+        if rest is not data:
+            self._used = True
+            self.resetTimeout()  # type: ignore[no-untyped-call]  # Twisted
+        return rest
+
+    def _is_between_requests(self) -> bool:
+        """
+        Is the next byte the first of a request, which may be answered at once?
+        """
+        return not (
+            self.requests
+            or self._buffer
+            or self.paused
+            or self.ended
+            or not self.persistent
+            # An empty line before a request may be ignored once.
+            or self._HTTPChannel__first_line != 1  # type: ignore[attr-defined]
+        )
+
+    def begin_answer(self, request: Answering, persistent: bool) -> None:
+        """
+        A request that was repeated is going to be answered later; no other is read until
+        then.
+
+        Args:
+            request: Stands for it, and is to be given to `requestDone`.
+            persistent: Whether the connection is kept then.
+        """
+        # As Twisted does when it has read a request.
+        self.requests.append(request)
+        self.persistent = persistent
+        self._savedTimeOut = self.setTimeout(None)  # type: ignore[no-untyped-call]  # Twisted
+        self._handlingRequest = True
+        self.setRawMode()  # type: ignore[no-untyped-call]  # Twisted
+
+    def rawDataReceived(self, data: bytes) -> None:
+        """
+        Read a body, or what comes behind a request that is being answered.
+        """
+        if self._receive is not None:
+            self._receive(data)
+        elif self._discardable is None:
+            super().rawDataReceived(data)
+            # Past that Twisted reads no more, and does not notice that the peer has gone.
+            if self.waits and sum(map(len, self._dataBuffer)) > STREAM_INPUT_BYTES:
+                self.transport.abortConnection()
+        else:
+            self._discard(data)
+
+    def pauseProducing(self) -> None:
+        """
+        Begin no other request while answers wait for the peer.
+        """
+        super().pauseProducing()  # type: ignore[no-untyped-call]  # Twisted
+        # What comes behind a stream is read all the same.
+        self.paused = self._discardable is None
+
+    def resumeProducing(self) -> None:
+        """
+        Go on.
+        """
+        super().resumeProducing()  # type: ignore[no-untyped-call]  # Twisted
+        if self.paused:
+            self.paused = False
+            self.dataReceived(b"")
+
+    def headerReceived(self, line: bytes) -> bool:
+        """
+        Take a header line, unless Python would refuse to read its number.
+        """
+        name, _, value = line.partition(b":")
+        if name.lower() == b"content-length" and len(value) > _MAX_LENGTH_DIGITS:
+            raise too_large(self.site.max_body)
+        return bool(super().headerReceived(line))  # type: ignore[no-untyped-call]  # Twisted
+
+    def lineLengthExceeded(self, line: bytes) -> None:
+        """
+        Refuse a request or header line of more than 16 KiB.
+        """
+        raise Refused(
+            431,
+            b"Request Header Fields Too Large",
+            f"A request or header line has at most {self.MAX_LENGTH} bytes here.",
+        )
+
+    def loseConnection(self) -> None:
+        """
+        Close the connection once what was written has gone out; over TLS
+        that takes the peer's consent.  What it sends until then is discarded,
+        and in the end the connection is cut.
+        """
+        self._end(CLOSE_SECONDS, self._close_below)
+        super().loseConnection()  # type: ignore[no-untyped-call]  # Twisted
+
+    def _close_below(self) -> None:
+        # Not cut at once: a slow peer may still be reading what the kernel
+        # holds for it, and a reset would take that away.
+        self._end(CUT_SECONDS, self.transport.abortConnection)
+        below = self.transport
+        while hasattr(below, "transport"):
+            below = below.transport
+        below.loseConnection()
+
+    def timeoutConnection(self) -> None:
+        """
+        Close an idle connection, without the line that Twisted logs for each.
+        """
+        self.loseConnection()
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        """
+        The connection is gone.
+        """
+        if self._closing is not None and self._closing.active():
+            self._closing.cancel()
+        super().connectionLost(reason)  # type: ignore[no-untyped-call]  # Twisted
+        self.site.lost(self)
+
+    def begin_stream(self, receive: Callable[[bytes], None] | None = None) -> None:
+        """
+        Discard what comes behind the request that is being answered, because
+        its answer has no end; close the connection if it is more than a bit.
+        Reading on is how we notice that the peer has gone.
+
+        Args:
+            receive: Takes it instead, if it is not to be discarded.
+        """
+        self._receive = receive
+        self._discardable = STREAM_INPUT_BYTES
+        self.site.streams.add(self)
+
+    def checkPersistence(self, request: Any, version: bytes) -> bool:
+        """
+        May the connection have another request?
+        """
+        self._used = True
+        if self.site.draining:
+            request.say_last()
+            return False
+        return bool(super().checkPersistence(request, version))  # type: ignore[no-untyped-call]  # Twisted
+
+    def drain(self) -> None:
+        """
+        Close the connection once its request, if it has one, is answered.
+        """
+        if self.repeater.missing:
+            # Nothing is remembered any more, so Twisted has to read it.
+            self.dataReceived(self.repeater.give_up())
+        if not self._used:
+            # Whether it has another is decided once this one has come.
+            self.setTimeout(FIRST_REQUEST_SECONDS)  # type: ignore[no-untyped-call]  # Twisted
+            return
+        self.persistent = False
+        if not self.requests:
+            self.loseConnection()
+        for request in self.requests:
+            request.say_last()
+
+    def _respondToBadRequestAndDisconnect(self) -> None:
+        # Twisted's own closes at once, and reads on as if nothing were.
+        raise Refused(400, b"Bad Request", "This is no HTTP/1.0 or 1.1 request.")
+
+    def _refuse(self, refusal: Refused) -> None:
+        body = f"{refusal}\n".encode()
+        self.writeHeaders(  # type: ignore[no-untyped-call]  # Twisted
+            b"HTTP/1.1",
+            b"%d" % refusal.code,
+            refusal.reason,
+            [
+                (b"Date", http.datetimeToString()),
+                (b"Content-Type", b"text/plain; charset=utf-8"),
+                (b"Content-Length", b"%d" % len(body)),
+                (b"X-Content-Type-Options", b"nosniff"),
+                (b"Connection", b"close"),
+            ],
+        )
+        self.write(body)  # type: ignore[no-untyped-call]  # Twisted
+        self._end(LINGER_SECONDS, self.loseConnection)
+
+    def _end(self, seconds: float, close: Callable[[], None]) -> None:
+        """
+        Read no more requests, and close the connection in so many seconds.
+        """
+        self.ended = True
+        self._discardable = LINGER_BYTES
+        self.setTimeout(None)  # type: ignore[no-untyped-call]  # Twisted
+        if self._closing is not None and self._closing.active():
+            self._closing.cancel()
+        self._closing = self.callLater(seconds, close)  # type: ignore[no-untyped-call]  # Twisted
+
+    def _discard(self, data: bytes) -> None:
+        self._discardable = (self._discardable or 0) - len(data)
+        if self._discardable < 0:
+            self.transport.abortConnection()
