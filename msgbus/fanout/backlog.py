@@ -122,6 +122,8 @@ class Backlog:
         # How many bytes may be kept before it is worth finding out which are needed.
         self._enough = limit
         self._behind: dict[Overflow, set[Position]] = {kind: set() for kind in Overflow}
+        # How many positions there are.
+        self._positions = 0
         # Positions for which nothing has been dropped so far, and how many bytes there
         # may have been before too much could wait for one of them.
         self._open: set[Position] = set()
@@ -156,6 +158,7 @@ class Backlog:
         if overflow is Overflow.DROP_OLDEST and not self._behind[overflow]:
             self._oldest, self._oldest_start = self._next, self._bytes
         self._behind[overflow].add(position)
+        self._positions += 1
         if overflow in (Overflow.DROP_NEWEST, Overflow.CLOSE):
             self._keep_all_for(position)
         return position
@@ -165,6 +168,10 @@ class Backlog:
         Number a message that was published to this channel, and keep it if a member that
         is behind gets it.
         """
+        if not self._positions:
+            self._next += 1
+            self._bytes += len(frame)
+            return
         number = self._next
         if self._open and self._bytes > self._patience:
             self._limit_the_late()
@@ -238,11 +245,12 @@ class Backlog:
         The member at this position is level now, or has left.
         """
         same = self._behind[position.overflow]
-        same.discard(position)
+        same.remove(position)
+        self._positions -= 1
         self._open.discard(position)
         if not same and position.overflow is Overflow.LATEST:
             self._latest.clear()
-        if not any(self._behind.values()):
+        if not self._positions:
             self._keep_only({})
 
     def prune(self) -> None:

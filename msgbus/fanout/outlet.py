@@ -118,7 +118,14 @@ def write_at_once(transport: Any, data: bytes) -> bool:
     if not data:
         return False
     taken = 0
-    if is_plain(transport) and is_empty(transport):
+    if (
+        is_plain(transport)
+        and transport.connected
+        and not transport.disconnecting
+        # Nothing waits in its buffers.
+        and not transport._tempDataLen
+        and transport.offset == len(transport.dataBuffer)
+    ):
         try:
             taken = transport.socket.send(data)
         except OSError:
@@ -128,18 +135,6 @@ def write_at_once(transport: Any, data: bytes) -> bool:
             return True
     transport.write(data[taken:])
     return False
-
-
-def is_empty(transport: Any) -> bool:
-    """
-    Does nothing wait in the buffers of this plain socket, which is open?
-    """
-    return (
-        transport.connected
-        and not transport.disconnecting
-        and not transport._tempDataLen
-        and transport.offset == len(transport.dataBuffer)
-    )
 
 
 class DirectOutlet:

@@ -97,9 +97,15 @@ class ChunkedFraming(Framing):
         # An empty chunk would be the last.
         return self._chunk(opening) if opening else b""
 
-    def pieces(self, message: Message) -> tuple[bytes, ...]:
+    def frame(self, message: Message) -> bytes:
         """
         The bytes of one message, as one chunk.
+        """
+        return self._chunk(self.framing.frame(message))
+
+    def pieces(self, message: Message) -> tuple[bytes, ...]:
+        """
+        The same in pieces.
         """
         pieces = self.framing.pieces(message)
         return b"%x\r\n" % sum([len(piece) for piece in pieces]), *pieces, b"\r\n"

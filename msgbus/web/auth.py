@@ -74,6 +74,16 @@ def portal_for(secret: bytes) -> Portal:
     return Portal(_Realm(), [SharedSecret(secret)])
 
 
+def is_constant(portal: Portal) -> bool:
+    """
+    Does this door give the same verdict on the same credentials for ever?  Nothing is known
+    of other realms and checkers than those that `portal_for` makes.
+    """
+    return type(portal.realm) is _Realm and all(
+        type(checker) is SharedSecret for checker in portal.checkers.values()
+    )
+
+
 def login(portal: Portal, authorization: str | None) -> Deferred[Any]:
     """
     Log in with the credentials of an `Authorization` header.

@@ -93,7 +93,8 @@ class Mount:
         Returns:
             See `Bus.submit`, also for the other arguments, and for what it raises.
         """
-        self.check_open()
+        if self.closed:
+            raise Stopping(STOPPING)
         published = self.bus.submit(message, body, keep, require, key)
         if self._verbosity >= 2:
             self._log.info(

@@ -16,7 +16,7 @@ from twisted.web.resource import IResource, Resource
 from twisted.web.util import DeferredResource
 
 from ..message import Invalid
-from .auth import SharedSecret, login
+from .auth import is_constant, login
 from .documents import Document
 from .headers import check_host, header, is_preflight, shield
 from .origins import Origins
@@ -52,9 +52,6 @@ class Root(Resource):
         self._documents = documents
         self._portal = portal
         self.guarded = portal is not None
-        self._is_constant = portal is None or all(
-            isinstance(checker, SharedSecret) for checker in portal.checkers.values()
-        )
 
     def getChildWithDefault(self, path: bytes, request: server.Request) -> IResource:
         """
@@ -74,7 +71,7 @@ class Root(Resource):
 
     def _behind(self, path: bytes, request: server.Request) -> IResource:
         child = cast(IResource, super().getChildWithDefault(path, request))  # type: ignore[no-untyped-call]  # Twisted
-        if isinstance(request, Request):
+        if type(request) is Request:
             # Nobody else may have a say: neither what a program has put around us, nor a
             # checker of credentials that may change its mind.
             request.repeatable = (
@@ -82,7 +79,7 @@ class Root(Resource):
                 and request.site is not None
                 and request.site.resource is self
                 and type(child) is BusResource
-                and self._is_constant
+                and (self._portal is None or is_constant(self._portal))
             )
         return child
 
