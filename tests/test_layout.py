@@ -42,6 +42,7 @@ PURE = {
     "bus.history",
     "bus.cursor",
     "bus.id_sequence",
+    "bus.subscriptions",
     "bus.idempotency",
     "fanout.backlog",
     "fanout.replay",

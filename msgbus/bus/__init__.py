@@ -4,12 +4,14 @@ The bus itself: who gets a published message, in which order, and what is kept o
 It knows neither HTTP nor how a message is written; a subscriber is any Python callable.
 `fanout` subscribes on behalf of open responses.
 
-Read `bus` first, then `id_sequence` (how messages get their ids), `idempotency`
-(publications that are repeated), `history` (what is kept), `cursor` (reading it again),
-`store` (when it is copied to a file), and `database` (that file).
+Read `bus` first, then `subscriptions` (who gets a message), `id_sequence` (how messages get
+their ids), `idempotency` (publications that are repeated), `history` (what is kept),
+`cursor` (reading it again), `store` (when it is copied to a file), and `database` (that
+file).
 """
 
-from .bus import Bus, Nobody, Stopping, Subscription, TooLarge
+from .bus import Bus, Nobody, Stopping, TooLarge
 from .history import History, Keep
+from .subscriptions import Subscription
 
 __all__ = ["Bus", "History", "Keep", "Nobody", "Stopping", "Subscription", "TooLarge"]

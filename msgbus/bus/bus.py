@@ -18,17 +18,14 @@ from twisted.logger import Logger
 
 from ..ids import Id, Since, format_id
 from ..match import EVERYTHING, Filter
-from ..message import Invalid, Message, Receipt, check_name, names_of
+from ..message import Invalid, Message, Receipt, check_name
 from .cursor import Cursor
 from .history import History
 from .id_sequence import IdSequence, zero_id
 from .idempotency import Answered, Answers, Fingerprint
+from .subscriptions import Subscription, Subscriptions
 
 __all__ = ["Bus", "Nobody", "Stopping", "Subscription", "TooLarge"]
-
-
-# How many answers to the question who gets a message are remembered.
-MAX_REMEMBERED = 1000
 
 
 class TooLarge(Invalid):
@@ -59,48 +56,6 @@ class _Pending(NamedTuple):
     keep: bool
     fingerprint: Fingerprint | None
     done: Deferred[Receipt]
-
-
-class Subscription:
-    """
-    One subscriber's interest in a channel or folder.  Made by `Bus.subscribe`.
-
-    Attributes:
-        name: The name of the channel or folder.
-        filter: Which of the messages there are delivered.
-        count: Tells how many subscribers it stands for.
-    """
-
-    __slots__ = ("name", "filter", "count", "_deliver", "_bus")
-
-    def __init__(
-        self,
-        bus: Bus,
-        name: str,
-        deliver: Callable[[Message], object],
-        filter: Filter,
-        count: Callable[[], int],
-    ) -> None:
-        self.name = name
-        self.filter = filter
-        self.count = count
-        self._deliver = deliver
-        self._bus: Bus | None = bus
-
-    @property
-    def active(self) -> bool:
-        """
-        Is it not yet cancelled?
-        """
-        return self._bus is not None
-
-    def cancel(self) -> None:
-        """
-        End it: from this moment on, nothing is delivered.  Cancelling twice is no error.
-        """
-        bus, self._bus = self._bus, None
-        if bus is not None:
-            bus._remove(self)
 
 
 class Bus:
@@ -145,11 +100,7 @@ class Bus:
         self.saved: Callable[[Id], Deferred[None]] | None = None
         self.unwritten: deque[Answered] | None = None
         self.boundary = "msgbus" + secrets.token_hex(16)
-        # By name of the channel or folder; a dict, as a set that keeps the order in which
-        # they subscribed.
-        self._subscriptions: dict[str, dict[Subscription, None]] = {}
-        # Which subscriptions get messages with this channel, type and sender.
-        self._remembered: dict[tuple[str, str, str], list[Subscription]] = {}
+        self._subscriptions = Subscriptions()
         # What subscribers have published from within a delivery, while that goes on.
         self._delivering = False
         self._pending: deque[_Pending] = deque()
@@ -185,10 +136,7 @@ class Bus:
             Invalid: The name cannot be that of a channel or folder.
         """
         check_name(name)
-        subscription = Subscription(self, name, deliver, filter, count)
-        self._subscriptions.setdefault(name, {})[subscription] = None
-        self._remembered.clear()
-        return subscription
+        return self._subscriptions.add(name, filter, deliver, count)
 
     def publish(
         self,
@@ -281,7 +229,7 @@ class Bus:
                 "The message holds the boundary of this bus's multipart streams,"
                 " which nobody may publish; change a byte of it."
             )
-        if require and not any(s.count() for s in self._matching(message)):
+        if require and not any(s.count() for s in self._subscriptions.matching(message)):
             raise Nobody(
                 "Nobody is there to get the message: publish it without require=1 to keep"
                 " it for who comes later."
@@ -383,13 +331,13 @@ class Bus:
     def _deliver(self, id: Id, message: Message, keep: bool) -> Receipt:
         self.history.add(id, message, keep)
         subscribers = 0
-        for subscription in self._matching(message):
+        for subscription in self._subscriptions.matching(message):
             # An earlier subscriber may have cancelled a later one.
-            if subscription._bus is None:
+            if not subscription.active:
                 continue
             subscribers += subscription.count()
             try:
-                subscription._deliver(message)
+                subscription.deliver(message)
             except Exception:
                 self._log.failure("A subscriber of {name!r} failed", name=subscription.name)
         return Receipt(message.id, subscribers)
@@ -413,33 +361,6 @@ class Bus:
         done: Deferred[Receipt] = Deferred()
         saved.addCallback(lambda _: done.callback(receipt))
         return done
-
-    def _matching(self, message: Message) -> list[Subscription]:
-        """
-        The subscriptions that get this message; it is remembered for the next one with the
-        same channel, type and sender, since subscriptions change less often than messages
-        come.
-        """
-        key = (message.channel, message.content_type, message.sender)
-        matching = self._remembered.get(key)
-        if matching is None:
-            matching = [
-                subscription
-                for name in names_of(message.channel)
-                for subscription in self._subscriptions.get(name, ())
-                if subscription.filter.matches(message)
-            ]
-            if len(self._remembered) >= MAX_REMEMBERED:
-                self._remembered.clear()
-            self._remembered[key] = matching
-        return matching
-
-    def _remove(self, subscription: Subscription) -> None:
-        self._remembered.clear()
-        same_name = self._subscriptions[subscription.name]
-        del same_name[subscription]
-        if not same_name:
-            del self._subscriptions[subscription.name]
 
 
 def _follow(done: Deferred[Receipt]) -> Deferred[Receipt]:

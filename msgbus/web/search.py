@@ -8,7 +8,8 @@ from collections.abc import Callable
 
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
-from ..bus.bus import Bus, Subscription
+from ..bus.bus import Bus
+from ..bus.subscriptions import Subscription
 from ..fanout.turns import Turns
 from ..ids import Gap
 from ..message import Message

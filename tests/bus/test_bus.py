@@ -98,7 +98,7 @@ class DeliveryTests(SynchronousTestCase):
         """
         for name in ("", "a/", "a/b", "a/b"):
             self.subscribe(name)[1].cancel()
-        self.assertEqual(self.bus._subscriptions, {})
+        self.assertEqual(self.bus._subscriptions.by_name, {})
 
     def test_bad_name(self):
         """

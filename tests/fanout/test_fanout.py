@@ -162,7 +162,7 @@ class FanoutTests(SynchronousTestCase):
         """
         self.join("foo", Filter("a/b,c/d"))
         self.join("foo", Filter("C/d,a/b"))
-        self.assertEqual(len(self.bus._subscriptions["foo"]), 1)
+        self.assertEqual(len(self.bus._subscriptions.by_name["foo"]), 1)
 
     def test_replays_fill(self):
         """
@@ -324,7 +324,7 @@ class FanoutTests(SynchronousTestCase):
         _, member = self.join()
         self.publish(b"1")
         member.stopProducing()
-        self.assertEqual(self.bus._subscriptions, {})
+        self.assertEqual(self.bus._subscriptions.by_name, {})
         self.assertEqual(self.fanout._groups, {})
         self.assertEqual(self.clock.getDelayedCalls(), [])
         written, _ = self.join()
@@ -548,7 +548,7 @@ class FanoutTests(SynchronousTestCase):
         self.assertEqual(slow, [])
         member.resumeProducing()
         self.assertEqual(slow, [self.frame(second), self.frame(third), "end"])
-        self.assertEqual(self.bus._subscriptions, {})
+        self.assertEqual(self.bus._subscriptions.by_name, {})
 
     def test_gone_while_paused(self):
         """

@@ -218,7 +218,7 @@ class StopTests(SynchronousTestCase):
             self.assertTrue(received.endswith(f"--{boundary}".encode() + line_end + end))
             self.lose(peer)
             self.assertIsNone(self.successResultOf(stopped))
-            self.assertEqual(self.server.bus._subscriptions, {})
+            self.assertEqual(self.server.bus._subscriptions.by_name, {})
             self.setUp()
             boundary = self.server.bus.boundary
 

@@ -247,7 +247,7 @@ class PollTests(WebTestCase):
         self.assertEqual(answered.answer()[0], 200)
         for _ in range(20):
             self.server.turn()
-        self.assertNotIn("foo", self.server.bus._subscriptions)
+        self.assertNotIn("foo", self.server.bus._subscriptions.by_name)
         self.assertEqual(self.server.bus.history._readers, set())
         self.assertEqual(self.server.resource._polls._requests, {})
         gc.collect()

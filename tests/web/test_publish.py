@@ -177,7 +177,7 @@ class ReceiptTests(WebTestCase):
         A publication with `?require=1` is refused with 409, and not kept, if nobody
         subscribes to its channel.
         """
-        self.server.bus._subscriptions.clear()
+        self.server.bus._subscriptions.by_name.clear()
         self.assert_refused(post("/msgbus/foo?require=1"), 409, "nobody")
         peer, _, _ = self.subscribe("/msgbus/foo?last=1")
         self.assertEqual(peer.received(), b"")
@@ -210,7 +210,7 @@ class ReceiptTests(WebTestCase):
         """
         The `Idempotency-Key` of a publication that was refused may be used again.
         """
-        self.server.bus._subscriptions.clear()
+        self.server.bus._subscriptions.by_name.clear()
         headers = "Content-Type: text/plain\nIdempotency-Key: k\n"
         for path, code in (("?require=1", 409), ("", 204), ("?require=1", 204)):
             request = post(f"/msgbus/foo{path}", headers=headers)

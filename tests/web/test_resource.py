@@ -154,7 +154,7 @@ class MountedTests(SynchronousTestCase):
             (part,) = parts(data, server.bus.boundary)
             self.assertEqual(part.body, b"sender=eve")
             peer.leave(ConnectionDone())
-        self.assertEqual(server.bus._subscriptions, {})
+        self.assertEqual(server.bus._subscriptions.by_name, {})
         server.site.stopFactory()
 
     def test_stalled_in_a_foreign_site(self):

@@ -104,7 +104,7 @@ class PasswordTests(WebTestCase):
         """
         peer, _, _ = self.subscribe(headers=self.good)
         peer.leave(ConnectionDone())
-        self.assertEqual(list(self.server.bus._subscriptions), [""])
+        self.assertEqual(list(self.server.bus._subscriptions.by_name), [""])
 
 
 class GuardedDocumentTests(SynchronousTestCase):

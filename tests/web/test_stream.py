@@ -127,7 +127,7 @@ class SubscribeTests(WebTestCase):
             "heartbeat=1",
         ):
             self.assert_refused(get(f"/msgbus/foo?{query}"), 400, "")
-        self.assertEqual(list(self.server.bus._subscriptions), [""])
+        self.assertEqual(list(self.server.bus._subscriptions.by_name), [""])
 
     def test_head_method(self):
         """
@@ -141,7 +141,7 @@ class SubscribeTests(WebTestCase):
             self.assertEqual((code, body), (200, b""))
             self.assertIn("boundary", headers["Content-Type"])
             self.assertNotIn("Transfer-Encoding", headers)
-        self.assertEqual(list(self.server.bus._subscriptions), [""])
+        self.assertEqual(list(self.server.bus._subscriptions.by_name), [""])
 
     def test_unsubscribed(self):
         """
@@ -151,7 +151,7 @@ class SubscribeTests(WebTestCase):
             peer, _, _ = self.subscribe()
             self.server.ask(post())
             peer.leave(reason)
-            self.assertEqual(list(self.server.bus._subscriptions), [""])
+            self.assertEqual(list(self.server.bus._subscriptions.by_name), [""])
             self.server.turn()
 
     def test_backpressure(self):

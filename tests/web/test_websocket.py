@@ -147,7 +147,7 @@ class SubscribeTests(WebSocketTestCase):
             peer.send(data)
             peer.leave(ConnectionDone())
         self.settle()
-        self.assertNotIn("left", self.server.bus._subscriptions)
+        self.assertNotIn("left", self.server.bus._subscriptions.by_name)
         self.assertEqual(self.server.site.channels, set())
         self.assertEqual(
             [c for c in self.server.clock.getDelayedCalls() if "WebSocket" in repr(c.func)],
