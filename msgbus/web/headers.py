@@ -12,6 +12,7 @@ from twisted.internet.interfaces import IAddress
 from twisted.web import server
 
 from .origins import Origins
+from .request import Request
 from .responses import Refusal
 
 __all__ = [
@@ -62,6 +63,11 @@ def check_host(request: server.Request, origins: Origins) -> None:
         Refusal: Its `Host` is no name of the bus, or is missing in HTTP/1.1, which requires
             it (RFC 9112, section 3.2).
     """
+    if isinstance(request, Request):
+        # The front door and what is behind it ask the same.
+        if request.host_checked_by is origins:
+            return
+        request.host_checked_by = origins
     host = header(request, b"Host")
     if host is None:
         if request.clientproto == b"HTTP/1.1":

@@ -30,6 +30,9 @@ MAX_HEAD = 4096
 MAX_SIZE = 4 * 1024 * 1024
 ENTRY_OVERHEAD = 1500
 
+# Of how many heads it is known that they have come once.
+MAX_ONCE = 10_000
+
 # Visible ASCII without what has a meaning in lists and parameters.
 _TOKEN = re.compile(rb"[A-Za-z0-9._:/+=@-]{1,200}")
 
@@ -157,6 +160,9 @@ class Heads(Generic[C]):
     """
     A table of heads, which holds no more than a bounded number of bytes: the oldest go.
 
+    A head is remembered when it comes for the second time.  So one that never comes again
+    costs next to nothing, and however many of those there are, they drive no other out.
+
     Args:
         max_body: Bytes of the largest body that a request may have.
 
@@ -171,6 +177,8 @@ class Heads(Generic[C]):
         self.size = 0
         self.version = 0
         self._meanings: dict[tuple[object, bytes], Meaning[C]] | None = {}
+        # Hashes of heads that have come once, in the order in which they came.
+        self._once: dict[int, None] = {}
 
     def find(self, place: object, head: Head) -> Meaning[C] | None:
         """
@@ -182,13 +190,25 @@ class Heads(Generic[C]):
         """
         return self._meanings.get((place, head.rest)) if self._meanings else None
 
-    def remember(self, place: object, head: Head, meaning: Meaning[C]) -> None:
+    def remember(
+        self, place: object, head: Head, meaning: Callable[[], Meaning[C]]
+    ) -> None:
         """
-        Remember what a head means.
+        Remember what a head means, if it has come before.
+
+        Args:
+            meaning: Makes it, if need be.
         """
         if self._meanings is None or (place, head.rest) in self._meanings:
             return
-        self._meanings[place, head.rest] = meaning
+        hashed = hash((place, head.rest))
+        if hashed not in self._once:
+            self._once[hashed] = None
+            if len(self._once) > MAX_ONCE:
+                del self._once[next(iter(self._once))]
+            return
+        del self._once[hashed]
+        self._meanings[place, head.rest] = meaning()
         self.size += len(head.rest) + ENTRY_OVERHEAD
         while self.size > MAX_SIZE:
             oldest = next(iter(self._meanings))
@@ -201,6 +221,7 @@ class Heads(Generic[C]):
         """
         if self._meanings is not None:
             self._meanings.clear()
+            self._once.clear()
             self.size = 0
         self.version += 1
 

@@ -4,6 +4,7 @@ A way in: a request that publishes.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import BinaryIO, NamedTuple, cast
 
 from twisted.internet.defer import Deferred
@@ -69,7 +70,7 @@ def publish(mount: Mount, request: server.Request, path: bytes) -> int:
             and not request._disconnected
             and request.requestHeaders.hasHeader(b"Content-Length")
         ):
-            request.remember(Repeated(mount, request, message, options))
+            request.remember(partial(Repeated, mount, request, message, options))
         answer(request, 204)
 
     when_published(published, acknowledge)

@@ -36,6 +36,8 @@ class Request(server.Request):
     cookies: Any
     # Its head, if it may be remembered.
     head: Head | None = None
+    # By whose rules its `Host` was found to be right.
+    host_checked_by: object = None
     # Was it judged by nothing but its head and the place where it arrived?
     repeatable = False
 
@@ -78,9 +80,12 @@ class Request(server.Request):
         if not self.startedWriting:
             self.responseHeaders.setRawHeaders(b"Connection", [b"close"])
 
-    def remember(self, meaning: Meaning[Channel]) -> None:
+    def remember(self, meaning: Callable[[], Meaning[Channel]]) -> None:
         """
-        Remember what its head means, if it may be.
+        Remember what its head means, if it may be remembered and has come before.
+
+        Args:
+            meaning: Makes it, if need be.
         """
         head = self.head
         if head is None or not self.repeatable or self.requestHeaders.hasHeader(b"Expect"):

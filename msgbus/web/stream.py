@@ -56,7 +56,7 @@ def stream(mount: Mount, request: server.Request, name: str, wanted: Wanted) -> 
         if request.chunked:
             framing = ChunkedFraming(framing)
         if begins is not None:
-            request.remember(Repeated(mount, request, name, wanted, framing))
+            request.remember(partial(Repeated, mount, request, name, wanted, framing))
         opened = Stream(mount, channel, name, bool(request.chunked))
         request.give_way(opened)
         opened.begin(wanted, framing, cursor, ready=False)
