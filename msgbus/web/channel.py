@@ -132,7 +132,7 @@ class Channel(http.HTTPChannel):
         """
         Read requests, until one is refused, or the connection ends.
         """
-        if self._is_between_requests() or self.repeater.missing:
+        if not self.ended and (self.repeater.missing or self._is_between_requests()):
             data = self._repeat(data)
             if not data:
                 return
@@ -162,11 +162,19 @@ class Channel(http.HTTPChannel):
             self.requests
             or self._buffer
             or self.paused
-            or self.ended
             or not self.persistent
             # An empty line before a request may be ignored once.
             or self._HTTPChannel__first_line != 1  # type: ignore[attr-defined]
         )
+
+    def _parse_partial(self) -> None:
+        """
+        Have Twisted read what has come of a request that was to be repeated, before the
+        connection pauses or the server stops: so it counts as begun, and is answered once
+        the rest has come.
+        """
+        if self.repeater.missing and not self.ended:
+            super().dataReceived(self.repeater.give_up())  # type: ignore[no-untyped-call]  # Twisted
 
     def begin_answer(self, request: Answering, persistent: bool) -> None:
         """
@@ -202,6 +210,7 @@ class Channel(http.HTTPChannel):
         """
         Begin no other request while answers wait for the peer.
         """
+        self._parse_partial()
         super().pauseProducing()  # type: ignore[no-untyped-call]  # Twisted
         # What comes behind a stream is read all the same.
         self.paused = self._discardable is None
@@ -279,6 +288,10 @@ class Channel(http.HTTPChannel):
         self._receive = receive
         self._discardable = STREAM_INPUT_BYTES
         self.site.streams.add(self)
+        if receive is None:
+            # Twisted has kept what came together with a body, to read it as a request.
+            behind, self._dataBuffer = self._dataBuffer, []
+            self._discard(b"".join(behind))
 
     def checkPersistence(self, request: Any, version: bytes) -> bool:
         """
@@ -294,9 +307,7 @@ class Channel(http.HTTPChannel):
         """
         Close the connection once its request, if it has one, is answered.
         """
-        if self.repeater.missing:
-            # Nothing is remembered any more, so Twisted has to read it.
-            self.dataReceived(self.repeater.give_up())
+        self._parse_partial()
         if not self._used:
             # Whether it has another is decided once this one has come.
             self.setTimeout(FIRST_REQUEST_SECONDS)  # type: ignore[no-untyped-call]  # Twisted

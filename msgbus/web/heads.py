@@ -24,11 +24,9 @@ from twisted.web import http
 
 __all__ = ["Answer", "Head", "Heads", "Known", "MAX_HEAD", "Meaning"]
 
-# Bytes of the longest head that is remembered, and of all of them, with what an entry costs
-# beyond its text.
+# Bytes of the longest head that is remembered, and of all of them, with what they mean.
 MAX_HEAD = 4096
 MAX_SIZE = 4 * 1024 * 1024
-ENTRY_OVERHEAD = 1500
 
 # Of how many heads it is known that they have come once.
 MAX_ONCE = 10_000
@@ -123,6 +121,12 @@ class Meaning(Protocol[C]):
     What a head means.
     """
 
+    @property
+    def size(self) -> int:
+        """
+        About how many bytes of memory it takes.
+        """
+
     def repeat(self, head: Head, body: bytes, channel: C) -> bool:
         """
         Do what it asks for once more, and answer.
@@ -208,12 +212,11 @@ class Heads(Generic[C]):
                 del self._once[next(iter(self._once))]
             return
         del self._once[hashed]
-        self._meanings[place, head.rest] = meaning()
-        self.size += len(head.rest) + ENTRY_OVERHEAD
+        made = self._meanings[place, head.rest] = meaning()
+        self.size += len(head.rest) + made.size
         while self.size > MAX_SIZE:
             oldest = next(iter(self._meanings))
-            del self._meanings[oldest]
-            self.size -= len(oldest[1]) + ENTRY_OVERHEAD
+            self.size -= len(oldest[1]) + self._meanings.pop(oldest).size
 
     def forget(self) -> None:
         """
@@ -257,7 +260,10 @@ class Answer:
                 template += b"%b: %b\r\n" % (_literal(name), shown)
         self._template = template + b"\r\n"
         first = b"%b: %%b" % varying[0]
-        self._closing = self._template.replace(first, b"Connection: close\r\n" + first)
+        self._closing = self._template
+        if not request.responseHeaders.hasHeader(b"Connection"):
+            closing = b"Connection: close\r\n" + first
+            self._closing = self._template.replace(first, closing)
 
     def fill(self, *values: bytes, closing: bool = False) -> bytes:
         """

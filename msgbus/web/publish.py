@@ -99,6 +99,9 @@ class Repeated:
 
     __slots__ = ("_answer", "_message", "_mount", "_options", "_persistent")
 
+    # About how many bytes of memory it takes.
+    size = 2_000
+
     def __init__(
         self, mount: Mount, request: Request, message: Message, options: Options
     ) -> None:

@@ -95,12 +95,15 @@ class Repeater:
             if end > size:
                 self._partial.append(data[begin:])
                 self.missing = end - size
+                self.head = None
                 begin = size
                 break
             if not known.meaning.repeat(known.head, data[body:end], connection):
                 self.head = known.head
                 break
             begin = end
+            # What is parsed next has another head.
+            self.head = None
             if connection.requests or connection.paused or connection.ended:
                 break
         if self._answers:

@@ -36,6 +36,8 @@ class Request(server.Request):
     cookies: Any
     # Its head, if it may be remembered.
     head: Head | None = None
+    # `Heads.version` when it was read: if all was forgotten since, it is judged anew.
+    _version = -1
     # By whose rules its `Host` was found to be right.
     host_checked_by: object = None
     # Was it judged by nothing but its head and the place where it arrived?
@@ -62,6 +64,7 @@ class Request(server.Request):
         its host goes before the `Host` header (RFC 9112, section 3.2.2).
         """
         repeater = self.channel.repeater
+        self._version = self.channel.site.heads.version
         self.head, repeater.head = repeater.head, None
         absolute = _ABSOLUTE_FORM.fullmatch(path)
         if absolute:
@@ -87,12 +90,15 @@ class Request(server.Request):
         Args:
             meaning: Makes it, if need be.
         """
-        head = self.head
-        if head is None or not self.repeatable or self.requestHeaders.hasHeader(b"Expect"):
+        head, heads = self.head, self.channel.site.heads
+        if head is None or not self.repeatable or self._version != heads.version:
+            return
+        # With the one more is answered than the request; with the other the body does not
+        # end where `Content-Length` says.
+        if any(map(self.requestHeaders.hasHeader, (b"Expect", b"Transfer-Encoding"))):
             return
         if head.is_of(self):
-            place = self.channel.repeater.place
-            self.channel.site.heads.remember(place, head, meaning)
+            heads.remember(self.channel.repeater.place, head, meaning)
 
     def give_way(self, other: Answering) -> None:
         """

@@ -23,6 +23,7 @@ from .origins import Origins
 from .request import Request
 from .resource import BusResource
 from .responses import Refusal
+from .site import Site
 
 __all__ = ["Root"]
 
@@ -76,7 +77,7 @@ class Root(Resource):
             # checker of credentials that may change its mind.
             request.repeatable = (
                 type(self) is Root
-                and request.site is not None
+                and type(request.site) is Site
                 and request.site.resource is self
                 and type(child) is BusResource
                 and (self._portal is None or is_constant(self._portal))

@@ -17,6 +17,7 @@ from ..fanout.member import Member, Response
 from ..formats.framing import ChunkedFraming, Framing
 from ..formats.stream_formats import STREAM_FORMATS, FramingOptions
 from ..ids import Since, parse_id
+from ..match import EVERYTHING
 from ..message import Invalid
 from .channel import Channel
 from .heads import Answer, Head
@@ -149,6 +150,7 @@ class Repeated:
         "_mount",
         "_name",
         "_persistent",
+        "_unfiltered",
         "_wanted",
     )
 
@@ -157,11 +159,21 @@ class Repeated:
     ) -> None:
         self._mount = mount
         self._name = name
-        self._wanted = wanted
+        # A filter remembers verdicts, which take more memory than its text: those that let
+        # everything pass are one.
+        self._unfiltered = wanted.filter == EVERYTHING
+        self._wanted = replace(wanted, filter=EVERYTHING) if self._unfiltered else wanted
         self._framing = framing
         self._chunked = bool(request.chunked)
         self._persistent = bool(request.channel.persistent)
         self._answer = Answer(request, http.OK, [b"Msgbus-Id"])
+
+    @property
+    def size(self) -> int:
+        """
+        About how many bytes of memory it takes.
+        """
+        return 2_000 if self._unfiltered else 250_000
 
     def repeat(self, head: Head, body: bytes, channel: Channel) -> bool:
         """
