@@ -9,10 +9,9 @@ copies it to a file.
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from operator import attrgetter
+from operator import attrgetter, itemgetter
 from typing import Protocol
 
 from ..ids import ZERO, Id
@@ -168,8 +167,7 @@ class History:
         self.unwritten: Changes | None = None
         self._all = _Log()
         self._channels: dict[str, _Log] = {}
-        # In the order in which the names last lost a message.
-        self.lost_ids: OrderedDict[str, Id] = OrderedDict()
+        self.lost_ids: dict[str, Id] = {}
         self.newest = ZERO
         self._readers: set[Reader] = set()
         self._transient: list[Entry] = []
@@ -207,7 +205,7 @@ class History:
         `lost_ids`.
         """
         self.forgotten = forgotten
-        self.lost_ids.update(sorted(lost.items(), key=lambda item: item[1]))
+        self.lost_ids.update(lost)
 
     def expire(self, milliseconds: int) -> None:
         """
@@ -325,15 +323,20 @@ class History:
         for name in names_of(channel):
             if id > lost_ids.get(name, self.forgotten):
                 lost_ids[name] = id
-            else:
-                lost_ids.setdefault(name, self.forgotten)
-            lost_ids.move_to_end(name)
             if self.unwritten is not None:
                 self.unwritten.lost[name] = max(
-                    self.lost_ids[name], self.unwritten.lost.get(name) or ZERO
+                    self.lost(name), self.unwritten.lost.get(name) or ZERO
                 )
-        while len(self.lost_ids) > MAX_LOST_NAMES:
-            name, oldest = self.lost_ids.popitem(last=False)
+        if len(lost_ids) > MAX_LOST_NAMES:
+            self._forget_losses()
+
+    def _forget_losses(self) -> None:
+        """
+        Remove the oldest tenth of `lost_ids`.
+        """
+        oldest = sorted(self.lost_ids.items(), key=itemgetter(1))[: MAX_LOST_NAMES // 10]
+        for name, id in oldest:
+            del self.lost_ids[name]
             if self.unwritten is not None:
                 self.unwritten.lost[name] = None
-            self.forgotten = max(self.forgotten, oldest)
+            self.forgotten = max(self.forgotten, id)

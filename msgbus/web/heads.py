@@ -18,7 +18,7 @@ import re
 import time
 from collections.abc import Callable, Sequence
 from functools import lru_cache
-from typing import Generic, NamedTuple, Protocol, TypeVar
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 from twisted.web import http
 
@@ -27,6 +27,9 @@ __all__ = ["Answer", "Head", "Heads", "Known", "MAX_HEAD", "Meaning"]
 # Bytes of the longest head that is remembered, and of all of them, with what they mean.
 MAX_HEAD = 4096
 MAX_SIZE = 4 * 1024 * 1024
+
+# How many heads are looked up by their very bytes.
+MAX_EXACT = 1000
 
 # Of how many heads it is known that they have come once.
 MAX_ONCE = 10_000
@@ -143,21 +146,20 @@ class Meaning(Protocol[C]):
 
 class Known(NamedTuple, Generic[C]):
     """
-    A head that came again.
+    What is known of the head of a request that has just come.
 
     Attributes:
-        raw: Its bytes.
-        head: The same, split.
+        head: The head, split; None for one that is never remembered.
         length: Of the body.
-        meaning: What it means, as long as `Heads.version` is the same.
-        version: See `Heads`.
+        meaning: What it means; None if that is not remembered.
     """
 
-    raw: bytes
-    head: Head
+    head: Head | None
     length: int
-    meaning: Meaning[C]
-    version: int
+    meaning: Meaning[C] | None
+
+
+_UNKNOWN: Known[Any] = Known(None, 0, None)
 
 
 class Heads(Generic[C]):
@@ -181,18 +183,37 @@ class Heads(Generic[C]):
         self.size = 0
         self.version = 0
         self._meanings: dict[tuple[object, bytes], Meaning[C]] | None = {}
+        # Heads that have come lately, by their very bytes: most come again at once.
+        self._exact: dict[tuple[object, bytes], Known[C]] = {}
         # Hashes of heads that have come once, in the order in which they came.
         self._once: dict[int, None] = {}
 
-    def find(self, place: object, head: Head) -> Meaning[C] | None:
+    def find(self, place: object, raw: bytes) -> Known[C]:
         """
-        What a head means that came again.
+        What is known of a head.
 
         Args:
             place: By what of the connection requests are judged; the same as when it was
                 remembered.
+            raw: The bytes of the head, up to its empty line.
         """
-        return self._meanings.get((place, head.rest)) if self._meanings else None
+        known = self._exact.get((place, raw))
+        if known is not None:
+            return known
+        head = Head.split(raw)
+        if head is None or self._meanings is None:
+            return _UNKNOWN
+        meaning = self._meanings.get((place, head.rest))
+        length = int(head.length or b"0")
+        if meaning is None or length > self.max_body:
+            return Known(head, length, None)
+        known = Known(head, length, meaning)
+        # One with a key or an id will hardly come again.
+        if not head.key and not head.last_id:
+            if len(self._exact) >= MAX_EXACT:
+                self._exact.clear()
+            self._exact[place, raw] = known
+        return known
 
     def remember(
         self, place: object, head: Head, meaning: Callable[[], Meaning[C]]
@@ -215,6 +236,7 @@ class Heads(Generic[C]):
         made = self._meanings[place, head.rest] = meaning()
         self.size += len(head.rest) + made.size
         while self.size > MAX_SIZE:
+            self._exact.clear()
             oldest = next(iter(self._meanings))
             self.size -= len(oldest[1]) + self._meanings.pop(oldest).size
 
@@ -224,6 +246,7 @@ class Heads(Generic[C]):
         """
         if self._meanings is not None:
             self._meanings.clear()
+            self._exact.clear()
             self._once.clear()
             self.size = 0
         self.version += 1

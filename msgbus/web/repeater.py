@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any, Protocol
 
 from ..fanout.outlet import write_at_once
-from .heads import MAX_HEAD, Head, Heads, Known
+from .heads import MAX_HEAD, Head, Heads
 
 __all__ = ["Connection", "Repeater"]
 
@@ -47,7 +47,6 @@ class Repeater:
         "_answers",
         "_connection",
         "_heads",
-        "_known",
         "_partial",
     )
 
@@ -57,8 +56,6 @@ class Repeater:
         self.place: str | None = None
         self._heads = heads
         self._connection = connection
-        # The last head: the next one is likely to be the same.
-        self._known: Known[Any] | None = None
         # What has come of a request of which bytes are missing.
         self._partial: list[bytes] = []
         # Answers that go out together.
@@ -78,32 +75,32 @@ class Repeater:
             if self.missing > 0:
                 return b""
             data = self.give_up()
-        heads, connection = self._heads, self._connection
+        if self.place is None:
+            # Not before there is data: a proxy may tell it first.
+            host = self._connection.transport.getHost()
+            self.place = getattr(host, "host", "")
+        place, connection = self.place, self._connection
         begin, size = 0, len(data)
         while begin < size:
-            known = self._known
-            if (
-                known is None
-                or known.version != heads.version
-                or not data.startswith(known.raw, begin)
-            ):
-                known = self._known = self._find(data, begin)
-                if known is None:
-                    break
-            body = begin + len(known.raw)
+            # What is parsed next has another head, or none that came whole.
+            self.head = None
+            body = data.find(b"\r\n\r\n", begin, begin + MAX_HEAD) + 4
+            if body < 4:
+                break
+            known = self._heads.find(place, data[begin:body])
+            if known.meaning is None or known.head is None:
+                self.head = known.head
+                break
             end = body + known.length
             if end > size:
                 self._partial.append(data[begin:])
                 self.missing = end - size
-                self.head = None
                 begin = size
                 break
             if not known.meaning.repeat(known.head, data[body:end], connection):
                 self.head = known.head
                 break
             begin = end
-            # What is parsed next has another head.
-            self.head = None
             if connection.requests or connection.paused or connection.ended:
                 break
         if self._answers:
@@ -135,21 +132,3 @@ class Repeater:
         answers, self._answers = self._answers, []
         data = answers[0] if len(answers) == 1 else b"".join(answers)
         return write_at_once(self._connection.transport, data)
-
-    def _find(self, data: bytes, begin: int) -> Known[Any] | None:
-        """
-        What is known of the head that begins here, if its request may be repeated.
-        """
-        end = data.find(b"\r\n\r\n", begin, begin + MAX_HEAD) + 4
-        self.head = Head.split(data[begin:end]) if end >= 4 else None
-        if self.head is None:
-            return None
-        if self.place is None:
-            # Not before there is data: a proxy may tell it first.
-            host = self._connection.transport.getHost()
-            self.place = getattr(host, "host", "")
-        length = int(self.head.length or b"0")
-        meaning = self._heads.find(self.place, self.head)
-        if meaning is None or length > self._heads.max_body:
-            return None
-        return Known(data[begin:end], self.head, length, meaning, self._heads.version)
