@@ -119,6 +119,8 @@ class Fanout:
         Raises:
             Invalid: The name is none.
         """
+        # One object for all that are equal: its messages are found by its identity.
+        framing = self._framings.setdefault(framing, framing)
         key = (name, filter, framing)
         group = self._groups.get(key)
         if group is None:
@@ -141,6 +143,7 @@ class Fanout:
         Returns:
             The producer, as `subscribe` does.
         """
+        framing = self._framings.setdefault(framing, framing)
         key = ("", Filter(), framing)
         group = self._groups.get(key)
         if group is None:
@@ -160,11 +163,8 @@ class Fanout:
             group.end()
 
     def _group(self, name: str, filter: Filter, framing: Framing) -> Group:
-        # One object for all that are equal, so that `_frame` need not compare them.
-        same = self._framings.setdefault(framing, framing)
-
         def deliver(message: Message) -> None:
-            group.deliver(message.channel, self._frame(same, message))
+            group.deliver(message.channel, self._frame(framing, message))
             if self.counters.waiting > self.limits.waiting:
                 self._shed()
 

@@ -291,13 +291,29 @@ class Group:
             replay.queued = True
             self._turns.call(partial(self._replay, member, replay))
 
-    def _replay(self, member: Member, replay: Replay) -> None:
+    def _replay(self, member: Member, replay: Replay) -> int:
+        """
+        Send one member the next slice of its replay.
+
+        Returns:
+            About how many bytes of work that was.
+        """
         replay.queued = False
         if member.replay is None or member.outlet.paused:
-            return
+            return 0
         if member.aside and replay.insert(member.aside):
             member.aside = b""
         pieces = replay.owed()
+        taken = 0
+        if pieces:
+            member.progress = self._reactor.seconds()
+            taken, all_taken = self._send(member, pieces)
+            replay.advance(taken)
+            if not all_taken or member.replay is None:
+                return taken
+            if taken < SLICE_BYTES:
+                # Most have reached the present with so little.
+                pieces = replay.owed()
         if pieces is None:
             # What was delivered in this turn has been replayed to this member already, so
             # the others have to be sent it before this member is one of them.
@@ -305,15 +321,10 @@ class Group:
             self._end_replay(member)
             self._put_behind(member, self.backlog.fall_behind(member.overflow))
             self.feed(member)
-            return
-        if pieces:
-            member.progress = self._reactor.seconds()
-            taken, all_taken = self._send(member, pieces)
-            replay.advance(taken)
-            if not all_taken:
-                return
-        if member.replay is not None:
-            self._replay_later(member, replay)
+            return taken
+        self._replay_later(member, replay)
+        # Where nothing was found, much may have been looked at.
+        return taken or SLICE_BYTES
 
     def _end_replay(self, member: Member) -> None:
         replay, member.replay = member.replay, None

@@ -32,8 +32,9 @@ class Held:
 
     def __init__(self, counters: Counters) -> None:
         self._counters = counters
-        # By the id of the message and its framing: how many replays hold it, and its bytes.
-        self._held: dict[tuple[str, Framing], tuple[int, tuple[bytes, ...]]] = {}
+        # By the id of the message and the identity of its framing, which `Fanout` sees to:
+        # how many replays hold it, and its bytes.
+        self._held: dict[tuple[str, int], tuple[int, tuple[bytes, ...]]] = {}
 
     def hold(self, message: Message, framing: Framing) -> tuple[bytes, ...]:
         """
@@ -42,7 +43,7 @@ class Held:
         Returns:
             The pieces of bytes of which its frame is made.
         """
-        key = message.id, framing
+        key = message.id, id(framing)
         holders, pieces = self._held.get(key) or (0, framing.pieces(message))
         self._held[key] = holders + 1, pieces
         if not holders:
@@ -53,7 +54,7 @@ class Held:
         """
         Hold this message for one replay less, and forget it after the last.
         """
-        key = message.id, framing
+        key = message.id, id(framing)
         holders, pieces = self._held.pop(key)
         if holders > 1:
             self._held[key] = holders - 1, pieces

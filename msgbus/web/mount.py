@@ -19,7 +19,8 @@ from ..fanout.fanout import Fanout, Limits
 from ..fanout.member import Member, Response
 from ..fanout.outlet import BufferedOutlet, Outlet, outlet_for
 from ..formats.framing import Framing
-from ..ids import format_id
+from ..ids import Since, format_id
+from ..match import Filter
 from ..message import Message, Receipt
 from .channel import Channel
 from .origins import Origins
@@ -107,17 +108,22 @@ class Mount:
             )
         return published
 
-    def begin(self, name: str, wanted: Wanted) -> tuple[Cursor | None, str | None]:
+    def begin(
+        self, name: str, filter: Filter, since: Since | None
+    ) -> tuple[Cursor | None, str | None]:
         """
         Where a subscriber begins.
+
+        Args:
+            since: Where its replay begins, or None if it asks for none.
 
         Returns:
             A cursor for its replay, if it asks for one, to be closed in the end; and an id
             behind which all comes that it is sent, if one is known.
         """
-        if wanted.since is None:
+        if since is None:
             return None, format_id(self.bus.newest)
-        cursor = self.bus.replay(name, wanted.filter, wanted.since)
+        cursor = self.bus.replay(name, filter, since)
         begins = self.bus.begins(cursor)
         return cursor, None if begins is None else format_id(begins)
 

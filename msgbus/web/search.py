@@ -10,6 +10,7 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
 from ..bus.bus import Bus
 from ..bus.subscriptions import Subscription
+from ..fanout.backlog import SLICE_BYTES
 from ..fanout.turns import Turns
 from ..ids import Gap
 from ..message import Message
@@ -63,12 +64,15 @@ class Search:
         self._waiting: IDelayedCall | None = None
         self._message: Message | None = None
 
-    def look(self) -> None:
+    def look(self) -> int:
         """
         Look at the next messages that are kept; or, if none are left, begin to wait.
+
+        Returns:
+            About how many bytes of work that was, for `Turns`.
         """
         if self._answer is None:
-            return
+            return 0
         items = None
         if self._cursor is not None:
             items = self._cursor.read(self._bus.milliseconds())
@@ -76,17 +80,18 @@ class Search:
             self._close()
             if not self._wait:
                 self.end()
-                return
+                return 0
             self._subscription = self._bus.subscribe(self._name, self._found, self._filter)
             self._waiting = self._reactor.callLater(self._wait, self.end)
-            return
+            return 0
         for item in items:
             if isinstance(item, Message):
                 self._message = item
                 self.end()
-                return
+                return len(item.body)
             self._missed(item)
         self._turns.call(self.look)
+        return SLICE_BYTES
 
     def hurry(self) -> None:
         """

@@ -40,7 +40,7 @@ def stream(mount: Mount, request: server.Request, name: str, wanted: Wanted) -> 
     request.setHeader(b"Content-Type", content_type.encode("ascii"))
     request.setHeader(b"Cache-Control", b"no-store")
     request.setHeader(b"X-Accel-Buffering", b"no")
-    cursor, begins = mount.begin(name, wanted)
+    cursor, begins = mount.begin(name, wanted.filter, wanted.since)
     if begins is not None:
         request.setHeader(b"Msgbus-Id", begins.encode("ascii"))
     if request.method == b"HEAD":
@@ -179,7 +179,7 @@ class Repeated:
         """
         Open another stream.
         """
-        mount, wanted = self._mount, self._wanted
+        mount, wanted, since = self._mount, self._wanted, self._wanted.since
         if mount.closed:
             return False
         if head.last_id:
@@ -187,8 +187,7 @@ class Repeated:
                 since = Since(parse_id(head.last_id.decode("ascii")))
             except Invalid:
                 return False
-            wanted = replace(wanted, since=since)
-        cursor, begins = mount.begin(self._name, wanted)
+        cursor, begins = mount.begin(self._name, wanted.filter, since)
         if begins is None:
             # It is of another bus, and the head of the answer is another.
             if cursor is not None:

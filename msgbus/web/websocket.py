@@ -68,7 +68,7 @@ def open_websocket(mount: Mount, request: server.Request, name: str, wanted: Wan
     sender = sender_of(header(request, b"Authorization"))
     publish = partial(_publish, mount, request.getClientAddress, name, sender)
     outlet = mount.outlet(request, wanted.overflow is Overflow.LATEST)
-    cursor, begins = mount.begin(name, wanted)
+    cursor, begins = mount.begin(name, wanted.filter, wanted.since)
     websocket = WebSocket(
         request, mount.reactor, publish, wanted.raw, mount.bus.max_message
     )
