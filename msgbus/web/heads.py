@@ -24,14 +24,15 @@ from twisted.web import http
 
 __all__ = ["Answer", "Head", "Heads", "Known", "MAX_HEAD", "Meaning"]
 
-# Bytes of the longest head that is remembered, and of all of them, with what they mean.
+# Bytes of the longest head that is remembered, and of all entries of the table together.
 MAX_HEAD = 4096
 MAX_SIZE = 4 * 1024 * 1024
 
-# How many heads are looked up by their very bytes.
+# How many heads are looked up by their very bytes, and how long each may be.
 MAX_EXACT = 1000
+MAX_EXACT_BYTES = 1024
 
-# Of how many heads it is known that they have come once.
+# For how many heads it is known that they have come once.
 MAX_ONCE = 10_000
 
 # Visible ASCII without what has a meaning in lists and parameters.
@@ -183,7 +184,7 @@ class Heads(Generic[C]):
         self.size = 0
         self.version = 0
         self._meanings: dict[tuple[object, bytes], Meaning[C]] | None = {}
-        # Heads that have come lately, by their very bytes: most come again at once.
+        # Heads that have come lately, by their very bytes: most of them come again soon.
         self._exact: dict[tuple[object, bytes], Known[C]] = {}
         # Hashes of heads that have come once, in the order in which they came.
         self._once: dict[int, None] = {}
@@ -193,8 +194,8 @@ class Heads(Generic[C]):
         What is known of a head.
 
         Args:
-            place: By what of the connection requests are judged; the same as when it was
-                remembered.
+            place: The address at which the connection has arrived, by which requests are
+                judged, too; the same as when the head was remembered.
             raw: The bytes of the head, up to its empty line.
         """
         known = self._exact.get((place, raw))
@@ -208,8 +209,8 @@ class Heads(Generic[C]):
         if meaning is None or length > self.max_body:
             return Known(head, length, None)
         known = Known(head, length, meaning)
-        # One with a key or an id will hardly come again.
-        if not head.key and not head.last_id:
+        # A head with a key or an id will hardly come again.
+        if not head.key and not head.last_id and len(raw) <= MAX_EXACT_BYTES:
             if len(self._exact) >= MAX_EXACT:
                 self._exact.clear()
             self._exact[place, raw] = known

@@ -34,8 +34,8 @@ def publish(mount: Mount, request: server.Request, path: bytes) -> int:
         path: Of the channel below the root of the bus, percent-encoded.
 
     Raises:
-        Refusal: The request cannot publish.
-        Invalid: Nor can its message be.  See `Bus.publish` for the others.
+        Refusal: The request may not publish, or is faulty.
+        Invalid: The message cannot be made; see `Bus.publish` for the other errors.
     """
     if request.clientproto == b"HTTP/1.0" and request.requestHeaders.hasHeader(
         b"Transfer-Encoding"
@@ -89,12 +89,13 @@ class Options(NamedTuple):
 
 class Repeated:
     """
-    The meaning of a head that publishes.
+    What a head that publishes means: another message like that of the request in which the
+    head came, with another body.
 
     Args:
-        request: One with this head, about to be answered.
-        message: Of that request.
-        options: Of that request; the key is another one each time, if there is one.
+        request: That request, about to be answered.
+        message: Its message.
+        options: What it asked for.  If it had a key, each repetition has a key of its own.
     """
 
     __slots__ = ("_answer", "_message", "_mount", "_options", "_persistent")

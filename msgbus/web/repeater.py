@@ -35,9 +35,10 @@ class Repeater:
 
     Attributes:
         head: The head of the request that Twisted parses next, if it came whole.
-        place: By what of the connection requests are judged: the address at which it has
-            arrived.
-        missing: Bytes that are missing of the body of a request that is to be repeated.
+        place: The address at which the connection has arrived, by which requests are
+            judged, too; None before the first bytes have come.
+        missing: How many bytes have still to come of the body of a request that is to be
+            repeated.
     """
 
     __slots__ = (
@@ -56,7 +57,7 @@ class Repeater:
         self.place: str | None = None
         self._heads = heads
         self._connection = connection
-        # What has come of a request of which bytes are missing.
+        # What has come of a request of which bytes are still missing.
         self._partial: list[bytes] = []
         # Answers that go out together.
         self._answers: list[bytes] = []
@@ -76,7 +77,7 @@ class Repeater:
                 return b""
             data = self.give_up()
         if self.place is None:
-            # Not before there is data: a proxy may tell it first.
+            # Not before the first bytes: a proxy may tell the address ahead of them.
             host = self._connection.transport.getHost()
             self.place = getattr(host, "host", "")
         place, connection = self.place, self._connection

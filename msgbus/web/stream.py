@@ -135,7 +135,8 @@ class Stream:
 
 class Repeated:
     """
-    The meaning of a head that subscribes.
+    What a head that subscribes means: another stream like that of the request in which the
+    head came.
 
     Args:
         request: One with this head, whose response has begun.
