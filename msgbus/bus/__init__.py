@@ -1,7 +1,7 @@
 """
-The bus itself: who gets a published message, in which order, and what is kept of it.
+The bus itself: who gets a published message, in which order, and which messages are kept.
 
-It knows neither HTTP nor how a message is written; a subscriber is any Python callable.
+It knows neither HTTP nor how a message becomes bytes; a subscriber is any Python callable.
 `fanout` subscribes on behalf of open responses.
 
 Read `bus` first, then `subscriptions` (who gets a message), `id_sequence` (how messages get

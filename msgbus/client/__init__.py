@@ -1,5 +1,5 @@
 """
-The clients: for Twisted programs, and for plain ones that may wait.
+The clients: one for Twisted programs, and one that blocks, for programs without Twisted.
 
 They share with the server what a message is and how a stream is read, and nothing else.
 What both clients decide in the same way is in modules without I/O; they differ in how they
@@ -10,10 +10,10 @@ Read `url` first (where a bus is), then `options` (what the user of a client may
 (the messages in a response), `notices` (what a subscriber is told beside messages), `retry`
 (when to try again), and `resumable` (one subscription over several streams).
 
-`client` and `subscription` are the client by Twisted, on top of `agent` (one request),
+`client` and `subscription` are the client for Twisted, on top of `agent` (one request),
 `stream_reader` (one stream), `endpoint` and `tls` (the connection), and `failures` (what
-Twisted's errors mean).  `blocking` is the client by the standard library alone, on top of
-`blocking_http`.
+Twisted's errors mean).  `blocking` is the client that blocks, on top of `blocking_http`; it
+needs only the standard library.
 """
 
 from importlib import import_module

@@ -1,13 +1,14 @@
 """
-Fan-out: one message to many open responses, each as fast as its reader.
+Fan-out: sends one message to many open responses, to each as fast as its client reads.
 
-It takes messages from a `bus`, has them written by `formats`, and gives the bytes to
-sockets.  What a request means, and what the head of a response says, is up to `web`.
+It takes messages from a `bus`, has them turned into bytes by `formats`, and gives the bytes
+to sockets.  What a request means, and what the head of a response says, is up to `web`.
 
 Read `fanout` first, then `group` (subscribers that get the same bytes) and its `member`s:
 those that are `level`, those for which something waits in the `backlog` (or just the
-`latest` message of each channel), and those that are sent a `replay` of what was kept.
-`outlet` is how bytes get into a socket.  `heartbeats` and `turns` say when.
+`latest` message of each channel), and those that are sent a `replay` of kept messages.
+`outlet` is how bytes get into a socket.  `heartbeats` says which members are due for a
+heartbeat, and `turns` how much replays may do in one turn of the reactor.
 """
 
 from .fanout import Fanout, Limits

@@ -1,8 +1,9 @@
 """
-`twistd msgbus`: the options of an operator, and the life of the process that serves a bus.
+`twistd msgbus`: its options, and the start and stop of the process that serves a bus.
 
 What is served is up to `web`.
 
-Read `plugin` first, which puts the parts together; then `options`, `listen` (where to, as
-endpoint strings), and `service` (start, readiness, and a stop in order).
+Read `plugin` first, which puts the parts together; then `options`, `listen` (where the bus
+listens, as endpoint strings), and `service` (starts, tells systemd that the bus is ready,
+and stops everything in order).
 """

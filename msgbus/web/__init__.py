@@ -4,13 +4,14 @@ The bus over HTTP: Twisted resources, what a request means, and what browsers lo
 It decides who may do what and answers; it leaves the order of messages to `bus`, and the
 bytes of streams to `fanout` and `formats`.
 
-Read `resource` first: it decides what kind of request comes, and hands it to one of the
-ways in, `publish`, `stream`, `poll` (with its `search`) and `websocket` (after its
-`websocket_handshake`, by its `websocket_reader`), which share a `mount`; browsers get
-`pages`.  What a request asks for is in `query` and `headers`; `responses` answers it in one
-sentence.  `root` is the front door, with `origins` and `auth` (who may) and `documents`.
-A `site` has connections, each a `channel` on which `request`s are read within limits; its
-`repeater` answers those that repeat by their remembered `heads`.
+Read `resource` first: it decides what kind of request it has got, and hands the request to
+one of the ways in: `publish`, `stream`, `poll` (with its `search`) and `websocket` (with
+its `websocket_handshake` and `websocket_reader`).  The ways in share a `mount`; browsers
+get `pages`.  What a request asks for is read by `query` and `headers`; `responses` answers
+in one sentence.  `root` is the root of the site, with `origins` and `auth` (who may use the
+bus) and `documents` (files beside the bus).  A `site` has connections.  Each of them is a
+`channel`, on which `request`s are read within limits; its `repeater` answers requests whose
+`heads` are remembered, without having them parsed again.
 """
 
 from .origins import Origins
