@@ -74,12 +74,12 @@ class Bus:
     Attributes:
         max_message: As given.
         history: As given.
-        saved: Set by a `Store`, which copies the history to a disk; None without one.
+        saved: Set by a `Store`, which copies the history to a disk; None without a store.
             Returns a Deferred that fires when the message with this id, and all before
             it, are on the disk.
-        unwritten: Set by a `Store`: the answers to publications with a key that are not on
-            the disk yet.  If there are too many, the oldest are removed.  None without a
-            store.
+        unwritten: Set by a `Store`; None without a store.  The answers to publications with
+            a key that are not on the disk yet.  If there are too many, the oldest are
+            removed.
         boundary: A random text that no published message contains, so that it can separate
             the messages of a multipart stream (RFC 2046, section 5.1.1) and nobody can
             forge a part.
@@ -101,17 +101,18 @@ class Bus:
         self.unwritten: deque[Answered] | None = None
         self.boundary = "msgbus" + secrets.token_hex(16)
         self._subscriptions = Subscriptions()
-        # What subscribers have published from within a delivery, while that goes on.
+        # Whether a message is being delivered, and the messages that subscribers have
+        # published from within that delivery.
         self._delivering = False
         self._pending: deque[_Pending] = deque()
-        # Of publications with a key, to answer repetitions.
+        # The answers to publications with a key, to be given again to repetitions.
         self._answers: Answers[Deferred[Receipt]] = Answers()
 
     @property
     def life(self) -> int:
         """
-        A random number, and part of every id, which tells the ids of this bus from those
-        of others, and from those before a restart without a history file.
+        A random number that is part of every id.  It tells the ids of this bus from those
+        of other buses, and from those before a restart without a history file.
         """
         return self._ids.life
 
@@ -179,9 +180,13 @@ class Bus:
         key: str | None = None,
     ) -> Receipt | Deferred[Receipt]:
         """
-        Publish a message as `publish` does, but with this body, which a publisher who
-        repeats himself need not make another message for; and return the receipt itself if
-        there is nothing to wait for.
+        Publish a message as `publish` does, but faster: the receipt itself is returned if
+        there is nothing to wait for, and the body is given apart.
+
+        Args:
+            message: Its own body is ignored, so that a publisher can use one message again
+                with many bodies.
+            body: The body that is published.
         """
         if key is not None:
             return self._submit_once(message.with_body(body), keep, require, key)
@@ -192,14 +197,15 @@ class Bus:
         self, message: Message, keep: bool, require: bool, key: str
     ) -> Receipt | Deferred[Receipt]:
         """
-        Publish a message, unless it is the repetition of one that was published.
+        Publish a message, unless it repeats one that was published with this key.
         """
         fingerprint = Fingerprint.of(key, message)
         known = self._answers.find(fingerprint, self._seconds())
         if known is not None:
             return _follow(known)
         self._check(message, message.body, require)
-        # Remembered before it is delivered: a subscriber could repeat it from within.
+        # The answer is remembered before the message is delivered, because a subscriber
+        # could repeat the publication from within the delivery.
         done: Deferred[Receipt] = Deferred()
         self._answers.remember(fingerprint, self._seconds(), done)
         receipt = self._put_in_order(message, message.body, keep, fingerprint)
@@ -237,14 +243,14 @@ class Bus:
 
     def replay(self, name: str, filter: Filter, since: Since) -> Cursor:
         """
-        Read again what was published, from some point on to the present.
+        Read the kept messages again, from some point on to the present.
 
         Args:
             name: A channel or folder.
 
         Returns:
-            A cursor.  The caller reads it with the time that `milliseconds` returns, and
-            has to close it.
+            A cursor.  The caller gives the result of `milliseconds` to its `read`, and has
+            to close it.
 
         Raises:
             Invalid: The name cannot be that of a channel or folder.
@@ -257,11 +263,11 @@ class Bus:
         self, life: int, boundary: str, last: Id, answered: Iterable[Answered] = ()
     ) -> None:
         """
-        Go on as an earlier bus.
+        Continue as an earlier bus, which ran before a restart.
 
         Args:
-            life: Its `life`.
-            boundary: Its `boundary`.
+            life: The `life` of that bus.
+            boundary: The `boundary` of that bus.
             last: The last id that it may have given.
             answered: What it answered to publications with a key, the oldest first.
         """
@@ -276,15 +282,16 @@ class Bus:
     @property
     def newest(self) -> Id:
         """
-        The id behind which all messages come that are delivered from now on.
+        The id of the last message that was delivered.  All messages that are delivered from
+        now on have larger ids.
         """
         return max(self.history.newest, zero_id(self.life))
 
     def begins(self, cursor: Cursor) -> Id | None:
         """
-        `Cursor.begins`, as an id of this bus.  Where the cursor begins at a time, or at the
-        first message that is kept, the number of its id may be smaller than any of this
-        bus.
+        `Cursor.begins`, as an id of this bus.  If the cursor begins at a time, or at the
+        first message that is kept, `Cursor.begins` may have a number of another life, which
+        is replaced by the number before the first one of this life.
         """
         id = cursor.begins
         return None if id is None else (id[0], max(id[1], zero_id(self.life)[1]))
@@ -305,7 +312,7 @@ class Bus:
         message = message.published(format_id(id), body)
         if self._delivering:
             # A message that is published from within a delivery waits until that delivery
-            # has ended; otherwise later subscribers would get the two in reverse order.
+            # has ended; otherwise some subscribers would get the two in reverse order.
             done: Deferred[Receipt] = Deferred()
             self._pending.append(_Pending(id, message, keep, fingerprint, done))
             return done
@@ -353,8 +360,8 @@ class Bus:
             self.unwritten.append((fingerprint, id, receipt.subscribers))
         if self.saved is None:
             return receipt
-        # Called for a message that is not kept as well: its id must be written, so that it
-        # is not given again after a restart.
+        # This is done for a message that is not kept, too: its id must be written, so that
+        # it is not given again after a restart.
         saved = self.saved(id)
         if not keep:
             return receipt

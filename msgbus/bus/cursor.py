@@ -16,9 +16,10 @@ from .history import Entry, History, entry_id
 
 __all__ = ["Cursor"]
 
-# One call of `Cursor.read` looks at so many entries and takes so many messages or bytes of
-# bodies at most, so that no replay holds up other work for long.  The limit on entries
-# falls with the length of the filter's patterns: it is halved at PATTERN_CHARACTERS.
+# One call of `Cursor.read` looks at no more entries than LOOKS, and stops after so many
+# messages or bytes of bodies, so that no replay delays other work for long.  With longer
+# patterns in the filter, fewer entries are looked at: half of LOOKS if the patterns have
+# PATTERN_CHARACTERS.
 LOOKS = 1000
 PATTERN_CHARACTERS = 50
 TAKE_BYTES = 64 * 1024
@@ -34,11 +35,12 @@ class Cursor:
         since: Where to begin.
         milliseconds: The time, in milliseconds since 1970.
         foreign: Whether `since.id` is not an id of this bus.  Then the cursor begins at
-            the first message that is kept, and tells that some may be missing.
+            the first message that is kept, with a gap that says that some may be missing.
 
     Attributes:
-        begins: The id behind which the cursor began; None if that is an id of another
-            bus, or if the cursor is still looking for the last so many messages.
+        begins: The messages that are read have larger ids than this one.  None if
+            `since.id` is foreign, or if the cursor is still looking for the last so many
+            messages.
     """
 
     def __init__(
@@ -54,12 +56,14 @@ class Cursor:
         self._history = history
         self._name = name
         self._filter = filter
-        # Whether it resumes where a subscriber was cut off, who has to be told of every
-        # message that he missed; otherwise it reads what happens to be kept.
+        # Whether the cursor begins at an id or a time, so that the subscriber is told of
+        # every message since then that it has missed.  Otherwise, the cursor only reads
+        # what is kept.
         self._resumes = not foreign and (since.id, since.seconds) != (None, None)
         # Entries up to this id have been read, or are not to be read.
         self._id = since.id if since.id is not None and not foreign else ZERO
-        # Transient messages up to this id are not delivered: they were published before.
+        # Transient messages up to this id are not read: they were published before the
+        # cursor was made, and were not to be kept.
         self._opened_at = history.newest
         patterns = (filter.type, filter.sender, filter.channel)
         characters = sum(len(pattern.text) for pattern in patterns)
@@ -72,19 +76,19 @@ class Cursor:
             self._id = self._opened_at
         elif since.seconds is not None:
             self._id = (max(0, milliseconds - since.seconds * 1000), 0)
-        # Without a filter, on the root, every message is delivered, so the numbers of ids
-        # tell how many are missing, and where.  This is the number of the last message
-        # that was read or told to be missing; None where numbers cannot tell.
+        # A cursor of the root without a filter reads every message, so a missing number
+        # tells that a message is missing, and where.  This is the number of the last
+        # message that was read or counted as missing; None for other cursors.
         self._counted: int | None = None
         if not name and filter == EVERYTHING and self._id[1] > history.counted_from:
             self._counted = self._id[1] if since.id is not None else None
-        # Where numbers cannot tell: how many messages were dropped before they were read,
-        # and whether there were others of which nobody knows whether they match.  Both
-        # are what has not been told yet.
+        # For other cursors: how many matching messages were dropped before they were read,
+        # and whether messages were dropped of which it is not known whether they match.
+        # Both count only what no gap has told yet.
         self._missed = 0
         self._unknown = foreign or (self._resumes and history.lost(name) > self._id)
         if self._wanted is not None:
-            # Begin at once, so that few of the last messages are dropped meanwhile.
+            # Go back now, so that few of the last messages are dropped before that.
             self._go_back(history.entries(name))
         self.begins = None if foreign or self._wanted is not None else self._id
         if since.seconds is not None:
@@ -146,7 +150,8 @@ class Cursor:
                 return found
         if more:
             return found
-        # At the present: all that was published since the last message is missing.
+        # The present is reached.  If numbers after the last message were given, those
+        # messages are missing.
         self._id = max(self._id, end)
         found += self._gap_before(end[1] + 1)
         if self._counted is not None:
@@ -161,7 +166,7 @@ class Cursor:
 
     def _untold(self) -> list[Gap]:
         """
-        The gaps that were noticed since the last time; none where numbers tell of them.
+        The gaps that were noticed since the last call; none if numbers tell of them.
         """
         gaps = []
         if self._counted is None:
@@ -174,8 +179,8 @@ class Cursor:
 
     def _gap_before(self, number: int) -> list[Gap]:
         """
-        The gap between the last message that was counted and the one with this number;
-        none if there is no gap, or where numbers cannot tell.
+        The gap between the last message that was counted and the one with this number; an
+        empty list if there is no gap, or if numbers cannot tell.
         """
         if self._counted is None:
             return []
@@ -203,8 +208,8 @@ class Cursor:
 
     def _number_before(self, id: Id) -> int:
         """
-        The largest number that is smaller than those of all messages kept behind this id,
-        which is a time without a number.
+        A number that is one smaller than that of the first message kept after this id; the
+        id has a time, and no number.
         """
         entries = self._history.entries("")
         place = bisect_right(entries, id, key=entry_id)

@@ -1,5 +1,5 @@
 """
-What is kept of what was published.
+The history: which published messages are kept, and which channels have lost messages.
 
 No I/O and no clock.  Ids are pairs of numbers here, and each message has a larger id than
 the one before; `id_sequence` makes them.  `cursor` reads the history again, and `store`
@@ -55,8 +55,8 @@ class Changes:
     Attributes:
         dropped: Ids of messages that are no longer kept.
         lost: New entries of `History.lost_ids`; None for a name whose entry was removed.
-            Transient messages are in it from the beginning, because the copy does not
-            have them.
+            A transient message is entered as lost as soon as it is published, because the
+            copy never has it.
     """
 
     dropped: list[Id] = field(default_factory=list)
@@ -69,8 +69,8 @@ class Entry:
 
     Attributes:
         message: None once the message was dropped.
-        transient: Whether it is there for open cursors only; see `History`.
-        size: Bytes of memory that it takes.
+        transient: Whether it is held for open cursors only; see `History`.
+        size: Bytes of memory that the entry takes.
     """
 
     __slots__ = ("id", "message", "transient", "size")
@@ -88,7 +88,7 @@ entry_id = attrgetter("id")
 
 class Reader(Protocol):
     """
-    Somebody who reads the history at his own pace: a `Cursor`.
+    Something that reads the history at its own pace: a `Cursor`.
     """
 
     def lose(self, entry: Entry, channel: str) -> None:
@@ -101,8 +101,8 @@ class _Log:
     """
     Entries in the order of their ids.
 
-    A dropped entry stays in the list, as a hole, because taking it out would move all
-    entries behind it.  Once more than half of the list are holes, all are taken out.
+    A dropped entry stays in the list as a hole, because removing it would move all entries
+    after it.  Once more than half of the entries are holes, all holes are removed.
     """
 
     __slots__ = ("entries", "holes", "_begin")
@@ -138,9 +138,9 @@ class History:
     """
     Keeps the last messages of each channel.
 
-    A message that is published with `keep=False` is not kept.  But a reader that is on
-    its way to the present when it is published must get it, so it is held, as a
-    *transient* entry, until no reader is attached.
+    A message that is published with `keep=False` is not kept.  But a reader that has not
+    reached the present when the message is published must get it.  So the message is held
+    as a *transient* entry until no reader is attached.
 
     Args:
         keep: How much is kept.
@@ -148,15 +148,15 @@ class History:
     Attributes:
         size: Bytes of memory that kept messages and their channels take.
         newest: The id of the last message that was published, kept or not.
-        lost_ids: By name of a channel or folder, the newest id that it has lost, which
-            means that a message of it was dropped or not kept.  A name that is not here
-            has lost none, or so long ago that its entry was removed.
-        forgotten: The newest id of the entries that were removed from `lost_ids`: a name
-            without an entry may have lost messages up to this id.
+        lost_ids: By name of a channel or folder, the newest id that it has lost: that of
+            a message that was dropped or not kept.  A name without an entry has lost no
+            message, or so long ago that its entry was removed.
+        forgotten: The newest id of the entries that were removed from `lost_ids`.  So a
+            name without an entry may have lost messages up to this id.
         counted_from: The numbers of ids above this one are consecutive, so a missing
             number is a missing message.
         unwritten: What has changed since the last copy, for `Store` to write; None if
-            nobody copies this history.
+            there is no store.
     """
 
     def __init__(self, keep: Keep | None = None) -> None:
@@ -228,14 +228,15 @@ class History:
 
     def lost(self, name: str) -> Id:
         """
-        The newest id that this channel, or a channel of this folder, may have lost.
+        The newest id of a message that this channel, or a channel below this folder, may
+        have lost.
         """
         return self.lost_ids.get(name, self.forgotten)
 
     def entries(self, name: str) -> list[Entry]:
         """
-        The kept entries of a channel, or of all channels if the name is a folder's, in
-        order.  Some may be dropped already, which have no message.
+        The kept entries of a channel, or of all channels of the bus if the name is that of
+        a folder, in order.  Entries that were dropped meanwhile have no message.
         """
         if is_folder(name):
             return self._all.entries
@@ -258,7 +259,7 @@ class History:
 
     def detach(self, reader: Reader) -> None:
         """
-        A reader has come to its end, or will not read on.  Detaching twice is no error.
+        A reader has reached the present, or does not read on.  Detaching twice is no error.
         """
         self._readers.discard(reader)
         if not self._readers:
@@ -278,7 +279,7 @@ class History:
 
     def _drop_transient(self, count: int) -> None:
         """
-        Drop so many transient entries, the oldest.
+        Drop so many of the transient entries, the oldest first.
         """
         for entry in self._transient[:count]:
             self._transient_size -= entry.size
@@ -292,7 +293,7 @@ class History:
         Drop a kept entry.
 
         Args:
-            log: Of its channel, if that is known.
+            log: The log of its channel, if the caller knows it.
         """
         message, entry.message = entry.message, None
         if message is None:
@@ -317,7 +318,8 @@ class History:
 
     def _lose(self, id: Id, channel: str) -> None:
         """
-        Remember, for a channel and the folders above it, that this message is lost.
+        Note in `lost_ids`, for a channel and the folders above it, that a message with this
+        id is lost.
         """
         lost_ids = self.lost_ids
         for name in names_of(channel):
@@ -332,7 +334,7 @@ class History:
 
     def _forget_losses(self) -> None:
         """
-        Remove the oldest tenth of `lost_ids`.
+        Remove the tenth of `lost_ids` with the smallest ids, and update `forgotten`.
         """
         oldest = sorted(self.lost_ids.items(), key=itemgetter(1))[: MAX_LOST_NAMES // 10]
         for name, id in oldest:

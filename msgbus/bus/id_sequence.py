@@ -19,7 +19,7 @@ MAX_LIFE = 10**6
 
 class IdSequence:
     """
-    Gives ids, each larger than the one before.
+    Makes ids, each larger than the one before.
 
     An id is a pair: the time in milliseconds since 1970, and a number that begins with the
     life of the bus and goes up by one with each id.
@@ -50,8 +50,9 @@ class IdSequence:
         """
         Was this id given in this life of the bus?
 
-        Only its number is looked at: after a crash, `last` may have an earlier time than
-        ids that were given just before the crash and not written.
+        Only the number of the id is compared, and not its time: after a crash, the time of
+        `last` may be earlier than that of ids that were given just before the crash and had
+        not been written to the file.
         """
         return id[1] // 10**COUNT_DIGITS == self.life and id[1] <= self.last[1]
 

@@ -34,8 +34,8 @@ class Reused(Invalid):
 @dataclass(frozen=True, slots=True)
 class Fingerprint:
     """
-    What tells whether a publication is a repetition of another.  Digests, so that long
-    keys and bodies take no more memory than short ones.
+    Tells whether a publication is a repetition of another.  It consists of digests, so that
+    long keys and bodies take no more memory than short ones.
 
     Attributes:
         name: The digest of channel, sender and key.

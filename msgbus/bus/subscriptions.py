@@ -1,5 +1,5 @@
 """
-Who has subscribed to what, and so who gets a message.
+All subscriptions of a bus, and which of them get a message.
 
 No I/O and no clock.
 """
@@ -13,7 +13,7 @@ from ..message import Message, names_of
 
 __all__ = ["Subscription", "Subscriptions"]
 
-# For how many kinds of messages it is remembered who gets them.
+# For how many combinations of channel, type and sender `matching` remembers its result.
 MAX_REMEMBERED = 1000
 
 
@@ -25,8 +25,8 @@ class Subscription:
         name: The name of the channel or folder.
         filter: Which of the messages there are delivered.
         deliver: Called with each of them.
-        count: Tells how many subscribers it stands for.
-        active: Whether it is not yet cancelled.
+        count: Returns how many subscribers the subscription stands for at the moment.
+        active: False once the subscription was cancelled.
     """
 
     __slots__ = ("name", "filter", "deliver", "count", "active", "_remove")
@@ -48,7 +48,8 @@ class Subscription:
 
     def cancel(self) -> None:
         """
-        End it: from this moment on, nothing is delivered.  Cancelling twice is no error.
+        End the subscription: from this moment on, nothing is delivered to it.  Cancelling
+        twice is no error.
         """
         if self.active:
             self.active = False
@@ -60,13 +61,13 @@ class Subscriptions:
     All subscriptions of a bus.
 
     Attributes:
-        by_name: By the name of the channel or folder; a dict each, as a set that keeps the
-            order in which they subscribed.
+        by_name: The subscriptions by the name of their channel or folder.  Each value is a
+            dict that is used as a set, because it keeps the order in which they were added.
     """
 
     def __init__(self) -> None:
         self.by_name: dict[str, dict[Subscription, None]] = {}
-        # Who gets messages with this channel, type and sender.
+        # The results of `matching`, by channel, type and sender of the message.
         self._remembered: dict[tuple[str, str, str], list[Subscription]] = {}
 
     def add(
@@ -77,7 +78,7 @@ class Subscriptions:
         count: Callable[[], int],
     ) -> Subscription:
         """
-        One more; see `Bus.subscribe`.
+        Make a subscription; see `Bus.subscribe` for the arguments.
         """
         subscription = Subscription(name, filter, deliver, count, self._remove)
         self.by_name.setdefault(name, {})[subscription] = None
