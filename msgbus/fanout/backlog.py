@@ -1,9 +1,9 @@
 """
-What waits for the members of a group that are behind: its messages, numbered, and a
-position among them for each such member.
+The messages that wait for the members of a group that are behind: they are numbered, and
+each such member has a position among them.
 
-No I/O and no clock.  A member that is behind holds a position and not a queue, so a message
-that it does not read costs nothing more, however many such members there are.
+No I/O and no clock.  A member that is behind holds a position and no queue, so a message is
+kept only once, and costs the same however many such members there are.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ SLICE_PIECES = 512
 
 class Overflow(Enum):
     """
-    What becomes of a member for which more waits than the backlog allows: the value of
+    What happens to a member for which more waits than the backlog allows: the value of
     `?overflow=`.
     """
 
@@ -48,10 +48,10 @@ class Overflow(Enum):
 
 class Counters:
     """
-    What the backlogs of one bus have in common.
+    What is counted for all backlogs and replays of one bus together.
 
     Attributes:
-        waiting: Bytes that they keep, together.
+        waiting: Bytes that they keep.
         dropped: Messages that were not delivered, counted once for each member that did
             not get them, when that member is told.
         closed: Members whose response was ended because too much waited for them.
@@ -70,14 +70,14 @@ class Position:
     Where a member that is behind stands among the messages.
 
     Attributes:
-        overflow: What becomes of the member when too much waits for it.
+        overflow: What happens when too much waits for the member.
         number: Number of the message that the member gets next, or has got a part of.
-        start: Bytes of all messages before that one.
+        start: Bytes of all messages of the group before that one.
         offset: Bytes of that message that the member has got.
-        limit: Once too much waits for the member, the number of the first message that is
-            dropped for it.
-        line: Bytes that the member gets before the message: what is left of a gap, or of
-            what was sent to it alone.
+        limit: The number of the first message that is dropped for the member, because too
+            much waits for it; None if nothing is dropped.
+        line: Bytes that the member gets before the message: the rest of a gap, or of bytes
+            for this member alone.
     """
 
     __slots__ = ("overflow", "number", "start", "offset", "limit", "line")
@@ -93,10 +93,10 @@ class Position:
 
 class Backlog:
     """
-    Numbers the messages of a group, and keeps those that a member is still to get.
+    Numbers the messages of a group, and keeps those that a member still has to get.
 
     Args:
-        limit: Bytes that may wait for one member.  It is looked at before a message is
+        limit: Bytes that may wait for one member.  The limit is checked before a message is
             added, so one message always fits.
         gap: Makes the bytes that tell a member how many messages were dropped for it.
         counters: What is counted for all backlogs of the bus together.
@@ -114,18 +114,18 @@ class Backlog:
         self._limit = limit
         self._gap = gap
         self.counters = counters
-        # How many messages and bytes there have been.
+        # How many messages the group has had, and how many bytes they had.
         self._next = 0
         self._bytes = 0
         # The messages that are kept, by number, in order; some numbers are missing.
         self._frames: dict[int, bytes] = {}
-        # How many bytes may be kept before it is worth finding out which are needed.
+        # How many bytes may be kept before `prune` looks which of them are still needed.
         self._enough = limit
         self._behind: dict[Overflow, set[Position]] = {kind: set() for kind in Overflow}
         # How many positions there are.
         self._positions = 0
-        # Positions for which nothing has been dropped so far, and how many bytes there
-        # may have been before too much could wait for one of them.
+        # Positions for which nothing has been dropped so far, because too much does not
+        # wait; and the value of `_bytes` up to which that stays true for all of them.
         self._open: set[Position] = set()
         self._patience = 0
         # For `DROP_OLDEST`: the first message that fits into the backlog.
@@ -255,7 +255,7 @@ class Backlog:
 
     def prune(self) -> None:
         """
-        Drop the messages that no member is to get.
+        Drop the messages that no member has to get any more.
         """
         spans = [(position.number, self._next) for position in self._open]
         for positions in self._behind.values():

@@ -36,12 +36,12 @@ class Limits:
     What may wait for subscribers that do not read.
 
     Attributes:
-        backlog: Bytes of written messages that may wait for one subscriber; looked at
-            before a message is added, so one message always fits.  The original server
-            meant to keep as much.
+        backlog: Bytes of messages in their format that may wait for one subscriber.  The
+            limit is checked before a message is added, so one message always fits.  The
+            default is the limit that the original server was meant to have.
         waiting: Bytes that may wait for all subscribers together.
-        stall_seconds: A subscriber for which bytes wait, and which takes none of them for
-            so long, is cut.
+        stall_seconds: If bytes wait for a subscriber, and it takes none of them for so
+            long, its connection is cut.
     """
 
     backlog: int = 1_000_000
@@ -60,14 +60,14 @@ class Fanout:
     Keeps the groups of one bus.
 
     Args:
-        bus: Whose messages are delivered.
-        reactor: Its turns join what is published, and by its clock stalled subscribers
-            are found out.
+        bus: The bus whose messages are delivered.
+        reactor: The messages of one of its turns are sent together, and its clock tells
+            which subscribers have stalled.
 
     Attributes:
-        limits: What may wait.
-        counters: What is kept and dropped.
-        turns: Where replays, and others that look at what is kept, wait for their turn.
+        limits: What may wait for subscribers.
+        counters: How much waits for all subscribers, and how much was dropped.
+        turns: The queue in which replays and searches of the history wait for their turn.
     """
 
     _log = Logger()
@@ -86,7 +86,7 @@ class Fanout:
         # The last message, and its bytes by the identity of the framing.
         self._framed: tuple[Message | None, dict[int, bytes]] = (None, {})
         self._told: dict[str, int] = {}
-        # One look at all from time to time, not a timer for each.
+        # Each looks at all members from time to time: that is cheaper than many timers.
         self._sweeping = LoopingCall(self._sweep)
         self._beating = LoopingCall(self._beat)
         self._sweeping.clock = self._beating.clock = reactor
@@ -102,24 +102,25 @@ class Fanout:
         cursor: Cursor | None = None,
     ) -> Member:
         """
-        Deliver what is published from now on, and, if asked for, what was kept before, to
-        one more response.
+        Deliver to one more response what is published from now on; before that, if it has
+        a cursor, the kept messages that the cursor reads.
 
         Args:
             name: A channel or folder.
-            overflow: What becomes of the subscriber when too much waits for it.
+            overflow: What happens when too much waits for the subscriber.
             heartbeat: Seconds between two heartbeats, or None for no heartbeats.
-            cursor: Where its replay reads the history, or None for no replay; it is closed
-                in the end.
+            cursor: Reads the history for its replay; None for no replay.  The cursor is
+                closed when the replay or the subscription ends.
 
         Returns:
             The producer to register with the transport of the response.  Its
             `stopProducing` ends the subscription.
 
         Raises:
-            Invalid: The name is none.
+            Invalid: The name cannot be that of a channel or folder.
         """
-        # One object for all that are equal: its messages are found by its identity.
+        # All equal framings are replaced by one object, because the bytes of a message are
+        # looked up by the identity of its framing.
         framing = self._framings.setdefault(framing, framing)
         key = (name, filter, framing)
         group = self._groups.get(key)
@@ -135,13 +136,14 @@ class Fanout:
 
     def answer(self, message: Message, framing: Framing, response: Response) -> Member:
         """
-        Deliver this message alone to a response, and end it.
+        Send this one message to a response, as fast as its client reads, and end the
+        response.
 
         Args:
-            framing: One that no subscription has.
+            framing: A framing that no subscription has.
 
         Returns:
-            The producer, as `subscribe` does.
+            The producer to register with the transport; see `subscribe`.
         """
         framing = self._framings.setdefault(framing, framing)
         key = ("", Filter(), framing)
@@ -149,7 +151,7 @@ class Fanout:
         if group is None:
             group = self._new_group(framing, partial(self._remove, key))
             self._groups[key] = group
-            # A member of a group that ends is finished once it has what it is owed.
+            # In a group that ends, a member is finished when it has been sent everything.
             group.end()
         self._watch()
         replay = Replay(Alone(message), framing, self._bus.milliseconds, self._held)
@@ -157,7 +159,7 @@ class Fanout:
 
     def end(self) -> None:
         """
-        End all responses, each once its member has what it is owed.
+        End all responses, each once its member has been sent all that waits for it.
         """
         for group in tuple(self._groups.values()):
             group.end()
@@ -209,11 +211,12 @@ class Fanout:
 
     def _shed(self) -> None:
         """
-        Drop what waits for those who are farthest behind, until there is room.
+        Drop what waits for the members that are farthest behind, until no more than three
+        quarters of the limit wait.
         """
         for group in self._groups.values():
             group.backlog.prune()
-        # Some room at once, or the next message would begin anew.
+        # Make room for more than one message, or this would be done for each.
         enough = self.limits.waiting * 3 / 4
         closed = self.counters.closed
         for group in sorted(self._groups.values(), key=lambda g: -g.backlog.kept):
@@ -221,11 +224,12 @@ class Fanout:
                 break
             group.shed()
         if self.counters.closed > closed:
-            # What waits for them is released when their responses have ended.
+            # Members are being closed.  What waits for them is released when their
+            # responses have ended.
             return
         while self.counters.waiting > enough:
-            # A replay holds messages that history may have dropped meanwhile, one of them
-            # sent in part: nothing but cutting its member releases them.
+            # A replay holds messages that it has read and not sent.  Its member may have
+            # been sent a part of one, so only cutting the member can release them.
             replaying = [m for group in self._groups.values() if (m := group.stalest())]
             if not replaying:
                 break

@@ -1,9 +1,10 @@
 """
-A group: the subscribers of one channel or folder with equal filter and equal framing, who
-are sent the same bytes at the same moment.
+A group: the subscribers of one channel or folder with equal filters and equal framings,
+which are sent the same bytes at the same moment.
 
-For a member that reads, a message costs one system call in a turn of the reactor, and for
-one that does not read, nothing.  What waits for such a member is up to `backlog`.
+For each member that reads, all messages of a turn of the reactor cost one system call; for
+a member that does not read, they cost nothing.  What waits for such a member is up to
+`backlog`.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from .turns import Turns
 
 __all__ = ["Group"]
 
-# How many slices of 64 KiB one member is given in one turn of the reactor.
+# How many slices of 64 KiB one member may be sent in one turn of the reactor.
 SLICES = 64
 
 
@@ -30,15 +31,16 @@ class Group:
     """
     To the bus, one subscriber that stands for many.
 
-    All members get a message at one moment, the flush at the end of a turn of the reactor:
-    those that are level are sent everything new in one piece; those that are behind get it
-    later, by their positions, when their sockets have room.
+    The messages that were published in a turn of the reactor are sent to all members at one
+    moment, the flush at the beginning of the next turn.  Members that are level are sent
+    them in one piece.  Members that are behind get them later, by their positions in the
+    backlog, when their sockets have room.
 
     Args:
-        reactor: Its turns join what is published.
-        backlog: What waits for members that are behind; empty.
+        reactor: The messages of one of its turns are sent together.
+        backlog: Keeps what waits for members that are behind; empty at first.
         heartbeat: The bytes of a heartbeat.
-        turns: Where replays wait for their turn.
+        turns: The queue in which replays wait for their turn.
         emptied: Called when the last member has left.
 
     Attributes:
@@ -59,8 +61,8 @@ class Group:
         self._ending = False
         self._reactor = reactor
         self._emptied = emptied
-        # The channels and frames that were published in this turn of the reactor, and not
-        # sent to any member yet.
+        # The messages that were published in this turn of the reactor, each as its channel
+        # and its bytes; they have not been sent to any member yet.
         self._fresh: list[tuple[str, bytes]] = []
         self._flushing: IDelayedCall | None = None
         self._level = Level()
@@ -73,11 +75,14 @@ class Group:
 
     def deliver(self, channel: str, frame: bytes) -> None:
         """
-        Send a message that was published to this channel, at the end of this
+        Have a message that was published to this channel sent at the beginning of the next
         turn of the reactor.
+
+        Args:
+            frame: The bytes of the message.
         """
-        # No timer: a busy bus joins what is published in one turn by itself,
-        # and an idle one does not wait.
+        # There is no delay: on a busy bus, many messages are published in one turn and are
+        # sent together; on an idle bus, the next turn begins at once.
         self._fresh.append((channel, frame))
         if self._flushing is None:
             self._flushing = self._reactor.callLater(0, self._flush)
@@ -106,14 +111,15 @@ class Group:
             member.replay = replay
             member.progress = self._reactor.seconds()
             self._replaying.add(member)
-        # The head of its response may still wait in the transport.
+        # If the head of its response still waits in the transport, the member is fed when
+        # the transport has room.
         if response.ready or member.outlet.ask():
             self.feed(member)
         return member
 
     def leave(self, member: Member) -> None:
         """
-        Remove a member: nothing is written to it any more.
+        Remove a member, to which nothing is written any more.
         """
         self._level.remove(member)
         self._take_from_behind(member)
@@ -125,7 +131,8 @@ class Group:
 
     def feed(self, member: Member) -> None:
         """
-        Give a member that has room what it is owed.
+        Send a member that has room what waits for it.  For a replay, that happens in one
+        of its turns.
         """
         member.progress = self._reactor.seconds()
         if member.replay is not None:
@@ -143,20 +150,20 @@ class Group:
                 self._level.add(member)
                 return
             taken, all_taken = self._send(member, pieces)
-            # A write may have found out that it is gone.
+            # The write may have found out that the peer has gone; then the member has left.
             if member.position is not None:
                 self.backlog.advance(position, taken)
             if not all_taken:
                 return
             slices -= 1
             if not slices:
-                # It reads as fast as it is fed: let others have their turn.
+                # The member reads as fast as it is fed.  Let the others have their turn.
                 self._reactor.callLater(0, self._feed_on, member)
                 return
 
     def tell(self, member: Member, data: bytes) -> None:
         """
-        Send something to one member alone, between two messages.
+        Send bytes to one member alone, between two messages.
         """
         if member not in self._level:
             member.aside += data
@@ -169,8 +176,8 @@ class Group:
 
     def dismiss(self, member: Member, data: bytes) -> None:
         """
-        Send these last bytes to one member, after the rest of the message that it has got a
-        part of, and remove it.
+        Send these last bytes to one member, and remove it.  If it has been sent a part of a
+        message, the rest of that message goes first.
         """
         self._flush()
         rest: bytes | memoryview = b""
@@ -178,7 +185,7 @@ class Group:
             rest = member.replay.rest
         elif member.position is not None:
             rest = self.backlog.rest(member.position)
-        # A close frame behind so much might never be read.
+        # The last bytes, a close frame, might never be read after so many others.
         if len(rest) > SLICE_BYTES:
             member.outlet.abort()
         else:
@@ -188,7 +195,8 @@ class Group:
 
     def end(self) -> None:
         """
-        End the responses of all members, each once it has what it is owed.
+        End the responses of all members, each once the member has been sent all that waits
+        for it.
         """
         self._ending = True
         self._flush()
@@ -211,8 +219,8 @@ class Group:
 
     def beat(self) -> bool:
         """
-        Send a heartbeat to the members that are due for one, unless something waits for
-        them anyway.
+        Send a heartbeat to the members that are due for one, except those for which other
+        bytes wait.
 
         Returns:
             Whether any member has asked for heartbeats.
@@ -224,7 +232,8 @@ class Group:
 
     def stalest(self) -> Member | None:
         """
-        Of the members that are sent a replay, the one that has taken nothing for longest.
+        The member that has taken nothing for longest, of those that are sent a replay; None
+        if there is no replay.
         """
         return min(self._replaying, key=lambda member: member.progress, default=None)
 
@@ -237,7 +246,8 @@ class Group:
             if member.close_late is None:
                 member.cut()
             else:
-                # Not at once: the message that is being delivered may be this client's own.
+                # Not at once, because the client may be the one whose message is being
+                # delivered.
                 self._reactor.callLater(0, member.close_late)
 
     def _flush(self) -> None:
@@ -257,8 +267,8 @@ class Group:
             if member.position is not None:
                 member.outlet.ask()
         for member in self._late():
-            # Not at once: `join` flushes before it adds its member, and the group must not
-            # be found empty then.
+            # Not at once: `join` flushes before it adds its member.  If the last of the
+            # other members left during that, the group would be removed as empty.
             self._reactor.callLater(0, member.close_late or member.cut)
 
     def _send(self, member: Member, pieces: list[bytes | memoryview]) -> tuple[int, bool]:
@@ -296,7 +306,7 @@ class Group:
         Send one member the next slice of its replay.
 
         Returns:
-            About how many bytes of work that was.
+            About how many bytes of work that was; see `Turns`.
         """
         replay.queued = False
         if member.replay is None or member.outlet.paused:
@@ -312,18 +322,18 @@ class Group:
             if not all_taken or member.replay is None:
                 return taken
             if taken < SLICE_BYTES:
-                # Most have reached the present with so little.
+                # Most replays that are so short have ended now.
                 pieces = replay.owed()
         if pieces is None:
-            # What was delivered in this turn has been replayed to this member already, so
-            # the others have to be sent it before this member is one of them.
+            # The messages that wait for the flush were in the history already, and so in
+            # the replay.  The other members have to be sent them before this one is added.
             self._flush()
             self._end_replay(member)
             self._put_behind(member, self.backlog.fall_behind(member.overflow))
             self.feed(member)
             return taken
         self._replay_later(member, replay)
-        # Where nothing was found, much may have been looked at.
+        # If nothing was found, many messages may have been looked at.
         return taken or SLICE_BYTES
 
     def _end_replay(self, member: Member) -> None:
@@ -334,7 +344,7 @@ class Group:
 
     def _late(self) -> list[Member]:
         """
-        The members whose response is to be ended because too much waits for them.
+        The members whose responses are to be ended because too much waits for them.
         """
         late = [self._behind[p] for p in self.backlog.late if p in self._behind]
         self.backlog.late.clear()

@@ -15,8 +15,8 @@ __all__ = ["Heartbeats"]
 
 class Heartbeats:
     """
-    Members by the second in which their next heartbeat is due, so that a look at the clock
-    costs nothing for those that are not.
+    Members by the second in which their next heartbeat is due, so that those that are not
+    due cost nothing.
     """
 
     __slots__ = ("_due",)
@@ -36,7 +36,7 @@ class Heartbeats:
 
     def remove(self, member: Member) -> None:
         """
-        It gets no more, if it got any.
+        This member gets no more heartbeats; it need not have got any.
         """
         for members in self._due.values():
             members.pop(member, None)

@@ -1,5 +1,5 @@
 """
-The members of a group that are level: everything so far has been sent to them.
+The members of a group that are level: those to which all messages so far have been sent.
 """
 
 from __future__ import annotations
@@ -18,14 +18,15 @@ class Level:
     Sends the same bytes to all members that are level, by one system call for each.
 
     Attributes:
-        members: By what sends to them, so that the loop in `send` looks up nothing else.
+        members: The members by the `send` of their outlets, so that the loop in `send`
+            needs nothing but these keys.
     """
 
     __slots__ = ("members", "_sends")
 
     def __init__(self) -> None:
         self.members: dict[Send, Member] = {}
-        # The keys once more, until a member comes or goes.
+        # The keys of `members` as a tuple; None after a member was added or removed.
         self._sends: tuple[Send, ...] | None = None
 
     def __iter__(self) -> Iterator[Member]:
@@ -36,33 +37,33 @@ class Level:
 
     def add(self, member: Member) -> None:
         """
-        This member has been sent everything.
+        Add a member that has been sent everything.
         """
         self.members[member.outlet.send] = member
         self._sends = None
 
     def remove(self, member: Member) -> bool:
         """
-        This member is not level any more; whether it was.
+        Remove a member, because it is not level any more; was it level?
         """
         self._sends = None
         return self.members.pop(member.outlet.send, None) is not None
 
     def send(self, data: bytes) -> list[tuple[Member, int]]:
         """
-        Send to all.
+        Send these bytes to all members.
 
         Returns:
             The members whose sockets did not take everything, and how many bytes each
-            took.  They are not level any more.
+            took.  They are removed, because they are not level any more.
         """
         size = len(data)
         full = []
         if self._sends is None:
             self._sends = tuple(self.members)
-        # The innermost loop of the program: for each subscriber nothing but the system
-        # call.  Not even a tuple of two, as `items` would make: thousands of those would
-        # have the garbage collector look at everything there is.
+        # The innermost loop of the program.  For each subscriber it does nothing but the
+        # system call, and makes no object, not even the tuples of `items`: thousands of
+        # them would start the garbage collector, which looks at all objects of the process.
         for send in self._sends:
             try:
                 taken = send(data)
@@ -76,7 +77,7 @@ class Level:
                 if send in self.members:
                     self.members[send].outlet.write(data)
                 continue
-            # It may have left while others were sent to.
+            # The member may have left while the bytes were sent to others.
             member = self.members.get(send)
             if member is not None:
                 self.remove(member)

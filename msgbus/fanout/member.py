@@ -1,9 +1,9 @@
 """
 A member of a group: one subscriber, which is one open response.
 
-A member is *level* when it has been sent all messages of its group, and then it holds
-nothing.  Otherwise it is *behind*, and holds its position in the backlog; or, while it is
-sent what was published before it came, a replay.
+A member is *level* when it has been sent all messages of its group; then it holds nothing.
+Otherwise it is *behind*, and holds its position in the backlog; or it is sent messages that
+were published before it came, and holds a replay.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ class Response:
 
     Attributes:
         outlet: Takes its bytes.
-        finish: Ends it, once all that it is owed has been sent.
-        close_late: Ends it when more waits for it than the backlog allows, and its
-            subscriber asked for that; if None, the connection is cut.
+        finish: Ends the response; called once all that waits for it has been sent.
+        close_late: Ends the response if more waits for it than the backlog allows, and its
+            subscriber has chosen `Overflow.CLOSE`; if None, the connection is cut.
         ready: Whether nothing waits in its transport, so that its outlet need not be asked
             for room.
     """
@@ -44,7 +44,7 @@ class Response:
 
 class _Group(Protocol):
     """
-    The group, as far as a member calls it; see `group.Group`.
+    A group, as far as a member uses it; see `group.Group`.
     """
 
     def feed(self, member: Member) -> None: ...
@@ -59,10 +59,10 @@ class Member:
     One subscriber, and the producer of its response.
 
     Attributes:
-        outlet: Takes its bytes.
-        overflow: What becomes of it when too much waits for it.
+        outlet: Takes the bytes of the response.
+        overflow: What happens when too much waits for the member.
         position: Where it stands in the backlog, if it is behind.
-        replay: What it is sent of the history, if that is not finished.
+        replay: What it is sent of the history; None if that has ended.
         aside: Bytes that wait for this member alone, such as answers on a WebSocket.
         progress: When it last took a byte, or last had none to take; in seconds of the
             reactor's clock.
@@ -101,7 +101,7 @@ class Member:
 
     def resumeProducing(self) -> None:
         """
-        The transport has room again: take what is owed until it is full once more.
+        The transport has room again: send what waits until it is full once more.
         """
         self.outlet.paused = False
         if self._group is not None:
@@ -114,7 +114,7 @@ class Member:
         """
         group, self._group = self._group, None
         if group is not None:
-            # A flush that is going on must not write to it either.
+            # A flush or a replay that is going on must not write to it either.
             self.outlet.paused = True
             group.leave(self)
 
@@ -143,8 +143,8 @@ class Member:
 
     def dismiss(self, data: bytes) -> None:
         """
-        Leave the group after these last bytes, which follow the rest of the message that
-        has been sent in part, if there is one.
+        Send these last bytes, and leave the group.  If a message has been sent in part, its
+        rest goes first.
         """
         if self._group is not None:
             self._group.dismiss(self, data)

@@ -1,8 +1,8 @@
 """
-How bytes get out to one response.
+How the bytes of one response get into its socket.
 
-The fast way hands them to the kernel in this very turn of the reactor, past
-Twisted's buffers; it is for plain sockets only.  The other way is Twisted's.
+The fast way gives them to the kernel at once, without Twisted's buffers; it is for plain
+sockets only.  The other way is the `write` of Twisted's transports.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ __all__ = [
 ]
 
 
-# The most that the kernel takes, beyond what is under way, for one who does not
-# read: without a bound it takes megabytes, where nobody can drop them.
+# How many bytes the kernel takes for a peer that does not read, beyond those that were sent
+# and not acknowledged.  Without a limit it takes megabytes, which nobody can drop any more.
 UNSENT_BYTES = 128 * 1024
 UNSENT_BYTES_LATEST = 16 * 1024
 
@@ -59,7 +59,7 @@ class Outlet(Protocol):
     @property
     def sendmsg(self) -> Callable[[Sequence[bytes | memoryview]], int]:
         """
-        The same for pieces, without joining them.
+        The same for several pieces, which are not joined first.
         """
 
     def ask(self) -> bool:
@@ -78,17 +78,18 @@ class Outlet(Protocol):
     @property
     def abort(self) -> Callable[[], object]:
         """
-        Cut the connection.
+        Cut the connection, without sending what waits.
         """
 
 
 def outlet_for(transport: Any, stall_seconds: float, latest: bool) -> Outlet:
     """
-    The fastest way out to a response on this transport, whose socket is tuned.
+    Tune the socket of this transport, and return the fastest outlet for a response on it.
 
     Args:
         stall_seconds: See `tune`.
-        latest: Whether its subscriber wants the newest only, so that little may wait.
+        latest: Whether the subscriber wants only the newest messages, so that little may
+            wait in the socket.
     """
     tune(transport, stall_seconds, UNSENT_BYTES_LATEST if latest else UNSENT_BYTES)
     if is_plain(transport):
@@ -98,11 +99,11 @@ def outlet_for(transport: Any, stall_seconds: float, latest: bool) -> Outlet:
 
 def is_plain(transport: object) -> bool:
     """
-    Is this a plain socket of Twisted's, and nothing around it?
+    Is this transport a plain socket of Twisted's, without a wrapper?
 
-    Every wrapper, TLS above all, forwards the attributes of the socket below
-    it, so that asking whether there is a `send` would send plaintext past
-    TLS.  The class itself tells.
+    The class is compared because every wrapper, such as TLS, forwards attributes to the
+    transport below it.  So a wrapper seems to have a `socket`, too, and what is sent there
+    would be plaintext past TLS.
     """
     kind = type(transport)
     return kind in (tcp.Server, unix.Server) and not transport.TLS  # type: ignore[attr-defined]
@@ -110,10 +111,11 @@ def is_plain(transport: object) -> bool:
 
 def write_at_once(transport: Any, data: bytes) -> bool:
     """
-    Write, past the transport if it is a plain socket in whose buffers nothing waits.
+    Write these bytes; directly to the socket if the transport is a plain one, and nothing
+    waits in its buffers.
 
     Returns:
-        Whether nothing waits in the transport.
+        Whether the socket has taken all of them, so that nothing waits in the transport.
     """
     if not data:
         return False
@@ -129,7 +131,8 @@ def write_at_once(transport: Any, data: bytes) -> bool:
         try:
             taken = transport.socket.send(data)
         except OSError:
-            # Only a write through the transport tells the reactor that the peer has gone.
+            # The socket is full, or the peer has gone.  Only a write through the transport
+            # tells the reactor of the latter.
             taken = 0
         if taken == len(data):
             return True
@@ -139,11 +142,11 @@ def write_at_once(transport: Any, data: bytes) -> bool:
 
 class DirectOutlet:
     """
-    The socket itself.
+    Writes to the socket of a transport directly.
 
     Args:
-        transport: One that `is_plain`, whose producer is resumed when it has
-            drained.
+        transport: A transport that `is_plain`.  It resumes its producer when its buffer is
+            empty.
     """
 
     __slots__ = ("_transport", "paused", "send", "sendmsg")
@@ -151,7 +154,7 @@ class DirectOutlet:
     def __init__(self, transport: Any) -> None:
         self._transport = transport
         self.paused = False
-        # For each delivery, nothing but the system call.
+        # The methods of the socket itself, so that a delivery is nothing but a system call.
         self.send: Callable[[bytes | memoryview], int] = transport.socket.send
         self.sendmsg: Callable[[Sequence[bytes | memoryview]], int] = (
             transport.socket.sendmsg
@@ -159,11 +162,11 @@ class DirectOutlet:
 
     def ask(self) -> bool:
         """
-        Wait until the transport has written what it has itself, and the socket
+        Have the producer resumed when the buffer of the transport is empty, and the socket
         can be written to.
         """
-        # Twisted resumes a producer that it believes to have paused, once
-        # its buffer is empty; an empty buffer drains at the next occasion.
+        # Once its buffer is empty, Twisted resumes a producer that it believes to have
+        # paused.  If the buffer is empty now, that is as soon as the socket has room.
         self._transport.producerPaused = True
         self._transport.startWriting()
         return False
@@ -183,8 +186,8 @@ class DirectOutlet:
 
 class BufferedOutlet:
     """
-    The write method of a transport, a channel or a request, which pauses the
-    producer when it has enough, and resumes it when it has drained.
+    Writes through the `write` of a transport, a channel or a request, which pauses the
+    producer when its buffer is full, and resumes it when the buffer is empty.
     """
 
     __slots__ = ("abort", "_write", "paused")
@@ -220,7 +223,7 @@ class BufferedOutlet:
 
     def ask(self) -> bool:
         """
-        Nothing to do: what has paused the producer resumes it.
+        Do nothing: the transport that has paused the producer resumes it.
         """
         return not self.paused
 
@@ -233,15 +236,15 @@ class BufferedOutlet:
 
 def tune(transport: object, stall_seconds: float, unsent_bytes: int) -> None:
     """
-    Have the kernel find out whether a peer is still there, who may be silent
-    for ever, and take little for one who does not read.  Not every system can
-    do all of it.
+    Have the kernel find out whether a silent peer is still there, and keep few bytes for a
+    peer that does not read.  Not every system can do all of this.
 
     Args:
-        transport: Of the response, with whatever wraps it.
+        transport: The transport of the response, which may be wrapped.
         stall_seconds: How long sent bytes may go unacknowledged, and about how
             long a peer may be silent when it is asked for a sign of life.
-        unsent_bytes: How many bytes the kernel takes beyond what is under way.
+        unsent_bytes: How many bytes the kernel takes beyond those that were sent and not
+            acknowledged.
     """
     # Every wrapper of a socket forwards to it.
     below = getattr(transport, "socket", None)
@@ -262,7 +265,7 @@ def _socket_options(
         (socket.SOL_SOCKET, "SO_KEEPALIVE", 1),
         (socket.IPPROTO_TCP, "TCP_KEEPIDLE", stall_seconds / 5),
         (socket.IPPROTO_TCP, "TCP_KEEPINTVL", stall_seconds / 20),
-        # It rules keep-alive too, where both are set: tcp(7).
+        # If both are set, this also decides when keep-alive gives up: tcp(7).
         (socket.IPPROTO_TCP, "TCP_USER_TIMEOUT", stall_seconds * 1000),
         (socket.IPPROTO_TCP, "TCP_NOTSENT_LOWAT", unsent_bytes),
     )

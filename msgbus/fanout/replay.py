@@ -1,6 +1,6 @@
 """
-A replay: kept messages on their way to one response, how much of them its reader has
-taken, and what it gets next.
+A replay: kept messages that are sent to one response, how much of them it has taken, and
+what it gets next.
 
 No I/O and no clock.  Which messages are kept is up to `bus.history`.
 """
@@ -22,18 +22,18 @@ __all__ = ["Alone", "Held", "Replay", "Source"]
 
 class Held:
     """
-    The messages that replays have read and not yet sent whole, as bytes of their framings.
-    The history may drop a message meanwhile, so it is held here, once for all replays that
-    need it in the same framing.
+    The messages that replays have read and not yet sent completely, as bytes.  The history
+    may drop a message meanwhile, so it is held here, once for all replays that send it in
+    the same framing.
 
     Args:
-        counters: The bytes that are held count as `waiting`.
+        counters: Its `waiting` includes the bytes that are held.
     """
 
     def __init__(self, counters: Counters) -> None:
         self._counters = counters
-        # By the id of the message and the identity of its framing, which `Fanout` sees to:
-        # how many replays hold it, and its bytes.
+        # By the id of the message and the identity of its framing (equal framings are one
+        # object; see `Fanout.subscribe`): how many replays hold the message, and its bytes.
         self._held: dict[tuple[str, int], tuple[int, tuple[bytes, ...]]] = {}
 
     def hold(self, message: Message, framing: Framing) -> tuple[bytes, ...]:
@@ -41,7 +41,7 @@ class Held:
         Hold this message for one more replay.
 
         Returns:
-            The pieces of bytes of which its frame is made.
+            The bytes of the message in its framing, in pieces.
         """
         key = message.id, id(framing)
         holders, pieces = self._held.get(key) or (0, framing.pieces(message))
@@ -52,7 +52,7 @@ class Held:
 
     def release(self, message: Message, framing: Framing) -> None:
         """
-        Hold this message for one replay less, and forget it after the last.
+        Hold this message for one replay less; after the last, it is not held any more.
         """
         key = message.id, id(framing)
         holders, pieces = self._held.pop(key)
@@ -84,7 +84,7 @@ class Source(Protocol):
 
 class Alone:
     """
-    A source that has one message, and does not need the history.
+    A source with a single message, which need not be in the history.
     """
 
     def __init__(self, message: Message) -> None:
@@ -105,17 +105,17 @@ class Alone:
 
 class Replay:
     """
-    The kept messages that one response is sent.  It reads on in its source only when the
-    response has taken all that was read before.
+    The messages of a source, for one response.  It reads more of the source only when
+    the response has taken all that was read before.
 
     Args:
-        source: Where it reads; closed with the replay.
+        source: Gives the messages; closed with the replay.
         framing: The framing of the response.
         milliseconds: Returns the time, in milliseconds since 1970.
         held: The messages that all replays of the bus hold.
 
     Attributes:
-        queued: Whether the replay waits for its turn; kept for the caller.
+        queued: Whether the replay waits in `Turns`; set and read by `Group` only.
     """
 
     def __init__(
@@ -130,17 +130,17 @@ class Replay:
         self._source = source
         self._framing = framing
         self._milliseconds = milliseconds
-        # What has been read and not yet taken whole, each item with its bytes.  Gaps, and
-        # what was inserted, are items without a message.
+        # The items that have been read and not yet taken completely: messages, each with
+        # its bytes; gaps and inserted bytes, with None in place of the message.
         self._items: deque[tuple[Message | None, tuple[bytes, ...]]] = deque()
         # How many bytes of the first item have been taken.
         self._offset = 0
 
     def owed(self) -> list[bytes | memoryview] | None:
         """
-        The bytes that the reader gets next, at most about a slice; an empty list if the
-        source has to look further in another turn; or None when all has been taken, and
-        live messages follow.
+        The bytes that the response gets next, in pieces; an empty list if the source has to
+        look further in another turn; or None when everything has been taken, and live
+        messages follow.
         """
         if not self._items:
             read = self._source.read(self._milliseconds())
@@ -166,8 +166,8 @@ class Replay:
     @property
     def rest(self) -> bytes:
         """
-        The bytes that a reader who is sent no more messages is still owed: the rest of the
-        message that it has a part of, and what stands before the next message.
+        The bytes that must still be sent if the response gets no further message: the rest
+        of the message that was sent in part, and the gaps and inserted bytes after it.
         """
         rest = b"".join(self._items[0][1])[self._offset :] if self._offset else b""
         for message, pieces in islice(self._items, 1 if self._offset else 0, None):
@@ -178,11 +178,11 @@ class Replay:
 
     def insert(self, data: bytes) -> bool:
         """
-        Insert bytes between two messages, as early as may be.
+        Insert bytes at the first place that is between two messages.
 
         Returns:
-            False if something that is no message still stands at that place; then nothing
-            is inserted, because the other has to go first.
+            False if a gap or other inserted bytes still wait at that place.  Then nothing
+            is inserted, because they have to be sent first.
         """
         place = 1 if self._offset else 0
         if place < len(self._items) and self._items[place][0] is None:
@@ -192,7 +192,7 @@ class Replay:
 
     def close(self) -> None:
         """
-        Close the source, and hold nothing any more.
+        Close the source, and release the messages that are held.
         """
         self._source.close()
         while self._items:
@@ -200,7 +200,7 @@ class Replay:
 
     def advance(self, taken: int) -> None:
         """
-        Note that the reader has taken so many of the bytes that `owed` returned.
+        Note that the response has taken so many of the bytes that `owed` returned.
         """
         self._offset += taken
         while self._items and self._offset >= (size := sum(map(len, self._items[0][1]))):

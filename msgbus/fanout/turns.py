@@ -1,6 +1,6 @@
 """
-Turns for long work: a few pieces of it in each turn of the reactor, so that thousands of
-replays hold up nobody else.
+A queue of long work, such as replays: a limited part of it is done in each turn of the
+reactor, so that even thousands of replays do not delay anything else.
 """
 
 from __future__ import annotations
@@ -21,11 +21,12 @@ BYTES_A_TURN = 4 * SLICE_BYTES
 
 class Turns:
     """
-    Calls what is put in the queue: in one turn of the reactor at most 64 calls, and no more
-    after those that have done 256 KiB of work together.
+    Makes the calls that are put in the queue, in order.  In one turn of the reactor, it
+    makes at most 64 calls, and no further ones once they have done 256 KiB of work
+    together.
 
     Args:
-        after: Called after each turn.
+        after: Called after the calls of each turn.
     """
 
     _log = Logger()
@@ -40,8 +41,8 @@ class Turns:
         Put one call at the end of the queue.
 
         Args:
-            work: Returns about how many bytes of work it has done; 64 KiB, if it has looked
-                at much and found nothing.
+            work: Returns about how many bytes of work it has done; 64 KiB if it has looked
+                at many messages and found nothing to send.
         """
         self._queue.append(work)
         if len(self._queue) == 1:
@@ -50,8 +51,8 @@ class Turns:
     def _take(self) -> None:
         done = 0
         for _ in range(min(CALLS_A_TURN, len(self._queue))):
-            # It stays in the queue while it runs: what it puts there itself must not find
-            # the queue empty, or there would be two turns at once.
+            # The call stays in the queue while it runs.  Otherwise, if it puts another call
+            # in an empty queue, `call` would schedule a second `_take`.
             try:
                 done += self._queue[0]()
             except Exception:
