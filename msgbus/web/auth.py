@@ -76,8 +76,8 @@ def portal_for(secret: bytes) -> Portal:
 
 def is_constant(portal: Portal) -> bool:
     """
-    Does this door give the same verdict on the same credentials for ever?  Nothing is known
-    of other realms and checkers than those that `portal_for` makes.
+    Does this portal always give the same answer to the same credentials?  That is certain
+    only of portals that `portal_for` has made.
     """
     return type(portal.realm) is _Realm and all(
         type(checker) is SharedSecret for checker in portal.checkers.values()

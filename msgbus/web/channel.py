@@ -1,8 +1,9 @@
 """
-One connection, within our limits on what strangers send.
+One connection, with limits on what strangers may send.
 
-Twisted's own answers a long header line with silence, and stops reading, and so noticing
-that the peer has gone, once 16 KiB came behind a request that is still being answered.
+Twisted's own channel gives no answer to a header line that is too long.  And once 16 KiB
+have come after a request that is still being answered, it stops reading, and so does not
+notice any more that the peer has gone.
 """
 
 from __future__ import annotations
@@ -20,21 +21,22 @@ from .repeater import Repeater
 
 __all__ = ["Answering", "Channel", "Refused", "too_large"]
 
-# How long, and how much, a client that is refused while it still sends may go
-# on: one that writes before it reads would see a reset instead of the answer.
+# For how long, and how much, a client that is refused while it still sends may go on
+# sending.  If the connection were closed at once, a client that writes everything before it
+# reads would see a reset instead of the answer.
 LINGER_SECONDS = 2
 LINGER_BYTES = 8 * 1024 * 1024
 
-# What a subscriber may send behind its request, for nothing.
+# How many bytes a subscriber may send after its request; they are discarded.
 STREAM_INPUT_BYTES = 16 * 1024
 
-# How long a peer may take to agree to the end of the connection, as over TLS it
-# must, and then to read what Twisted still holds for it.
+# How long a peer may take to agree to the end of the connection, as TLS requires, and then
+# to read what Twisted still holds for it.
 CLOSE_SECONDS = 60
 CUT_SECONDS = 240
 
-# How long a new connection has for its first request when the server stops: who has
-# connected sends it, and would be told nothing.
+# When the server stops, a new connection has so long for its first request.  The client is
+# about to send it, and would get no answer if the connection were closed at once.
 FIRST_REQUEST_SECONDS = 1
 
 # More digits than any limit, and fewer than Python refuses to read.
@@ -43,7 +45,7 @@ _MAX_LENGTH_DIGITS = 30
 
 class Refused(Exception):
     """
-    The request that is being read gets this answer, and the connection ends.
+    The request that is being read gets this answer, and the connection is closed.
     """
 
     def __init__(self, code: int, reason: bytes, sentence: str) -> None:
@@ -66,13 +68,14 @@ def too_large(limit: int) -> Refused:
 
 class Answering(Protocol):
     """
-    What is being answered on a connection.
+    Something that is being answered on a connection: a request of Twisted's, or an object
+    that has taken its place in `Channel.requests`.
     """
 
     def say_last(self) -> None:
         """
-        Tell the client that the connection is closed behind the answer, if that has not
-        begun.
+        Tell the client, by `Connection: close`, that the connection is closed after the
+        answer, unless the head of the answer has been written already.
         """
 
     def connectionLost(self, reason: Failure) -> None:
@@ -98,6 +101,12 @@ class _Site(Protocol):
 class Channel(http.HTTPChannel):
     """
     One connection.
+
+    Attributes:
+        requests: The request that is being read or answered, or what has taken its place.
+        repeater: Answers the requests whose heads are remembered.
+        waits: Whether its request waits for a message, perhaps for minutes; see `poll`.
+        ended: Whether no more requests are read.
     """
 
     site: _Site
@@ -107,16 +116,16 @@ class Channel(http.HTTPChannel):
 
     repeater: Repeater
 
-    # How many more bytes are discarded, once none are read as requests.
+    # How many more bytes are discarded before the connection is cut; None as long as bytes
+    # are read as requests.
     _discardable: int | None = None
-    # Does its request wait, for minutes maybe?
     waits = False
 
     # Has there been a request yet?
     _used = False
-    # Takes what comes behind it instead.
+    # Takes the bytes that come after the request that is being answered, if they are not
+    # to be discarded.
     _receive: Callable[[bytes], None] | None = None
-    # Are no more requests read?
     ended = False
     _closing: IDelayedCall | None = None
 
@@ -130,7 +139,7 @@ class Channel(http.HTTPChannel):
 
     def dataReceived(self, data: bytes) -> None:
         """
-        Read requests, until one is refused, or the connection ends.
+        Read requests, until one is refused or the connection is closed.
         """
         if not self.ended and (self.repeater.missing or self._is_between_requests()):
             data = self._repeat(data)
@@ -146,7 +155,8 @@ class Channel(http.HTTPChannel):
 
     def _repeat(self, data: bytes) -> bytes:
         """
-        Answer requests that repeat; what is left is for Twisted to parse.
+        Answer the requests whose heads are remembered; the bytes that are left are for
+        Twisted to parse.
         """
         rest = self.repeater.take(data)
         if rest is not data:
@@ -156,34 +166,35 @@ class Channel(http.HTTPChannel):
 
     def _is_between_requests(self) -> bool:
         """
-        Is the next byte the first of a request, which may be answered at once?
+        Is the next byte the first byte of a request that may be answered at once?
         """
         return not (
             self.requests
             or self._buffer
             or self.paused
             or not self.persistent
-            # An empty line before a request may be ignored once.
+            # It is 2 after an empty line before a request, and 0 within a head.
             or self._HTTPChannel__first_line != 1  # type: ignore[attr-defined]
         )
 
     def _parse_partial(self) -> None:
         """
-        Have Twisted read what has come of a request that was to be repeated, before the
-        connection pauses or the server stops: so it counts as begun, and is answered once
-        the rest has come.
+        Have Twisted read what has come of a request that the repeater waits for, because
+        the connection pauses or the server stops.  Then the request counts as begun, and is
+        answered when the rest has come.
         """
         if self.repeater.missing and not self.ended:
             super().dataReceived(self.repeater.give_up())  # type: ignore[no-untyped-call]  # Twisted
 
     def begin_answer(self, request: Answering, persistent: bool) -> None:
         """
-        A request that was repeated is going to be answered later; no other is read until
+        Begin an answer of the repeater that ends later, and read no other request until
         then.
 
         Args:
-            request: Stands for it, and is to be given to `requestDone`.
-            persistent: Whether the connection is kept then.
+            request: Takes the place of the request; the caller gives it to `requestDone`
+                when the answer has ended.
+            persistent: Whether the connection stays open after that.
         """
         # As Twisted does when it has read a request.
         self.requests.append(request)
@@ -194,13 +205,13 @@ class Channel(http.HTTPChannel):
 
     def rawDataReceived(self, data: bytes) -> None:
         """
-        Read a body, or what comes behind a request that is being answered.
+        Read a body, or what comes after a request that is being answered.
         """
         if self._receive is not None:
             self._receive(data)
         elif self._discardable is None:
             super().rawDataReceived(data)
-            # Past that Twisted reads no more, and does not notice that the peer has gone.
+            # With more, Twisted stops reading, and does not notice that the peer has gone.
             if self.waits and sum(map(len, self._dataBuffer)) > STREAM_INPUT_BYTES:
                 self.transport.abortConnection()
         else:
@@ -208,16 +219,16 @@ class Channel(http.HTTPChannel):
 
     def pauseProducing(self) -> None:
         """
-        Begin no other request while answers wait for the peer.
+        Read no other request while answers wait for the peer to read them.
         """
         self._parse_partial()
         super().pauseProducing()  # type: ignore[no-untyped-call]  # Twisted
-        # What comes behind a stream is read all the same.
+        # What comes after the request of a stream is read and discarded all the same.
         self.paused = self._discardable is None
 
     def resumeProducing(self) -> None:
         """
-        Go on.
+        Read requests again.
         """
         super().resumeProducing()  # type: ignore[no-untyped-call]  # Twisted
         if self.paused:
@@ -226,7 +237,8 @@ class Channel(http.HTTPChannel):
 
     def headerReceived(self, line: bytes) -> bool:
         """
-        Take a header line, unless Python would refuse to read its number.
+        Take a header line.  A `Content-Length` with more digits than Python converts to a
+        number is refused as too large.
         """
         name, _, value = line.partition(b":")
         if name.lower() == b"content-length" and len(value) > _MAX_LENGTH_DIGITS:
@@ -245,16 +257,17 @@ class Channel(http.HTTPChannel):
 
     def loseConnection(self) -> None:
         """
-        Close the connection once what was written has gone out; over TLS
-        that takes the peer's consent.  What it sends until then is discarded,
-        and in the end the connection is cut.
+        Close the connection once everything that was written has been sent; with TLS, the
+        peer has to agree.  What the peer sends until then is discarded.  If it takes too
+        long, the connection is cut.
         """
         self._end(CLOSE_SECONDS, self._close_below)
         super().loseConnection()  # type: ignore[no-untyped-call]  # Twisted
 
     def _close_below(self) -> None:
-        # Not cut at once: a slow peer may still be reading what the kernel
-        # holds for it, and a reset would take that away.
+        # The peer has not agreed to the end of TLS, so the socket below is closed without.
+        # It is not cut at once, because a slow peer may still be reading what the kernel
+        # holds for it, and a reset would discard that.
         self._end(CUT_SECONDS, self.transport.abortConnection)
         below = self.transport
         while hasattr(below, "transport"):
@@ -269,7 +282,7 @@ class Channel(http.HTTPChannel):
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """
-        The connection is gone.
+        The connection has ended.
         """
         if self._closing is not None and self._closing.active():
             self._closing.cancel()
@@ -278,12 +291,12 @@ class Channel(http.HTTPChannel):
 
     def begin_stream(self, receive: Callable[[bytes], None] | None = None) -> None:
         """
-        Discard what comes behind the request that is being answered, because
-        its answer has no end; close the connection if it is more than a bit.
-        Reading on is how we notice that the peer has gone.
+        Read no further request, because the answer that has begun has no end.  What the
+        client sends is discarded; if it is more than 16 KiB, the connection is cut.  It is
+        read all the same, because only so we notice that the peer has gone.
 
         Args:
-            receive: Takes it instead, if it is not to be discarded.
+            receive: Takes what the client sends, if it is not to be discarded.
         """
         self._receive = receive
         self._discardable = STREAM_INPUT_BYTES
@@ -295,7 +308,7 @@ class Channel(http.HTTPChannel):
 
     def checkPersistence(self, request: Any, version: bytes) -> bool:
         """
-        May the connection have another request?
+        Does the connection stay open after this request?
         """
         self._used = True
         if self.site.draining:
@@ -309,7 +322,7 @@ class Channel(http.HTTPChannel):
         """
         self._parse_partial()
         if not self._used:
-            # Whether it has another is decided once this one has come.
+            # `checkPersistence` has the connection closed after its first request.
             self.setTimeout(FIRST_REQUEST_SECONDS)  # type: ignore[no-untyped-call]  # Twisted
             return
         self.persistent = False
@@ -319,7 +332,7 @@ class Channel(http.HTTPChannel):
             request.say_last()
 
     def _respondToBadRequestAndDisconnect(self) -> None:
-        # Twisted's own closes at once, and reads on as if nothing were.
+        # Twisted's method closes the connection at once, and goes on reading requests.
         raise Refused(400, b"Bad Request", "This is no HTTP/1.0 or 1.1 request.")
 
     def _refuse(self, refusal: Refused) -> None:

@@ -64,7 +64,7 @@ def check_host(request: server.Request, origins: Origins) -> None:
             it (RFC 9112, section 3.2).
     """
     if isinstance(request, Request):
-        # The front door and what is behind it ask the same.
+        # `Root` and `BusResource` both check this; once is enough.
         if request.host_checked_by is origins:
             return
         request.host_checked_by = origins

@@ -1,15 +1,18 @@
 """
-Remembered heads: what a request means whose head came before, byte for byte.
+Remembered heads: a table of heads that have come before, byte for byte, and of what a
+request with such a head means.
 
-Publishers and subscribers repeat themselves.  A head (the request line and the headers, up
-to the empty line) that was parsed by Twisted, judged, and accepted means the same when the
-same bytes come again at the beginning of a request, as long as what it was judged by has
-not changed.  So it need not be parsed and judged again, and nothing here parses HTTP.
+Publishers and subscribers send the same head again and again.  A head is the request line
+and the headers, up to the empty line.  Once Twisted has parsed a head, and the bus has
+judged and accepted its request, the same bytes at the beginning of another request mean the
+same, as long as nothing has changed by which the request was judged.  So they need not be
+parsed and judged again, and nothing here parses HTTP.
 
-Three values may differ, each because it decides nothing about the others: the digits of
-`Content-Length`, an `Idempotency-Key` and a `Last-Event-ID`.  They are cut out, and what
-remains is the key.  They are cut out only where they are spelled so plainly that they could
-mean nothing else, and a head is remembered only if Twisted read the same values in it.
+The values of three headers may differ, because the meaning of the rest of the head does not
+depend on them: `Content-Length`, `Idempotency-Key` and `Last-Event-ID`.  They are cut out
+of the head, and the rest is its key in the table.  A value is cut out only if it is spelled
+so plainly that there is one way to read it, and a head is remembered only if Twisted read
+the same values in it.
 """
 
 from __future__ import annotations
@@ -28,17 +31,19 @@ __all__ = ["Answer", "Head", "Heads", "Known", "MAX_HEAD", "Meaning"]
 MAX_HEAD = 4096
 MAX_SIZE = 4 * 1024 * 1024
 
-# How many heads are looked up by their very bytes, and how long each may be.
+# How many whole heads `Heads.find` remembers with its results, and how many bytes each may
+# have.
 MAX_EXACT = 1000
 MAX_EXACT_BYTES = 1024
 
-# For how many heads it is known that they have come once.
+# How many heads are known to have come once.
 MAX_ONCE = 10_000
 
-# Visible ASCII without what has a meaning in lists and parameters.
+# Visible ASCII, without the characters that have a meaning in lists and parameters.
 _TOKEN = re.compile(rb"[A-Za-z0-9._:/+=@-]{1,200}")
 
-# As most clients spell them.
+# The headers whose values are cut out, as most clients spell them.  Heads with another
+# spelling are not remembered.
 _LENGTH_NAMES = (b"\r\nContent-Length: ", b"\r\ncontent-length: ")
 _KEY_NAMES = (b"\r\nIdempotency-Key: ", b"\r\nidempotency-key: ")
 _LAST_ID_NAMES = (b"\r\nLast-Event-ID: ", b"\r\nlast-event-id: ")
@@ -46,10 +51,10 @@ _LAST_ID_NAMES = (b"\r\nLast-Event-ID: ", b"\r\nlast-event-id: ")
 
 class Head(NamedTuple):
     """
-    A head, and the values in it that may differ.
+    A head, split into the values that may differ and the rest.
 
     Attributes:
-        rest: The head without these values: by this it is remembered.
+        rest: The head without these values; its key in the table of `Heads`.
         length: The value of `Content-Length`, or the empty string if there is none.
         key: The value of `Idempotency-Key`, likewise.
         last_id: The value of `Last-Event-ID`, likewise.
@@ -63,8 +68,8 @@ class Head(NamedTuple):
     @classmethod
     def split(cls, head: bytes) -> Head | None:
         """
-        Cut the values out of a head, which ends with its empty line; None for one whose
-        values are not plain.
+        Cut the values out of a head, which ends with its empty line; None if one of the
+        values is not plain.
         """
         try:
             head, length = _cut(head, _LENGTH_NAMES, _is_length)
@@ -99,7 +104,8 @@ def _cut(
     head: bytes, names: tuple[bytes, bytes], is_plain: Callable[[bytes], object]
 ) -> tuple[bytes, bytes]:
     """
-    A head without the value of a header, and the value.
+    A head without the value of a header, and the value; the whole head and the empty string
+    if it has no such header.
 
     Raises:
         ValueError: The value is not plain.
@@ -122,37 +128,38 @@ C = TypeVar("C", contravariant=True)
 
 class Meaning(Protocol[C]):
     """
-    What a head means.
+    What a request with a certain head asks for, in a form that can be done again.
     """
 
     @property
     def size(self) -> int:
         """
-        About how many bytes of memory it takes.
+        About how many bytes of memory this object takes.
         """
 
     def repeat(self, head: Head, body: bytes, channel: C) -> bool:
         """
-        Do what it asks for once more, and answer.
+        Do what another request with this head asks for, and answer it.
 
         Args:
-            body: Of the request.
-            channel: The connection on which it came.
+            head: The head of that request, with its own values.
+            body: The body of that request.
+            channel: The connection on which that request came.
 
         Returns:
-            Whether it was done.  If not, nothing was done, and the request is to be parsed:
-            it is refused then, and told why.
+            Whether the request was answered.  If not, nothing was done, and the caller has
+            the request parsed as usual, which refuses it and says why.
         """
 
 
 class Known(NamedTuple, Generic[C]):
     """
-    What is known of the head of a request that has just come.
+    What `Heads.find` knows about the head of a request that has just come.
 
     Attributes:
-        head: The head, split; None for one that is never remembered.
-        length: Of the body.
-        meaning: What it means; None if that is not remembered.
+        head: The head, split; None for a head that is never remembered.
+        length: Bytes of the body of the request.
+        meaning: What the head means; None if that is not remembered.
     """
 
     head: Head | None
@@ -165,18 +172,19 @@ _UNKNOWN: Known[Any] = Known(None, 0, None)
 
 class Heads(Generic[C]):
     """
-    A table of heads, which holds no more than a bounded number of bytes: the oldest go.
+    A table of heads and their meanings.  Its size is limited to 4 MiB; past that, the heads
+    that were added first are removed first.
 
-    A head is remembered when it comes for the second time.  So one that never comes again
-    costs next to nothing, and however many of those there are, they drive no other out.
+    A head is added when it comes for the second time.  So a head that never comes again
+    costs almost nothing, and any number of such heads removes no other from the table.
 
     Args:
         max_body: Bytes of the largest body that a request may have.
 
     Attributes:
         max_body: As given.
-        size: Bytes that it holds.
-        version: Another one whenever all was forgotten.
+        size: About how many bytes the table takes.
+        version: Changes whenever the whole table is forgotten.
     """
 
     def __init__(self, max_body: int) -> None:
@@ -184,19 +192,21 @@ class Heads(Generic[C]):
         self.size = 0
         self.version = 0
         self._meanings: dict[tuple[object, bytes], Meaning[C]] | None = {}
-        # Heads that have come lately, by their very bytes: most of them come again soon.
+        # Results of `find` by the whole bytes of the head, because most heads come again
+        # without any difference.
         self._exact: dict[tuple[object, bytes], Known[C]] = {}
-        # Hashes of heads that have come once, in the order in which they came.
+        # Hashes of the heads that have come once, as a set that keeps their order.
         self._once: dict[int, None] = {}
 
     def find(self, place: object, raw: bytes) -> Known[C]:
         """
-        What is known of a head.
+        Look up a head.
 
         Args:
-            place: The address at which the connection has arrived, by which requests are
-                judged, too; the same as when the head was remembered.
-            raw: The bytes of the head, up to its empty line.
+            place: The local address of the connection (see `Repeater.place`), because
+                requests are judged by it, too.  A head is found only with the `place` with
+                which it was remembered.
+            raw: The bytes of the head, including its empty line.
         """
         known = self._exact.get((place, raw))
         if known is not None:
@@ -209,7 +219,7 @@ class Heads(Generic[C]):
         if meaning is None or length > self.max_body:
             return Known(head, length, None)
         known = Known(head, length, meaning)
-        # A head with a key or an id will hardly come again.
+        # A head with a key or an id has another one next time.
         if not head.key and not head.last_id and len(raw) <= MAX_EXACT_BYTES:
             if len(self._exact) >= MAX_EXACT:
                 self._exact.clear()
@@ -220,10 +230,11 @@ class Heads(Generic[C]):
         self, place: object, head: Head, meaning: Callable[[], Meaning[C]]
     ) -> None:
         """
-        Remember what a head means, if it has come before.
+        Remember what a head means, if this is not the first time that it comes.
 
         Args:
-            meaning: Makes it, if need be.
+            place: As for `find`.
+            meaning: Makes the meaning; called only if it is going to be remembered.
         """
         if self._meanings is None or (place, head.rest) in self._meanings:
             return
@@ -243,7 +254,7 @@ class Heads(Generic[C]):
 
     def forget(self) -> None:
         """
-        Forget all, because something has changed by which requests are judged.
+        Forget all heads, because something has changed by which requests are judged.
         """
         if self._meanings is not None:
             self._meanings.clear()
@@ -254,7 +265,7 @@ class Heads(Generic[C]):
 
     def close(self) -> None:
         """
-        Forget all, and remember nothing any more.
+        Forget all heads, and remember none from now on.
         """
         self.forget()
         self._meanings = None
@@ -262,14 +273,15 @@ class Heads(Generic[C]):
 
 class Answer:
     """
-    The head of a response that is sent again, with other values for some of its headers,
-    and with the date of the moment.
+    A template of the head of a response, which is filled in for each repetition of its
+    request: with the date, and with the values of some other headers.
 
     Args:
-        request: Its response has all its headers, and nothing of it has been sent yet.
+        request: A request whose response has all its headers.  `Date` is among them, and
+            stands before those of `varying`.
         code: The status of the response.
-        varying: Names of headers whose values are given each time, in their order in the
-            response.
+        varying: Names of the headers whose values are given to `fill`, in their order in
+            the response.
     """
 
     __slots__ = ("_closing", "_template")
@@ -294,7 +306,8 @@ class Answer:
         The bytes of the head.
 
         Args:
-            closing: Whether to say that the connection is closed after it.
+            values: The values of the headers in `varying`.
+            closing: Whether to add `Connection: close`.
         """
         template = self._closing if closing else self._template
         return template % (_date(int(time.time())), *values)
@@ -307,7 +320,7 @@ def _literal(text: bytes) -> bytes:
 @lru_cache(maxsize=1)
 def _date(seconds: int) -> bytes:
     """
-    As Twisted writes it, once a second.
+    The value of `Date`, as Twisted writes it; made once a second.
     """
     date: bytes = http.datetimeToString(seconds)
     return date

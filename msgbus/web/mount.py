@@ -1,5 +1,5 @@
 """
-A bus as it is mounted in a site: what all ways in have in common.
+A bus that is mounted in a site: how the ways in publish and subscribe.
 """
 
 from __future__ import annotations
@@ -112,14 +112,15 @@ class Mount:
         self, name: str, filter: Filter, since: Since | None
     ) -> tuple[Cursor | None, str | None]:
         """
-        Where a subscriber begins.
+        Find out where a subscriber begins.
 
         Args:
-            since: Where its replay begins, or None if it asks for none.
+            since: Where its replay begins, or None if it asks for no replay.
 
         Returns:
-            A cursor for its replay, if it asks for one, to be closed in the end; and an id
-            behind which all comes that it is sent, if one is known.
+            A cursor for its replay, which the caller has to close, or None if it asks for
+            no replay; and an id, if one is known, such that the subscriber is sent only
+            messages with larger ids.
         """
         if since is None:
             return None, format_id(self.bus.newest)
@@ -137,15 +138,15 @@ class Mount:
         """
         if isinstance(request, Request):
             return self.outlet_for(request.channel, latest)
-        # Of another site: it may chunk, compress or multiplex; in HTTP/2 the response can
-        # be cut by itself.
+        # The request is of another site, which may chunk, compress or multiplex.  In
+        # HTTP/2, the response can be cut without the connection.
         channel: Any = request.channel  # of HTTP/1 or HTTP/2
         cut = getattr(channel, "abortConnection", None)
         return BufferedOutlet(request.write, cut or channel.transport.abortConnection)
 
     def outlet_for(self, channel: Channel, latest: bool) -> Outlet:
         """
-        What takes the bytes of an answer on this connection.
+        What takes the bytes of a response on this connection; see `outlet`.
         """
         return outlet_for(channel.transport, self.fanout.limits.stall_seconds, latest)
 
@@ -159,10 +160,11 @@ class Mount:
         cursor: Cursor | None,
     ) -> Member:
         """
-        Let a response have what is published from now on, behind what the cursor reads.
+        Send a response what the cursor reads, and then what is published from now on.
 
         Returns:
-            Its producer, to be given to `leave` when the response has ended.
+            The producer of the response, to be given to `leave` when the response has
+            ended.
         """
         member = self.fanout.subscribe(
             name,
@@ -186,7 +188,8 @@ class Mount:
         cursor: Cursor | None,
     ) -> Member:
         """
-        The same for the response to a request, which tells itself when it has ended.
+        The same for the response to a request of Twisted's: its producer is registered, and
+        leaves when the request reports that the response has ended.
         """
         client = request.getClientAddress
         member = self.subscribe(client, name, wanted, framing, response, cursor)
@@ -196,15 +199,15 @@ class Mount:
 
     def leave(self, member: Member, client: Callable[[], IAddress], name: str) -> None:
         """
-        A response has ended.
+        End the subscription of a response that has ended.
         """
         member.stopProducing()
         self._log_subscription("{peer} leaves {name!r}", client, name)
 
     def close(self) -> None:
         """
-        Publish nothing any more, and end all streams, each once its subscriber has what it
-        is owed.
+        Publish nothing any more, and end all streams, each once its subscriber has been
+        sent all that waits for it.
         """
         self.closed = True
         self.fanout.end()
@@ -220,7 +223,7 @@ def when_published(
     published: Receipt | Deferred[Receipt], call: Callable[[Receipt], object]
 ) -> None:
     """
-    Call something with the receipt, now or when there is one.
+    Call this with the receipt: now, or when the Deferred fires.
     """
     if isinstance(published, Deferred):
         published.addCallback(call)
@@ -230,7 +233,7 @@ def when_published(
 
 def finish(request: server.Request) -> None:
     """
-    End a response that has a producer.
+    End the response to a request that has a producer.
     """
     request.unregisterProducer()
     request.finish()

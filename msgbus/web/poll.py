@@ -45,7 +45,7 @@ _CODE = {
 @dataclass(frozen=True, slots=True)
 class Body(Framing):
     """
-    A framing without any frame: the body of a message, and nothing else.
+    A framing that adds nothing: a message is written as its body alone.
     """
 
     def pieces(self, message: Message) -> tuple[bytes, ...]:
@@ -56,14 +56,14 @@ class Body(Framing):
 
     def gap(self, count: int | None) -> bytes:
         """
-        Nothing: a gap is told in the head of the response.
+        Nothing, because a gap is told in the head of the response.
         """
         return b""
 
     @property
     def heartbeat(self) -> bytes:
         """
-        Nothing: there are no heartbeats.
+        Nothing, because there are no heartbeats.
         """
         return b""
 
@@ -102,7 +102,7 @@ class Polls:
         mount = self._mount
         search = Search(mount.bus, mount.reactor, mount.fanout.turns, name, wanted, respond)
         self._requests[search] = request
-        # Kept here, because a request that has lost its connection has no channel.
+        # Kept in a variable, because a request that has lost its connection has no channel.
         channel = request.channel if isinstance(request, Request) else None
         if channel is not None:
             channel.waits = True
@@ -163,8 +163,8 @@ class Polls:
             return
         request.setHeader(b"Content-Type", message.content_type.encode("utf-8"))
         request.setHeader(b"Content-Length", b"%d" % len(message.body))
-        # A body of at most a slice may wait in the buffer of the transport, as in other
-        # responses; a larger one waits in fan-out, which is bounded.
+        # A body of at most 64 KiB may wait in the buffer of the transport, as parts of
+        # other responses do.  A larger one waits in fan-out, whose memory is limited.
         if request.method == b"HEAD" or len(message.body) <= SLICE_BYTES:
             request.write(message.body)
             request.finish()

@@ -27,11 +27,11 @@ __all__ = ["publish"]
 
 def publish(mount: Mount, request: server.Request, path: bytes) -> int:
     """
-    Publish the body of a request, and answer with 204 once the message is in order for
-    every subscriber.
+    Publish the body of a request, and answer with 204 once the message has its place in
+    the order of messages for every subscriber and, with a history file, is on the disk.
 
     Args:
-        path: Of the channel below the root of the bus, percent-encoded.
+        path: The path of the channel below the root of the bus, percent-encoded.
 
     Raises:
         Refusal: The request may not publish, or is faulty.
@@ -89,13 +89,14 @@ class Options(NamedTuple):
 
 class Repeated:
     """
-    What a head that publishes means: another message like that of the request in which the
-    head came, with another body.
+    The meaning of a head that publishes: a request with this head publishes a message like
+    that of the request from which the head is remembered, but with its own body.
 
     Args:
-        request: That request, about to be answered.
-        message: Its message.
-        options: What it asked for.  If it had a key, each repetition has a key of its own.
+        request: The request from which the head is remembered; about to be answered.
+        message: The message of that request.
+        options: What that request asked for.  If it had a key, each repetition has a key
+            of its own, which replaces it.
     """
 
     __slots__ = ("_answer", "_message", "_mount", "_options", "_persistent")
@@ -116,7 +117,7 @@ class Repeated:
 
     def repeat(self, head: Head, body: bytes, channel: Channel) -> bool:
         """
-        Publish another body, and answer.
+        Publish this body, and answer; see `heads.Meaning`.
         """
         keep, require, _ = self._options
         key = head.key.decode("ascii") or None
@@ -140,7 +141,8 @@ class Repeated:
 
 class _Owed:
     """
-    The answer to a repeated request, which has to wait until the message is on disk.
+    An answer to a repeated request that has to wait until the message is on the disk.
+    Takes the place of a request of Twisted's in `Channel.requests`.
     """
 
     __slots__ = ("_answer", "_channel", "_closing")
@@ -152,7 +154,7 @@ class _Owed:
 
     def acknowledge(self, receipt: Receipt) -> None:
         """
-        Answer, unless the client has gone.
+        Send the answer, unless the client has gone.
         """
         if self._channel is not None:
             answer = self._answer.fill(*_told(receipt), closing=self._closing)
@@ -162,7 +164,7 @@ class _Owed:
 
     def say_last(self) -> None:
         """
-        Tell the client that the connection is closed behind the answer.
+        Tell the client that the connection is closed after this answer.
         """
         self._closing = True
 
@@ -175,13 +177,13 @@ class _Owed:
 
 def _told(receipt: Receipt) -> tuple[bytes, bytes]:
     """
-    The values of `Msgbus-Id` and `Msgbus-Subscribers`.
+    The values of the headers `Msgbus-Id` and `Msgbus-Subscribers`.
     """
     return receipt.id.encode("ascii"), b"%d" % receipt.subscribers
 
 
 def _body(request: server.Request) -> bytes:
-    # Twisted sets the content before it renders, but does not promise so.
+    # None only until Twisted has read the head, which is before it renders a resource.
     return cast(BinaryIO, request.content).read()
 
 

@@ -2,8 +2,8 @@
 What a request asks for: the channel in its path; the filter and the other choices of a
 subscriber, or what a publisher requires, in its query; the format in its `Accept`.
 
-No I/O.  The bytes that come in are those that strangers sent.  What goes out are finished
-values, and `Invalid` is the only error.
+No I/O.  The functions take bytes that strangers have sent, and return finished values;
+`Invalid` is the only error.
 """
 
 from __future__ import annotations
@@ -31,16 +31,16 @@ __all__ = [
 
 T = TypeVar("T")
 
-# The format that is no stream but a page which shows one, for a browser whose user has
-# typed the address of a channel or followed a link to it.
+# The value of `Wanted.format` for the page that shows a stream, for a browser whose user
+# has typed the address of a channel or followed a link to it.
 PAGE = "page"
 _PAGE_TYPE = "text/html"
 
-# The format that is no stream but one message, whose body is the body of the answer.
+# The format for one message instead of a stream: its body is the body of the answer.
 MESSAGE = "message"
 
 DEFAULT = next(iter(STREAM_FORMATS))
-# A media type names its form, too.
+# The values of `?format=`: names of formats, and their media types.
 _NAMES = {name: name for name in (*STREAM_FORMATS, MESSAGE)}
 _NAMES |= {form.media_type: name for name, form in STREAM_FORMATS.items()}
 
@@ -79,11 +79,14 @@ class Wanted:
 
     Attributes:
         format: The name of one of `STREAM_FORMATS`, `MESSAGE` or `PAGE`.
-        heartbeat: Every how many seconds it wants one, or None for as its form has it.
-        since: Where its replay begins, or None for none.
-        envelope: Whether it wants each message in one.
-        raw: Whether it wants none, where that would be the rule.
-        wait: How many seconds it waits for one message.
+        filter: Which messages it gets.
+        overflow: What happens when too much waits for it.
+        heartbeat: The seconds between two heartbeats, or None for the default of the
+            format.
+        since: Where its replay begins, or None for no replay.
+        envelope: Whether an event stream has each message in an envelope.
+        raw: Whether a WebSocket has messages without the envelope that they usually have.
+        wait: For how many seconds a request for one message waits for it.
     """
 
     filter: Filter = EVERYTHING
@@ -102,7 +105,7 @@ def channel_name(path: bytes) -> str:
     is decoded before it is split, so `%2F` is a slash.
 
     Raises:
-        Invalid: It is no name; see `message.check_name`.
+        Invalid: The path is no name; see `message.check_name`.
     """
     name = _decode("name", path)
     check_name(name)
@@ -116,9 +119,9 @@ def parse_subscription(
     What a subscriber asks for.
 
     Args:
-        query: What follows the question mark.  Parameters are parted by `&` only; the
-            values of a filter that is given several times are one list; unknown parameters
-            are ignored.
+        query: What follows the question mark.  Only `&` separates parameters.  If a pattern
+            of the filter is given several times, the values are joined to one list.
+            Unknown parameters are ignored.
         accept: The `Accept` header, if there is one.  `?format=` overrides it.
         last_id: The `Last-Event-ID` header, if there is one.  It overrides `?since=` and
             `?last=`, because a client that comes back repeats the query that it began with.

@@ -1,6 +1,7 @@
 """
-Requests that repeat, on one connection: they are answered by their heads, in order, and
-what else comes is left for Twisted to parse.
+Answers the requests of one connection whose heads are remembered, without parsing them.
+
+All other requests are left for Twisted to parse.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ __all__ = ["Connection", "Repeater"]
 
 class Connection(Protocol):
     """
-    A connection, as far as requests are repeated on it.
+    A connection, as far as a `Repeater` uses it; see `channel.Channel`.
     """
 
     transport: Any  # TCP, TLS, UNIX or a wrapper: no one interface of Twisted's
@@ -26,19 +27,20 @@ class Connection(Protocol):
 
 class Repeater:
     """
-    Answers the requests at the beginning of what comes, as long as their heads are
+    Answers requests in the order in which they come, up to the first whose head is not
     remembered.
 
     Args:
-        heads: What is remembered.
-        connection: Where answers go.
+        heads: The heads that are remembered.
+        connection: The connection to which the answers are written.
 
     Attributes:
-        head: The head of the request that Twisted parses next, if it came whole.
-        place: The address at which the connection has arrived, by which requests are
-            judged, too; None before the first bytes have come.
-        missing: How many bytes have still to come of the body of a request that is to be
-            repeated.
+        head: The head of the request that Twisted parses next; None if its bytes did not
+            come all at once, or if it is never remembered.
+        place: The local address of the connection, that of the bus, because requests are
+            judged by it, too; None before the first bytes have come.
+        missing: How many bytes are still to come of the body of a request whose head is
+            remembered.
     """
 
     __slots__ = (
@@ -57,18 +59,22 @@ class Repeater:
         self.place: str | None = None
         self._heads = heads
         self._connection = connection
-        # What has come of a request of which bytes are still missing.
+        # The bytes that have come of a request of which others are still missing.
         self._partial: list[bytes] = []
-        # Answers that go out together.
+        # The pieces of answers that `flush` writes together.
         self._answers: list[bytes] = []
 
     def take(self, data: bytes) -> bytes:
         """
-        Answer requests.  The first byte must be the first of a request, or continue one of
-        which bytes are missing.
+        Answer the requests at the beginning of these bytes whose heads are remembered.
+
+        Args:
+            data: Its first byte is the first byte of a request, or the next one of the
+                request of which bytes are `missing`.
 
         Returns:
-            The bytes behind them, for Twisted to parse.
+            The bytes from the first request on that could not be answered so, for Twisted
+            to parse; the same object as `data` if there was none that could.
         """
         if self.missing:
             self._partial.append(data)
@@ -77,13 +83,14 @@ class Repeater:
                 return b""
             data = self.give_up()
         if self.place is None:
-            # Not before the first bytes: a proxy may tell the address ahead of them.
+            # It is not known before the first bytes: a proxy may send the address ahead of
+            # them, by the PROXY protocol.
             host = self._connection.transport.getHost()
             self.place = getattr(host, "host", "")
         place, connection = self.place, self._connection
         begin, size = 0, len(data)
         while begin < size:
-            # What is parsed next has another head, or none that came whole.
+            # The head that was found last is not the one that Twisted parses next.
             self.head = None
             body = data.find(b"\r\n\r\n", begin, begin + MAX_HEAD) + 4
             if body < 4:
@@ -110,7 +117,10 @@ class Repeater:
 
     def give_up(self) -> bytes:
         """
-        What has come of a request of which bytes are missing, for Twisted to parse.
+        Do not wait for the missing bytes of a request any more.
+
+        Returns:
+            The bytes of it that have come, for Twisted to parse.
         """
         data = b"".join(self._partial)
         self._partial.clear()
@@ -119,16 +129,17 @@ class Repeater:
 
     def send(self, data: bytes) -> None:
         """
-        Send bytes of an answer, together with those of others that came at once.
+        Have bytes of an answer written by the next `flush`, together with the answers to
+        other requests that came at the same time.
         """
         self._answers.append(data)
 
     def flush(self) -> bool:
         """
-        Send these answers.
+        Write the bytes that were given to `send`.
 
         Returns:
-            Whether nothing waits in the transport.
+            Whether all are in the socket, and nothing waits in the transport.
         """
         answers, self._answers = self._answers, []
         data = answers[0] if len(answers) == 1 else b"".join(answers)

@@ -1,7 +1,7 @@
 """
 One request, whose body stays in memory, and within the site's limit.
 
-Twisted's own collects a body of any size, on disk if need be.
+Twisted's own request collects a body of any size, on the disk if it is large.
 """
 
 from __future__ import annotations
@@ -30,17 +30,18 @@ class Request(server.Request):
     """
 
     channel: Channel
-    content: Any  # a BytesIO while it is read, and nothing once it streams
+    content: Any  # a BytesIO; None once `begin_stream` was called
     args: Any
     received_cookies: Any
     cookies: Any
-    # Its head, if it may be remembered.
+    # The head of the request, split; None if it cannot be remembered.
     head: Head | None = None
-    # `Heads.version` when it was read: if all was forgotten since, it is judged anew.
+    # `Heads.version` when the request was read.  If that has changed since, the request was
+    # judged by old rules, and its head is not remembered.
     _version = -1
-    # By whose rules its `Host` was found to be right.
+    # The `Origins` by whose rules `Host` was accepted, so that it is checked only once.
     host_checked_by: object = None
-    # Was it judged by nothing but its head and the place where it arrived?
+    # Was the request judged by nothing but its head and the local address?  Set by `Root`.
     repeatable = False
 
     def gotLength(self, length: int | None) -> None:
@@ -69,7 +70,8 @@ class Request(server.Request):
         absolute = _ABSOLUTE_FORM.fullmatch(path)
         if absolute:
             path = absolute[2] if absolute[2].startswith(b"/") else b"/" + absolute[2]
-            # Where there must be one `Host`, two or none stay a mistake.
+            # A request of HTTP/1.1 must have one `Host`; with two or none, it is still
+            # refused.
             hosts = self.requestHeaders.getRawHeaders(b"Host", [])
             if len(hosts) == 1 or (version == b"HTTP/1.0" and not hosts):
                 self.requestHeaders.setRawHeaders(b"Host", [absolute[1]])
@@ -77,24 +79,25 @@ class Request(server.Request):
 
     def say_last(self) -> None:
         """
-        Tell the client that the connection is closed behind the answer, if that has not
-        begun.
+        Tell the client, by `Connection: close`, that the connection is closed after the
+        answer, unless the head of the answer has been written already.
         """
         if not self.startedWriting:
             self.responseHeaders.setRawHeaders(b"Connection", [b"close"])
 
     def remember(self, meaning: Callable[[], Meaning[Channel]]) -> None:
         """
-        Remember what its head means, if it may be remembered and has come before.
+        Remember what the head of this request means, if it may be remembered, and if this
+        is not the first time that it comes.
 
         Args:
-            meaning: Makes it, if need be.
+            meaning: Makes the meaning; called only if it is going to be remembered.
         """
         head, heads = self.head, self.channel.site.heads
         if head is None or not self.repeatable or self._version != heads.version:
             return
-        # With the one more is answered than the request; with the other the body does not
-        # end where `Content-Length` says.
+        # `Expect` asks for a `100 Continue` before the answer.  With `Transfer-Encoding`,
+        # the body does not end where `Content-Length` says.
         if any(map(self.requestHeaders.hasHeader, (b"Expect", b"Transfer-Encoding"))):
             return
         if head.is_of(self):
@@ -102,20 +105,21 @@ class Request(server.Request):
 
     def give_way(self, other: Answering) -> None:
         """
-        Let another stand for the rest of the answer, which has begun.
+        Have another object take the place of this request in `Channel.requests`, for the
+        rest of the answer, which has begun.
         """
         (place,) = (i for i, r in enumerate(self.channel.requests) if r is self)
         self.channel.requests[place] = other
 
     def begin_stream(self, receive: Callable[[bytes], None]) -> None:
         """
-        Be as small as can be, and read no further requests: the answer has
-        begun, and has no end.
+        Read no further requests on the connection, because the answer that has begun has no
+        end, and release memory that the request does not need any more.
 
         Args:
-            receive: Takes what comes behind this one.
+            receive: Takes the bytes that come after this request.
         """
-        # A quarter of what an idle subscriber would cost.
+        # This is a quarter of the memory that an idle subscriber would take.
         self.requestHeaders = self.responseHeaders = _NO_HEADERS
         self.content = self.args = self.received_cookies = self.cookies = None
         self.prepath = self.postpath = self.sitepath = None

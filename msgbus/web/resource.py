@@ -1,6 +1,6 @@
 """
-The bus as a resource: decides what kind of request comes, and hands it to the way in that
-it asks for.
+The bus as a resource: decides what kind of request it has got, and hands the request to the
+way in for that kind.
 
 Each way in is a module: `publish`, `stream`, `poll` and `websocket`; browsers get `pages`.
 """
@@ -47,8 +47,8 @@ class BusResource(Resource):
     A bus over HTTP: `POST` and `PUT` publish, `GET` subscribes, and the rest of the path
     names the channel or folder.
 
-    In a `Site` of ours all limits hold.  In any other site it works, but what arrives
-    before the resource is asked is up to that site.
+    In a `Site` of `web.site`, all limits hold.  The resource works in any other site, too,
+    but that site decides about everything that happens before it renders the resource.
 
     Args:
         bus: What to publish to and subscribe at.
@@ -79,14 +79,16 @@ class BusResource(Resource):
 
     def stop_waiting(self) -> None:
         """
-        Answer those who wait for a message by `?wait=`, and let nobody wait any more.
+        Answer the requests that wait for a message by `?wait=`, and let no later request
+        wait.
         """
         self._polls.stop_waiting()
 
     def close(self) -> None:
         """
-        End all streams, each once its subscriber has what it is owed.  What still looks for
-        a message, and what comes later, is answered with 503.
+        End all streams, each once its subscriber has been sent all that waits for it.
+        Requests for which a message is still looked for, and all later requests, are
+        answered with 503.
         """
         self._mount.close()
         self._polls.close()
@@ -132,8 +134,8 @@ class BusResource(Resource):
         )
         if wants_websocket(request):
             return open_websocket(self._mount, request, name, wanted)
-        # A proxy may serve the bus at another path, but messages tell their location by
-        # this one.
+        # A proxy may serve the bus at another path.  `Content-Location` of each message
+        # begins with this path, so that a client can cut it off.
         request.setHeader(b"Msgbus-Prefix", self._mount.prefix.encode("ascii"))
         if wanted.format == PAGE:
             return live_page(request, path)
@@ -163,8 +165,8 @@ class BusResource(Resource):
 
 def _path_below(request: server.Request) -> bytes:
     """
-    The path below the resource, still percent-encoded.  Twisted hands out decoded segments
-    only, but their number tells where the path below begins.
+    The path below the resource, still percent-encoded.  Twisted has decoded `postpath`, but
+    the number of its segments tells where the path below the resource begins.
     """
     segments = request.uri.partition(b"?")[0].split(b"/")
     depth = len(cast(list[bytes], request.postpath))

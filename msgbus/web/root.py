@@ -56,7 +56,7 @@ class Root(Resource):
 
     def getChildWithDefault(self, path: bytes, request: server.Request) -> IResource:
         """
-        The resource that the path names, if the request may have it.
+        The resource that the path names, if the `Host` and the password are right.
         """
         try:
             check_host(request, self._origins)
@@ -73,8 +73,9 @@ class Root(Resource):
     def _behind(self, path: bytes, request: server.Request) -> IResource:
         child = cast(IResource, super().getChildWithDefault(path, request))  # type: ignore[no-untyped-call]  # Twisted
         if type(request) is Request:
-            # Nobody else may have a say: neither what a program has put around us, nor a
-            # checker of credentials that may change its mind.
+            # Nothing else may judge the request: neither a resource that a program has put
+            # around this one or the bus, nor a portal that may judge the same credentials
+            # in another way next time.
             request.repeatable = (
                 type(self) is Root
                 and type(request.site) is Site
@@ -98,7 +99,7 @@ class Root(Resource):
         return _Page(Refusal(404, "Nothing is here; the bus is at /msgbus/."))
 
     def _denied(self, failure: Failure, request: server.Request) -> Resource:
-        # So that a page of an allowed origin may read why it is refused.
+        # With these headers, a page of an allowed origin can read why it is refused.
         shield(request, self._origins)
         if failure.check(Invalid):
             return _Page(Refusal(400, failure.getErrorMessage()))

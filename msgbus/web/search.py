@@ -1,5 +1,5 @@
 """
-The search for one message: in the history, and then among those that are published.
+A search for one message: in the history, and then among those that are published.
 """
 
 from __future__ import annotations
@@ -21,23 +21,25 @@ __all__ = ["Search"]
 
 class Search:
     """
-    Looks for the first message that matches: among those that are kept, a few in each turn
-    of the reactor, and then, if it may wait, among those that are published.
+    Looks for the first message that matches: first among the kept messages, a limited
+    number in each turn of the reactor, and then, if the request waits, among those that
+    are published.
 
     Args:
-        bus: Where it looks.
-        turns: Calls it again in a later turn, as long as kept messages are left.
+        bus: The bus whose messages are searched.
+        turns: Calls `look` again in a later turn, as long as kept messages are left.
         name: A channel or folder.
         wanted: `filter` says what matches; `since`, where the search begins (None for what
-            is published from now on); `wait`, for how many seconds it waits.
-        answer: Called once, unless the search is stopped before, with the message, or with
-            None if there is none.
+            is published from now on); `wait`, for how many seconds it waits for a message
+            to be published.
+        answer: Called once with the message, or with None if none was found, unless the
+            search is stopped before.
 
     Attributes:
         gap: What is missing before the message, or None if nothing is.
 
     Raises:
-        Invalid: The name is no name.
+        Invalid: The name cannot be that of a channel or folder.
     """
 
     def __init__(
@@ -66,7 +68,7 @@ class Search:
 
     def look(self) -> int:
         """
-        Look at the next messages that are kept; or, if none are left, begin to wait.
+        Look at the next kept messages; if none are left, begin to wait for a new one.
 
         Returns:
             About how many bytes of work that was, for `Turns`.
@@ -120,8 +122,8 @@ class Search:
         self._stop_waiting()
 
     def _found(self, message: Message) -> None:
-        # Answer in the next turn, and not during the delivery: the answer lets the next
-        # request of the connection begin, and that may publish.
+        # Answer in the next turn, and not during the delivery.  After the answer, the next
+        # request of the connection is read, and it may publish.
         self._stop_waiting()
         self._message = message
         self._waiting = self._reactor.callLater(0, self.end)

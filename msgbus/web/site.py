@@ -1,5 +1,6 @@
 """
-The site: serves a tree of resources within limits, and closes its connections in order.
+The site: serves a tree of resources within limits, and closes its connections in an
+orderly way.
 """
 
 from __future__ import annotations
@@ -25,20 +26,20 @@ class Site(server.Site):
 
     Args:
         resource: The root of the tree.
-        max_body: Bytes of the largest request body; answered with 413 above.
-        reactor: Where the time-outs of connections run.
+        max_body: Bytes of the largest request body; a larger one is answered with 413.
+        reactor: By its clock, idle connections time out.
 
     Attributes:
         max_body: As given.
         draining: Whether each connection is closed once its request is answered.
         channels: All connections.
-        streams: Those of them whose answers have no end.
-        heads: What is remembered of requests; to be forgotten whenever something changes by
-            which requests are judged.
+        streams: The connections whose answers have no end.
+        heads: The heads of requests that are remembered.  Whatever changes how requests are
+            judged has to call its `forget`.
     """
 
     noisy = False
-    # Twisted's is a wrapper that chooses between HTTP/1.1 and HTTP/2.
+    # Twisted's default is a wrapper that chooses between HTTP/1.1 and HTTP/2.
     protocol = Channel  # type: ignore[assignment]
     requestFactory = Request
 
@@ -58,12 +59,11 @@ class Site(server.Site):
 
     def drain(self) -> Deferred[None]:
         """
-        Close every connection once its request is answered, and idle ones at
-        once, or, if they are new, soon.
+        Close every connection once its request is answered.  Idle connections are closed
+        at once; those that have had no request yet, after a second.
 
         Returns:
-            A Deferred that fires when only streams are left, whose answers
-            have no end.
+            A Deferred that fires when only streams are left, whose answers have no end.
         """
         self.draining = True
         self.heads.close()
@@ -106,11 +106,13 @@ class Site(server.Site):
 
     def acceptableProtocols(self) -> list[bytes]:
         """
-        No HTTP/2 over TLS: streams over it are not proven.
+        The protocols that are offered over TLS: not HTTP/2, because streams over it are not
+        tested.
         """
         return [b"http/1.1", b"http/1.0"]
 
     def log(self, request: Any) -> None:
         """
-        Keep no access log: queries may tell more than their senders want.
+        Write no access log, because queries may hold what their senders want to keep
+        private.
         """

@@ -49,8 +49,8 @@ def stream(mount: Mount, request: server.Request, name: str, wanted: Wanted) -> 
         request.finish()
         return NOT_DONE_YET
 
-    # The head goes out with the opening, in this turn of the reactor; what is published
-    # from now on, at the end of the turn or later.
+    # The head and the opening are given to the transport in this turn of the reactor, so
+    # they go before everything that is published from now on.
     request.write(framing.opening(begins))
     if isinstance(request, Request):
         channel = request.channel
@@ -70,12 +70,12 @@ def stream(mount: Mount, request: server.Request, name: str, wanted: Wanted) -> 
 
 class Stream:
     """
-    An open response.  It stands for its request, which is let go, since streams are many
-    and live long.
+    An open response.  It takes the place of its request in `Channel.requests`, so that
+    the memory of the request is released, because streams are many and live long.
 
     Args:
-        channel: Its connection.
-        name: Of the channel or folder.
+        channel: The connection of the response.
+        name: The name of the channel or folder that is subscribed to.
         chunked: Whether the response is in chunks (RFC 9112, section 7.1).
     """
 
@@ -95,7 +95,7 @@ class Stream:
         Subscribe, now that the head of the response is written.
 
         Args:
-            ready: Whether the head has left the transport.
+            ready: Whether the head has been sent, so that nothing waits in the transport.
         """
         latest = wanted.overflow is Overflow.LATEST
         response = Response(
@@ -109,7 +109,7 @@ class Stream:
 
     def say_last(self) -> None:
         """
-        The head is written: there is nothing to say.
+        Do nothing: the head is written already, so no header can tell the client.
         """
 
     def connectionLost(self, reason: Failure) -> None:
@@ -135,13 +135,14 @@ class Stream:
 
 class Repeated:
     """
-    What a head that subscribes means: another stream like that of the request in which the
-    head came.
+    The meaning of a head that subscribes: a request with this head opens a stream like that
+    of the request from which the head is remembered.
 
     Args:
-        request: One with this head, whose response has begun.
-        wanted: What it asked for; where it begins is another id each time, if it named one.
-        framing: Of its response.
+        request: The request from which the head is remembered, whose response has begun.
+        wanted: What that request asked for.  If it had a `Last-Event-ID`, each repetition
+            has one of its own, and begins there.
+        framing: The framing of its response.
     """
 
     __slots__ = (
@@ -160,8 +161,8 @@ class Repeated:
     ) -> None:
         self._mount = mount
         self._name = name
-        # A filter remembers verdicts, which take more memory than its text: those that let
-        # everything pass are one.
+        # A filter remembers results, which take more memory than its text.  All filters
+        # that let every message pass are replaced by one that they share.
         self._unfiltered = wanted.filter == EVERYTHING
         self._wanted = replace(wanted, filter=EVERYTHING) if self._unfiltered else wanted
         self._framing = framing
@@ -178,7 +179,7 @@ class Repeated:
 
     def repeat(self, head: Head, body: bytes, channel: Channel) -> bool:
         """
-        Open another stream.
+        Open another stream; see `heads.Meaning`.
         """
         mount, wanted, since = self._mount, self._wanted, self._wanted.since
         if mount.closed:
@@ -190,7 +191,9 @@ class Repeated:
                 return False
         cursor, begins = mount.begin(self._name, wanted.filter, since)
         if begins is None:
-            # It is of another bus, and the head of the answer is another.
+            # Where the stream begins is not known: its `since` is an id of another bus, or
+            # the last so many messages are still looked for.  Then the head of the response
+            # has no `Msgbus-Id`, which the template has.
             if cursor is not None:
                 cursor.close()
             return False

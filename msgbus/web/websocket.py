@@ -158,7 +158,7 @@ class WebSocket:
         self._member: Member | None = None
         # Made when the first byte comes, because most clients only listen.
         self._reader: WebSocketReader | None = None
-        # What has come of a message in several frames.
+        # The payload that has come of a message whose last frame is still missing.
         self._payload = bytearray()
         # Whether a close frame has been sent.
         self._closed = False
@@ -185,8 +185,8 @@ class WebSocket:
 
     def joined(self, member: Member) -> None:
         """
-        Send what the client is sent through this member of a group, until the connection
-        is gone.
+        Use this member of a group to send frames to the client, until the connection has
+        ended.
         """
         self._member = member
         self._request.notifyFinish().addBoth(self._gone)
