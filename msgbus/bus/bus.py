@@ -342,8 +342,8 @@ class Bus:
             # An earlier subscriber may have cancelled a later one.
             if not subscription.active:
                 continue
-            subscribers += subscription.count()
             try:
+                subscribers += subscription.count()
                 subscription.deliver(message)
             except Exception:
                 self._log.failure("A subscriber of {name!r} failed", name=subscription.name)

@@ -121,6 +121,7 @@ class Cursor:
         Returns:
             An empty list if nothing was found yet, and None at the present.
         """
+        self.effort = TAKE_BYTES
         self._history.expire(milliseconds)
         kept = self._history.entries(self._name)
         if self._wanted is not None and self._go_back(kept):
@@ -128,6 +129,7 @@ class Cursor:
         found: list[Message | Gap] = [*self._untold()]
         place = bisect_right(kept, self._id, key=entry_id)
         entries = kept[place : place + self._looks]
+        self.effort = TAKE_BYTES * len(entries) // self._looks
         more = place + len(entries) < len(kept)
         end = entries[-1].id if more else self._history.newest
         size = 0

@@ -251,6 +251,16 @@ class History:
         place = bisect_right(self._transient, after, key=entry_id)
         return self._transient[place : bisect_right(self._transient, end, key=entry_id)]
 
+    def losses(self) -> dict[str, Id]:
+        """
+        `lost_ids`, and what will be in it once no reader is attached, or the process ends.
+        """
+        losses = dict(self.lost_ids)
+        for entry in self._transient:
+            if entry.message is not None:
+                losses.update(dict.fromkeys(names_of(entry.message.channel), entry.id))
+        return losses
+
     def attach(self, reader: Reader) -> None:
         """
         From now on, hold transient messages for this reader, and tell it what is dropped.
@@ -274,7 +284,7 @@ class History:
         if self.unwritten is not None:
             lost = dict.fromkeys(names_of(channel), entry.id)
             self.unwritten.lost.update(lost)
-        if self._transient_size > TRANSIENT_BYTES:
+        while self._transient_size > TRANSIENT_BYTES:
             self._drop_transient(len(self._transient) // 4 + 1)
 
     def _drop_transient(self, count: int) -> None:

@@ -205,7 +205,7 @@ class Store:
             self._rewrite,
             list(self._limited(history.after(saved))),
             changes.dropped,
-            {**history.lost_ids, **changes.lost} if self._rewrite else changes.lost,
+            {**history.losses(), **changes.lost} if self._rewrite else changes.lost,
             {
                 "last": format_id(history.newest),
                 "forgotten": format_id(history.forgotten),

@@ -13,8 +13,9 @@ from ..message import Message, names_of
 
 __all__ = ["Subscription", "Subscriptions"]
 
-# For how many combinations of channel, type and sender `matching` remembers its result.
-MAX_REMEMBERED = 1000
+# How many combinations of channel, type and sender, and subscriptions that get such
+# messages, `matching` remembers together.
+MAX_REMEMBERED = 10_000
 
 
 class Subscription:
@@ -69,6 +70,7 @@ class Subscriptions:
         self.by_name: dict[str, dict[Subscription, None]] = {}
         # The results of `matching`, by channel, type and sender of the message.
         self._remembered: dict[tuple[str, str, str], list[Subscription]] = {}
+        self._remembered_size = 0
 
     def add(
         self,
@@ -82,7 +84,7 @@ class Subscriptions:
         """
         subscription = Subscription(name, filter, deliver, count, self._remove)
         self.by_name.setdefault(name, {})[subscription] = None
-        self._remembered.clear()
+        self._forget()
         return subscription
 
     def matching(self, message: Message) -> list[Subscription]:
@@ -102,14 +104,19 @@ class Subscriptions:
                 for subscription in self.by_name.get(name, ())
                 if subscription.filter.matches(message)
             ]
-            if len(self._remembered) >= MAX_REMEMBERED:
-                self._remembered.clear()
+            self._remembered_size += 1 + len(matching)
+            if self._remembered_size > MAX_REMEMBERED:
+                self._forget()
             self._remembered[key] = matching
         return matching
+
+    def _forget(self) -> None:
+        self._remembered.clear()
+        self._remembered_size = 0
 
     def _remove(self, subscription: Subscription) -> None:
         same_name = self.by_name[subscription.name]
         del same_name[subscription]
         if not same_name:
             del self.by_name[subscription.name]
-        self._remembered.clear()
+        self._forget()

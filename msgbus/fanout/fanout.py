@@ -24,7 +24,7 @@ from ..message import Message
 from .backlog import Backlog, Counters, Overflow
 from .group import Group
 from .member import Member, Response
-from .replay import Alone, Held, Replay
+from .replay import HeldFrames, Replay, SingleMessage
 from .turns import Turns
 
 __all__ = ["Fanout", "Limits"]
@@ -77,7 +77,7 @@ class Fanout:
     ) -> None:
         self.limits = limits or Limits()
         self.counters = Counters()
-        self._held = Held(self.counters)
+        self._held = HeldFrames(self.counters)
         self.turns = Turns(reactor, self._shed_if_full)
         self._bus = bus
         self._reactor = reactor
@@ -154,7 +154,7 @@ class Fanout:
             # In a group that ends, a member is finished when it has been sent everything.
             group.end()
         self._watch()
-        replay = Replay(Alone(message), framing, self._bus.milliseconds, self._held)
+        replay = Replay(SingleMessage(message), framing, self._bus.milliseconds, self._held)
         return group.join(response, Overflow.CLOSE, None, replay)
 
     def end(self) -> None:

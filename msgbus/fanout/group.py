@@ -306,13 +306,22 @@ class Group:
         Send one member the next slice of its replay.
 
         Returns:
-            About how many bytes of work that was; see `Turns`.
+            About how many bytes of work that was, for `Turns`.
         """
         replay.queued = False
         if member.replay is None or member.outlet.paused:
             return 0
         if member.aside and replay.insert(member.aside):
             member.aside = b""
+        before = replay.effort
+        taken = self._replay_slice(member, replay)
+        return taken + replay.effort - before
+
+    def _replay_slice(self, member: Member, replay: Replay) -> int:
+        """
+        Returns:
+            How many bytes the member has taken.
+        """
         pieces = replay.owed()
         taken = 0
         if pieces:
@@ -322,19 +331,18 @@ class Group:
             if not all_taken or member.replay is None:
                 return taken
             if taken < SLICE_BYTES:
-                # Most replays that are so short have ended now.
+                # Most members have reached the present with so little.
                 pieces = replay.owed()
         if pieces is None:
-            # The messages that wait for the flush were in the history already, and so in
-            # the replay.  The other members have to be sent them before this one is added.
+            # What was delivered in this turn has been replayed to this member already, so
+            # the others have to be sent it before this member is one of them.
             self._flush()
             self._end_replay(member)
             self._put_behind(member, self.backlog.fall_behind(member.overflow))
             self.feed(member)
-            return taken
-        self._replay_later(member, replay)
-        # If nothing was found, many messages may have been looked at.
-        return taken or SLICE_BYTES
+        else:
+            self._replay_later(member, replay)
+        return taken
 
     def _end_replay(self, member: Member) -> None:
         replay, member.replay = member.replay, None

@@ -17,10 +17,10 @@ from ..ids import Gap
 from ..message import Message
 from .backlog import SLICE_PIECES, Counters
 
-__all__ = ["Alone", "Held", "Replay", "Source"]
+__all__ = ["SingleMessage", "HeldFrames", "Replay", "Source"]
 
 
-class Held:
+class HeldFrames:
     """
     The messages that replays have read and not yet sent completely, as bytes.  The history
     may drop a message meanwhile, so it is held here, once for all replays that send it in
@@ -65,7 +65,13 @@ class Held:
 class Source(Protocol):
     """
     Where a replay reads its messages: a cursor of the history, or a single message.
+
+    Attributes:
+        effort: What the last call of `read` has looked at, whether or not it was found to
+            match, as so many bytes of work; see `Turns`.
     """
+
+    effort: int
 
     def read(self, milliseconds: int) -> list[Message | Gap] | None:
         """
@@ -82,10 +88,12 @@ class Source(Protocol):
         """
 
 
-class Alone:
+class SingleMessage:
     """
     A source with a single message, which need not be in the history.
     """
+
+    effort = 0
 
     def __init__(self, message: Message) -> None:
         self._messages: list[Message | Gap] | None = [message]
@@ -116,6 +124,7 @@ class Replay:
 
     Attributes:
         queued: Whether the replay waits in `Turns`; set and read by `Group` only.
+        effort: The sum of the source's.
     """
 
     def __init__(
@@ -123,9 +132,10 @@ class Replay:
         source: Source,
         framing: Framing,
         milliseconds: Callable[[], int],
-        held: Held,
+        held: HeldFrames,
     ) -> None:
         self.queued = False
+        self.effort = 0
         self._held = held
         self._source = source
         self._framing = framing
@@ -144,6 +154,7 @@ class Replay:
         """
         if not self._items:
             read = self._source.read(self._milliseconds())
+            self.effort += self._source.effort
             if read is None:
                 return None
             for item in read:

@@ -41,8 +41,8 @@ class Turns:
         Put one call at the end of the queue.
 
         Args:
-            work: Returns about how many bytes of work it has done; 64 KiB if it has looked
-                at many messages and found nothing to send.
+            work: Returns about how many bytes of work it has done; to look at 1,000
+                messages counts as 64 KiB.
         """
         self._queue.append(work)
         if len(self._queue) == 1:
@@ -56,10 +56,10 @@ class Turns:
             try:
                 done += self._queue[0]()
             except Exception:
-                self._log.failure("A replay failed")
+                self._log.failure("What waited for its turn failed")
             self._queue.popleft()
             if done >= BYTES_A_TURN:
                 break
-        self._after()
         if self._queue:
             self._reactor.callLater(0, self._take)
+        self._after()

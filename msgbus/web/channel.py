@@ -72,7 +72,7 @@ class Answering(Protocol):
     that has taken its place in `Channel.requests`.
     """
 
-    def say_last(self) -> None:
+    def announce_close(self) -> None:
         """
         Tell the client, by `Connection: close`, that the connection is closed after the
         answer, unless the head of the answer has been written already.
@@ -300,6 +300,8 @@ class Channel(http.HTTPChannel):
         """
         self._receive = receive
         self._discardable = STREAM_INPUT_BYTES
+        # Requests may be among what is discarded.
+        self.persistent = False
         self.site.streams.add(self)
         if receive is None:
             # Twisted has kept what came together with a body, to read it as a request.
@@ -312,7 +314,7 @@ class Channel(http.HTTPChannel):
         """
         self._used = True
         if self.site.draining:
-            request.say_last()
+            request.announce_close()
             return False
         return bool(super().checkPersistence(request, version))  # type: ignore[no-untyped-call]  # Twisted
 
@@ -329,7 +331,7 @@ class Channel(http.HTTPChannel):
         if not self.requests:
             self.loseConnection()
         for request in self.requests:
-            request.say_last()
+            request.announce_close()
 
     def _respondToBadRequestAndDisconnect(self) -> None:
         # Twisted's method closes the connection at once, and goes on reading requests.

@@ -22,7 +22,7 @@ __all__ = [
     "header",
     "is_loopback",
     "is_preflight",
-    "shield",
+    "set_safety_headers",
 ]
 
 # A message is not a page of the bus: when a browser opens it, it must not run with the
@@ -90,7 +90,7 @@ def is_loopback(address: IAddress) -> bool:
     return isinstance(address, IPv4Address) and address.host.startswith("127.")
 
 
-def shield(request: server.Request, origins: Origins) -> None:
+def set_safety_headers(request: server.Request, origins: Origins) -> None:
     """
     Set the headers by which browsers keep foreign web pages from reading the response, and
     a message in it from acting as a page of the bus.

@@ -25,7 +25,7 @@ from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 from twisted.web import http
 
-__all__ = ["Answer", "Head", "Heads", "Known", "MAX_HEAD", "Meaning"]
+__all__ = ["ResponseHead", "Head", "Heads", "Known", "MAX_HEAD", "Meaning"]
 
 # Bytes of the longest head that is remembered, and of all entries of the table together.
 MAX_HEAD = 4096
@@ -173,7 +173,7 @@ _UNKNOWN: Known[Any] = Known(None, 0, None)
 class Heads(Generic[C]):
     """
     A table of heads and their meanings.  Its size is limited to 4 MiB; past that, the heads
-    that were added first are removed first.
+    that have not come for longest are removed first.
 
     A head is added when it comes for the second time.  So a head that never comes again
     costs almost nothing, and any number of such heads removes no other from the table.
@@ -214,9 +214,13 @@ class Heads(Generic[C]):
         head = Head.split(raw)
         if head is None or self._meanings is None:
             return _UNKNOWN
-        meaning = self._meanings.get((place, head.rest))
+        meaning = self._meanings.pop((place, head.rest), None)
         length = int(head.length or b"0")
-        if meaning is None or length > self.max_body:
+        if meaning is None:
+            return Known(head, length, None)
+        # Now it is the youngest.
+        self._meanings[place, head.rest] = meaning
+        if length > self.max_body:
             return Known(head, length, None)
         known = Known(head, length, meaning)
         # A head with a key or an id has another one next time.
@@ -271,7 +275,7 @@ class Heads(Generic[C]):
         self._meanings = None
 
 
-class Answer:
+class ResponseHead:
     """
     A template of the head of a response, which is filled in for each repetition of its
     request: with the date, and with the values of some other headers.

@@ -16,7 +16,7 @@ from ..message import Message, Receipt
 from .auth import sender_of
 from .channel import Channel
 from .headers import check_origin, header
-from .heads import Answer, Head
+from .heads import Head, ResponseHead
 from .mount import Mount, when_published
 from .query import channel_name, requires_subscriber
 from .request import Request
@@ -70,7 +70,7 @@ def publish(mount: Mount, request: server.Request, path: bytes) -> int:
             and not request._disconnected
             and request.requestHeaders.hasHeader(b"Content-Length")
         ):
-            request.remember(partial(Repeated, mount, request, message, options))
+            request.remember(partial(RepeatedPublication, mount, request, message, options))
         answer(request, 204)
 
     when_published(published, acknowledge)
@@ -87,7 +87,7 @@ class Options(NamedTuple):
     key: str | None
 
 
-class Repeated:
+class RepeatedPublication:
     """
     The meaning of a head that publishes: a request with this head publishes a message like
     that of the request from which the head is remembered, but with its own body.
@@ -111,7 +111,7 @@ class Repeated:
         self._message = message.with_body(b"")
         self._options = options
         self._persistent = bool(request.channel.persistent)
-        self._answer = Answer(
+        self._answer = ResponseHead(
             request, http.NO_CONTENT, [b"Msgbus-Id", b"Msgbus-Subscribers"]
         )
 
@@ -127,7 +127,7 @@ class Repeated:
         except REFUSALS:
             return False
         if isinstance(published, Deferred):
-            owed = _Owed(channel, self._answer)
+            owed = _PendingAnswer(channel, self._answer)
             channel.begin_answer(owed, self._persistent)
             published.addCallback(owed.acknowledge)
             return True
@@ -139,7 +139,7 @@ class Repeated:
         return True
 
 
-class _Owed:
+class _PendingAnswer:
     """
     An answer to a repeated request that has to wait until the message is on the disk.
     Takes the place of a request of Twisted's in `Channel.requests`.
@@ -147,7 +147,7 @@ class _Owed:
 
     __slots__ = ("_answer", "_channel", "_closing")
 
-    def __init__(self, channel: Channel, answer: Answer) -> None:
+    def __init__(self, channel: Channel, answer: ResponseHead) -> None:
         self._channel: Channel | None = channel
         self._answer = answer
         self._closing = False
@@ -162,7 +162,7 @@ class _Owed:
             self._channel.repeater.flush()
             self._channel.requestDone(self)  # type: ignore[no-untyped-call]  # Twisted
 
-    def say_last(self) -> None:
+    def announce_close(self) -> None:
         """
         Tell the client that the connection is closed after this answer.
         """

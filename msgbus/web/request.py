@@ -77,7 +77,7 @@ class Request(server.Request):
                 self.requestHeaders.setRawHeaders(b"Host", [absolute[1]])
         super().requestReceived(command, path, version)  # type: ignore[no-untyped-call]  # Twisted
 
-    def say_last(self) -> None:
+    def announce_close(self) -> None:
         """
         Tell the client, by `Connection: close`, that the connection is closed after the
         answer, unless the head of the answer has been written already.
@@ -103,7 +103,7 @@ class Request(server.Request):
         if head.is_of(self):
             heads.remember(self.channel.repeater.place, head, meaning)
 
-    def give_way(self, other: Answering) -> None:
+    def replace_with(self, other: Answering) -> None:
         """
         Have another object take the place of this request in `Channel.requests`, for the
         rest of the answer, which has begun.

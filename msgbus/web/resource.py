@@ -12,10 +12,11 @@ from typing import cast
 from twisted.internet.interfaces import IReactorTime
 from twisted.web import server
 from twisted.web.resource import Resource
+from twisted.web.server import NOT_DONE_YET
 
 from ..bus.bus import Bus
 from ..fanout.fanout import Limits
-from .headers import check_host, foreign_page, header, is_preflight, shield
+from .headers import check_host, foreign_page, header, is_preflight, set_safety_headers
 from .mount import Mount
 from .origins import Origins
 from .pages import MODULES, live_page, module
@@ -98,7 +99,7 @@ class BusResource(Resource):
         Answer one request.
         """
         try:
-            shield(request, self._origins)
+            set_safety_headers(request, self._origins)
             check_host(request, self._origins)
             self._mount.check_open()
             return self._render_method(request)
@@ -126,6 +127,9 @@ class BusResource(Resource):
         return self._subscribe(request, path)
 
     def _subscribe(self, request: server.Request, path: bytes) -> int:
+        if request._disconnected:
+            # While the password was checked.
+            return NOT_DONE_YET
         name = channel_name(path)
         wanted = parse_subscription(
             request.uri.partition(b"?")[2],

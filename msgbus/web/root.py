@@ -18,7 +18,7 @@ from twisted.web.util import DeferredResource
 from ..message import Invalid
 from .auth import is_constant, login
 from .documents import Document
-from .headers import check_host, header, is_preflight, shield
+from .headers import check_host, header, is_preflight, set_safety_headers
 from .origins import Origins
 from .request import Request
 from .resource import BusResource
@@ -100,7 +100,7 @@ class Root(Resource):
 
     def _denied(self, failure: Failure, request: server.Request) -> Resource:
         # With these headers, a page of an allowed origin can read why it is refused.
-        shield(request, self._origins)
+        set_safety_headers(request, self._origins)
         if failure.check(Invalid):
             return _Page(Refusal(400, failure.getErrorMessage()))
         failure.trap(UnauthorizedLogin)

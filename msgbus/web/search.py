@@ -10,7 +10,6 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
 from ..bus.bus import Bus
 from ..bus.subscriptions import Subscription
-from ..fanout.backlog import SLICE_BYTES
 from ..fanout.turns import Turns
 from ..ids import Gap
 from ..message import Message
@@ -68,32 +67,40 @@ class Search:
 
     def look(self) -> int:
         """
-        Look at the next kept messages; if none are left, begin to wait for a new one.
+        Look at the next messages that are kept; or, if none are left, begin to wait.
 
         Returns:
             About how many bytes of work that was, for `Turns`.
         """
         if self._answer is None:
             return 0
-        items = None
-        if self._cursor is not None:
-            items = self._cursor.read(self._bus.milliseconds())
+        if self._cursor is None:
+            self._await()
+            return 0
+        items = self._cursor.read(self._bus.milliseconds())
+        effort = self._cursor.effort
         if items is None:
             self._close()
-            if not self._wait:
-                self.end()
-                return 0
-            self._subscription = self._bus.subscribe(self._name, self._found, self._filter)
-            self._waiting = self._reactor.callLater(self._wait, self.end)
-            return 0
+            self._await()
+            return effort
         for item in items:
             if isinstance(item, Message):
                 self._message = item
                 self.end()
-                return len(item.body)
+                return effort + len(item.body)
             self._missed(item)
         self._turns.call(self.look)
-        return SLICE_BYTES
+        return effort
+
+    def _await(self) -> None:
+        """
+        Wait for a message to be published, if that is wanted.
+        """
+        if self._wait:
+            self._subscription = self._bus.subscribe(self._name, self._found, self._filter)
+            self._waiting = self._reactor.callLater(self._wait, self.end)
+        else:
+            self.end()
 
     def hurry(self) -> None:
         """

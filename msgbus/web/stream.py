@@ -20,7 +20,7 @@ from ..ids import Since, parse_id
 from ..match import EVERYTHING
 from ..message import Invalid
 from .channel import Channel
-from .heads import Answer, Head
+from .heads import Head, ResponseHead
 from .mount import Mount, finish
 from .query import Wanted
 from .request import Request
@@ -57,9 +57,11 @@ def stream(mount: Mount, request: server.Request, name: str, wanted: Wanted) -> 
         if request.chunked:
             framing = ChunkedFraming(framing)
         if begins is not None:
-            request.remember(partial(Repeated, mount, request, name, wanted, framing))
+            request.remember(
+                partial(RepeatedSubscription, mount, request, name, wanted, framing)
+            )
         opened = Stream(mount, channel, name, bool(request.chunked))
-        request.give_way(opened)
+        request.replace_with(opened)
         opened.begin(wanted, framing, cursor, ready=False)
     else:
         outlet = mount.outlet(request, wanted.overflow is Overflow.LATEST)
@@ -107,7 +109,7 @@ class Stream:
         )
         self._channel.registerProducer(self._member, True)  # type: ignore[no-untyped-call]  # Twisted
 
-    def say_last(self) -> None:
+    def announce_close(self) -> None:
         """
         Do nothing: the head is written already, so no header can tell the client.
         """
@@ -133,7 +135,7 @@ class Stream:
             self._mount.leave(member, self._channel.getPeer, self._name)
 
 
-class Repeated:
+class RepeatedSubscription:
     """
     The meaning of a head that subscribes: a request with this head opens a stream like that
     of the request from which the head is remembered.
@@ -168,7 +170,7 @@ class Repeated:
         self._framing = framing
         self._chunked = bool(request.chunked)
         self._persistent = bool(request.channel.persistent)
-        self._answer = Answer(request, http.OK, [b"Msgbus-Id"])
+        self._answer = ResponseHead(request, http.OK, [b"Msgbus-Id"])
 
     @property
     def size(self) -> int:

@@ -7,7 +7,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from msgbus.bus.cursor import LOOKS, Cursor
 from msgbus.bus.history import CHANNEL_OVERHEAD, MESSAGE_OVERHEAD, History, Keep
 from msgbus.ids import Gap, Since
-from msgbus.match import Filter
+from msgbus.match import EVERYTHING, Filter
 from msgbus.message import Message
 
 UNKNOWN = Gap(None)
@@ -46,6 +46,20 @@ class HistoryTests(SynchronousTestCase):
             found += [int(i.id) if isinstance(i, Message) else i for i in read]
         cursor.close()
         return found
+
+    def test_losses(self):
+        """
+        A message that is not kept is lost for its channel and the folders above it: once no
+        reader is attached, and for a copy of the history already before.
+        """
+        cursor = Cursor(self.history, "", EVERYTHING, Since(), 0, False)
+        self.history.add((1, 1), Message("a/b", b"", "a/b"), keep=False)
+        self.assertEqual(self.history.lost_ids, {})
+        losses = self.history.losses()
+        self.assertEqual(losses, dict.fromkeys(("a/b", "a/", ""), (1, 1)))
+        cursor.close()
+        self.assertEqual(self.history.lost_ids, losses)
+        self.assertEqual(self.history.losses(), losses)
 
     def test_all(self):
         """

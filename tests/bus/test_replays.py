@@ -18,7 +18,7 @@ from msgbus.bus.store import Store
 from msgbus.fanout.backlog import Counters, Overflow
 from msgbus.fanout.fanout import Fanout, Limits
 from msgbus.fanout.member import Response
-from msgbus.fanout.replay import Held, Replay
+from msgbus.fanout.replay import HeldFrames, Replay
 from msgbus.formats.framing import ChunkedFraming
 from msgbus.formats.multipart_framing import MultipartFraming
 from msgbus.ids import Since, parse_id
@@ -48,7 +48,7 @@ class ReplayTests(SynchronousTestCase):
                 history.add((2, number), message.published(message.id), keep=number > 0)
             cursor = Cursor(history, "a", Filter(), Since((1, 0)), 0)
             counters = Counters()
-            replay = Replay(cursor, framing, lambda: 0, Held(counters))
+            replay = Replay(cursor, framing, lambda: 0, HeldFrames(counters))
             got = b""
             while (owed := replay.owed()) is not None:
                 piece = b"".join(owed)[:taken]

@@ -213,6 +213,17 @@ class RememberTests(SynchronousTestCase):
             server.site.heads.forget()
             self.assertEqual(self.remembered(post(), server=server), 0)
 
+    def test_youngest(self):
+        """
+        A head that comes again and again stays in a table that is full.
+        """
+        for number in range(2500):
+            self.server.ask(post(headers=f"Content-Type: a/b\nX: {number}\n"))
+            self.server.ask(post())
+        rests = [rest for _, rest in self.server.site.heads._meanings]
+        self.assertFalse(any(b"X: 0\r\n" in rest for rest in rests))
+        self.assertEqual(sum(b"X: " not in rest for rest in rests), 1)
+
     def test_stopped(self):
         """
         A bus that has stopped refuses requests that it has accepted before.

@@ -239,8 +239,16 @@ class Hits:
         Count from now on.
         """
         with (
-            patch.object(publish.Repeated, "repeat", self._counting(publish.Repeated)),
-            patch.object(stream.Repeated, "repeat", self._counting(stream.Repeated)),
+            patch.object(
+                publish.RepeatedPublication,
+                "repeat",
+                self._counting(publish.RepeatedPublication),
+            ),
+            patch.object(
+                stream.RepeatedSubscription,
+                "repeat",
+                self._counting(stream.RepeatedSubscription),
+            ),
         ):
             yield self
 

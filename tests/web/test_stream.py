@@ -2,20 +2,73 @@
 Tests for `msgbus.web.stream`.
 """
 
+from twisted.cred.checkers import ICredentialsChecker
+from twisted.cred.credentials import IUsernamePassword
+from twisted.cred.portal import Portal
+from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionDone, ConnectionLost
+from zope.interface import implementer
 
 from msgbus.ids import format_id
 from msgbus.message import Message
+from msgbus.web import Root
+from msgbus.web.auth import _Realm
 
 from ..memory import Server, parts, unchunked
-from ..requests import get, post
+from ..requests import authorization, get, post
 from .testcase import SAFE, WebTestCase
+
+
+@implementer(ICredentialsChecker)
+class SlowChecker:
+    """
+    Lets everybody in, later.
+    """
+
+    credentialInterfaces = (IUsernamePassword,)
+
+    def __init__(self):
+        self.asked = []
+
+    def requestAvatarId(self, credentials):
+        self.asked.append(Deferred())
+        return self.asked[-1]
 
 
 class SubscribeTests(WebTestCase):
     """
     Subscriptions to a multipart stream.
     """
+
+    def test_gone_while_the_password_was_checked(self):
+        """
+        Nothing is left of a subscriber that goes while its password is checked.
+        """
+        checker = SlowChecker()
+        root = Root(portal=Portal(_Realm(), [checker]))
+        root.putChild(b"msgbus", self.server.resource)
+        self.server.site.resource = root
+        kinds = ("", "?last=1", "?format=message&wait=5")
+        for kind in kinds:
+            peer = self.server.connect()
+            peer.send(get(f"/msgbus/foo{kind}", headers=authorization("a:b")))
+            peer.leave(ConnectionLost())
+        for asked in checker.asked:
+            asked.callback("a")
+        self.assertEqual(len(checker.asked), len(kinds))
+        self.assertEqual(list(self.server.bus._subscriptions.by_name), [""])
+        self.assertEqual(self.server.bus.history._readers, set())
+
+    def test_ended_without_a_stop(self):
+        """
+        The connection of a stream is closed with it, since what its client has sent
+        meanwhile was discarded.
+        """
+        peer, _, _ = self.subscribe()
+        peer.send(post())
+        self.server.resource.close()
+        self.assertEqual(peer.received(), b"0\r\n\r\n")
+        self.assertTrue(peer.closed)
 
     def test_head(self):
         """
