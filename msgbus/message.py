@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 from functools import lru_cache
+from typing import NamedTuple
 
 __all__ = ["Message", "Receipt", "Invalid", "check_name", "is_folder", "names_of"]
 
@@ -106,8 +107,7 @@ _set_channel, _set_body, _set_content_type, _set_sender, _set_id = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Receipt:
+class Receipt(NamedTuple):
     """
     What the bus answers to a publisher.
 

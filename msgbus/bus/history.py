@@ -192,7 +192,7 @@ class History:
         self._all.entries.append(entry)
         log.entries.append(entry)
         self.size += entry.size
-        while len(log.entries) - log.holes > self.keep.count:
+        if len(log.entries) - log.holes > self.keep.count:
             self._drop(log.oldest(), log)
         while self.size > self.keep.size:
             self._drop(self._all.oldest())

@@ -139,12 +139,17 @@ class Channel(http.HTTPChannel):
 
     def dataReceived(self, data: bytes) -> None:
         """
-        Read requests, until one is refused or the connection is closed.
+        Read requests, until one is refused, or the connection ends.  Those whose heads are
+        remembered are answered without parsing.
         """
         if not self.ended and (self.repeater.missing or self._is_between_requests()):
-            data = self._repeat(data)
-            if not data:
-                return
+            rest = self.repeater.take(data)
+            if rest is not data:
+                self._used = True
+                self.resetTimeout()  # type: ignore[no-untyped-call]  # Twisted
+                if not rest:
+                    return
+            data = rest
         if self.ended:
             self._discard(data)
             return
@@ -152,17 +157,6 @@ class Channel(http.HTTPChannel):
             super().dataReceived(data)  # type: ignore[no-untyped-call]  # Twisted
         except Refused as refusal:
             self._refuse(refusal)
-
-    def _repeat(self, data: bytes) -> bytes:
-        """
-        Answer the requests whose heads are remembered; the bytes that are left are for
-        Twisted to parse.
-        """
-        rest = self.repeater.take(data)
-        if rest is not data:
-            self._used = True
-            self.resetTimeout()  # type: ignore[no-untyped-call]  # Twisted
-        return rest
 
     def _is_between_requests(self) -> bool:
         """

@@ -131,7 +131,8 @@ class RepeatedPublication:
             channel.begin_answer(owed, self._persistent)
             published.addCallback(owed.acknowledge)
             return True
-        channel.repeater.send(self._answer.fill(*_told(published)))
+        id, subscribers = published
+        channel.repeater.send(self._answer.fill(id.encode("ascii"), b"%d" % subscribers))
         if not self._persistent:
             channel.repeater.flush()
             channel.persistent = False
