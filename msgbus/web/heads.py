@@ -25,7 +25,7 @@ from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 from twisted.web import http
 
-__all__ = ["ResponseHead", "Head", "Heads", "Known", "MAX_HEAD", "Meaning"]
+__all__ = ["ResponseHead", "Head", "Heads", "Known", "MAX_HEAD", "Meaning", "UNKNOWN"]
 
 # Bytes of the longest head that is remembered, and of all entries of the table together.
 MAX_HEAD = 4096
@@ -167,7 +167,7 @@ class Known(NamedTuple, Generic[C]):
     meaning: Meaning[C] | None
 
 
-_UNKNOWN: Known[Any] = Known(None, 0, None)
+UNKNOWN: Known[Any] = Known(None, 0, None)
 
 
 class Heads(Generic[C]):
@@ -184,7 +184,7 @@ class Heads(Generic[C]):
     Attributes:
         max_body: As given.
         size: About how many bytes the table takes.
-        version: Changes whenever the whole table is forgotten.
+        version: Changes whenever something is removed from the table.
     """
 
     def __init__(self, max_body: int) -> None:
@@ -213,7 +213,7 @@ class Heads(Generic[C]):
             return known
         head = Head.split(raw)
         if head is None or self._meanings is None:
-            return _UNKNOWN
+            return UNKNOWN
         meaning = self._meanings.pop((place, head.rest), None)
         length = int(head.length or b"0")
         if meaning is None:
@@ -253,6 +253,7 @@ class Heads(Generic[C]):
         self.size += len(head.rest) + made.size
         while self.size > MAX_SIZE:
             self._exact.clear()
+            self.version += 1
             oldest = next(iter(self._meanings))
             self.size -= len(oldest[1]) + self._meanings.pop(oldest).size
 

@@ -98,14 +98,7 @@ class Mount:
             raise Stopping(STOPPING)
         published = self.bus.submit(message, body, keep, require, key)
         if self._verbosity >= 2:
-            self._log.info(
-                "{peer} publishes {size} bytes of {type} to {name!r} as {sender!r}",
-                peer=_peer(client()),
-                size=len(body),
-                type=message.content_type,
-                name=message.channel,
-                sender=message.sender,
-            )
+            self._log_publication(client, message, body)
         return published
 
     def begin(
@@ -211,6 +204,18 @@ class Mount:
         """
         self.closed = True
         self.fanout.end()
+
+    def _log_publication(
+        self, client: Callable[[], IAddress], message: Message, body: bytes
+    ) -> None:
+        self._log.info(
+            "{peer} publishes {size} bytes of {type} to {name!r} as {sender!r}",
+            peer=_peer(client()),
+            size=len(body),
+            type=message.content_type,
+            name=message.channel,
+            sender=message.sender,
+        )
 
     def _log_subscription(
         self, sentence: str, client: Callable[[], IAddress], name: str

@@ -132,7 +132,9 @@ class RepeatedPublication:
             published.addCallback(owed.acknowledge)
             return True
         id, subscribers = published
-        channel.repeater.send(self._answer.fill(id.encode("ascii"), b"%d" % subscribers))
+        channel.repeater.answers.append(
+            self._answer.fill(id.encode("ascii"), b"%d" % subscribers)
+        )
         if not self._persistent:
             channel.repeater.flush()
             channel.persistent = False
@@ -159,7 +161,7 @@ class _PendingAnswer:
         """
         if self._channel is not None:
             answer = self._answer.fill(*_told(receipt), closing=self._closing)
-            self._channel.repeater.send(answer)
+            self._channel.repeater.answers.append(answer)
             self._channel.repeater.flush()
             self._channel.requestDone(self)  # type: ignore[no-untyped-call]  # Twisted
 

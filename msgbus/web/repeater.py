@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any, Protocol
 
 from ..fanout.outlet import write_at_once
-from .heads import MAX_HEAD, Head, Heads
+from .heads import MAX_HEAD, UNKNOWN, Head, Heads, Known
 
 __all__ = ["Connection", "Repeater"]
 
@@ -47,10 +47,13 @@ class Repeater:
         "head",
         "missing",
         "place",
-        "_answers",
+        "answers",
         "_connection",
         "_heads",
+        "_known",
         "_partial",
+        "_raw",
+        "_version",
     )
 
     def __init__(self, heads: Heads[Any], connection: Connection) -> None:
@@ -61,8 +64,12 @@ class Repeater:
         self._connection = connection
         # The bytes that have come of a request of which others are still missing.
         self._partial: list[bytes] = []
+        # The last head that was remembered, what was known of it, and `Heads.version` then.
+        self._raw = b""
+        self._known: Known[Any] = UNKNOWN
+        self._version = -1
         # The pieces of answers that `flush` writes together.
-        self._answers: list[bytes] = []
+        self.answers: list[bytes] = []
 
     def take(self, data: bytes) -> bytes:
         """
@@ -87,15 +94,23 @@ class Repeater:
             # them, by the PROXY protocol.
             host = self._connection.transport.getHost()
             self.place = getattr(host, "host", "")
-        place, connection = self.place, self._connection
+        heads, place, connection = self._heads, self.place, self._connection
         begin, size = 0, len(data)
         while begin < size:
             # The head that was found last is not the one that Twisted parses next.
             self.head = None
-            body = data.find(b"\r\n\r\n", begin, begin + MAX_HEAD) + 4
-            if body < 4:
-                break
-            known = self._heads.find(place, data[begin:body])
+            if heads.version == self._version and data.startswith(self._raw, begin):
+                # The same head as the last, as most are.
+                known = self._known
+                body = begin + len(self._raw)
+            else:
+                body = data.find(b"\r\n\r\n", begin, begin + MAX_HEAD) + 4
+                if body < 4:
+                    break
+                raw = data[begin:body]
+                known = heads.find(place, raw)
+                if known.meaning is not None:
+                    self._raw, self._known, self._version = raw, known, heads.version
             if known.meaning is None or known.head is None:
                 self.head = known.head
                 break
@@ -111,7 +126,7 @@ class Repeater:
             begin = end
             if connection.requests or connection.paused or connection.ended:
                 break
-        if self._answers:
+        if self.answers:
             self.flush()
         return data[begin:] if begin < size else b""
 
@@ -127,13 +142,6 @@ class Repeater:
         self.missing = 0
         return data
 
-    def send(self, data: bytes) -> None:
-        """
-        Have bytes of an answer written by the next `flush`, together with the answers to
-        other requests that came at the same time.
-        """
-        self._answers.append(data)
-
     def flush(self) -> bool:
         """
         Write the bytes that were given to `send`.
@@ -141,6 +149,6 @@ class Repeater:
         Returns:
             Whether all are in the socket, and nothing waits in the transport.
         """
-        answers, self._answers = self._answers, []
+        answers, self.answers = self.answers, []
         data = answers[0] if len(answers) == 1 else b"".join(answers)
         return write_at_once(self._connection.transport, data)

@@ -200,8 +200,8 @@ class RepeatedSubscription:
                 cursor.close()
             return False
         opening = self._framing.opening(begins)
-        channel.repeater.send(self._answer.fill(begins.encode("ascii")))
-        channel.repeater.send(opening)
+        channel.repeater.answers.append(self._answer.fill(begins.encode("ascii")))
+        channel.repeater.answers.append(opening)
         opened = Stream(mount, channel, self._name, self._chunked)
         channel.begin_answer(opened, self._persistent)
         opened.begin(wanted, self._framing, cursor, channel.repeater.flush())
