@@ -123,6 +123,7 @@ class Request(server.Request):
         self.requestHeaders = self.responseHeaders = _NO_HEADERS
         self.content = self.args = self.received_cookies = self.cookies = None
         self.prepath = self.postpath = self.sitepath = None
+        self.head = None
         self.channel.begin_stream(receive)
 
     def _check_body(self, size: int) -> None:
