@@ -371,6 +371,9 @@ def paced(load, messages, progress):
         load.publish()
         while (left := due - time.perf_counter()) > 0:
             load.look(left)
+        if load.row.polls:
+            # They take longer than the pause.
+            load.settle()
         progress(0.75 + number / messages / 4)
     load.settle()
 
