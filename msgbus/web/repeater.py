@@ -128,7 +128,7 @@ class Repeater:
                 break
         if self.answers:
             self.flush()
-        return data[begin:] if begin < size else b""
+        return data[begin:] if begin else data
 
     def give_up(self) -> bytes:
         """
@@ -144,7 +144,7 @@ class Repeater:
 
     def flush(self) -> bool:
         """
-        Write the bytes that were given to `send`.
+        Write the answers.
 
         Returns:
             Whether all are in the socket, and nothing waits in the transport.
