@@ -10,7 +10,6 @@ a member that does not read, they cost nothing.  What waits for such a member is
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
@@ -19,6 +18,7 @@ from .heartbeats import Heartbeats
 from .level import Level
 from .member import Member, Response
 from .replay import Replay
+from .replaying import Replaying
 from .turns import Turns
 
 __all__ = ["Group"]
@@ -67,7 +67,7 @@ class Group:
         self._flushing: IDelayedCall | None = None
         self._level = Level()
         self._behind: dict[Position, Member] = {}
-        self._replaying: set[Member] = set()
+        self._replaying = Replaying(reactor, turns, self._send, self._caught_up)
         self._heartbeats = Heartbeats()
 
     def __len__(self) -> int:
@@ -108,9 +108,7 @@ class Group:
         if replay is None:
             self._put_behind(member, self.backlog.fall_behind(overflow))
         else:
-            member.replay = replay
-            member.progress = self._reactor.seconds()
-            self._replaying.add(member)
+            self._replaying.add(member, replay)
         # If the head of its response still waits in the transport, the member is fed when
         # the transport has room.
         if response.ready or member.outlet.ask():
@@ -123,7 +121,7 @@ class Group:
         """
         self._level.remove(member)
         self._take_from_behind(member)
-        self._end_replay(member)
+        self._replaying.end(member)
         self._heartbeats.remove(member)
         if not len(self):
             self._flush()
@@ -136,7 +134,7 @@ class Group:
         """
         member.progress = self._reactor.seconds()
         if member.replay is not None:
-            self._replay_later(member, member.replay)
+            self._replaying.go_on(member)
         slices = SLICES
         while (position := member.position) is not None:
             if member.aside and not position.line and not position.offset:
@@ -235,7 +233,7 @@ class Group:
         The member that has taken nothing for longest, of those that are sent a replay; None
         if there is no replay.
         """
-        return min(self._replaying, key=lambda member: member.progress, default=None)
+        return self._replaying.stalest()
 
     def shed(self) -> None:
         """
@@ -296,59 +294,17 @@ class Group:
         if not member.outlet.paused:
             self.feed(member)
 
-    def _replay_later(self, member: Member, replay: Replay) -> None:
-        if not replay.queued:
-            replay.queued = True
-            self._turns.call(partial(self._replay, member, replay))
-
-    def _replay(self, member: Member, replay: Replay) -> int:
+    def _caught_up(self, member: Member) -> None:
         """
-        Send one member the next slice of its replay.
-
-        Returns:
-            About how many bytes of work that was, for `Turns`.
+        One more member that gets what is delivered from now on, like the others.
         """
-        replay.queued = False
-        if member.replay is None or member.outlet.paused:
-            return 0
-        if member.aside and replay.insert(member.aside):
-            member.aside = b""
-        before = replay.effort
-        taken = self._replay_slice(member, replay)
-        return taken + replay.effort - before
-
-    def _replay_slice(self, member: Member, replay: Replay) -> int:
-        """
-        Returns:
-            How many bytes the member has taken.
-        """
-        pieces = replay.owed()
-        taken = 0
-        if pieces:
-            member.progress = self._reactor.seconds()
-            taken, all_taken = self._send(member, pieces)
-            replay.advance(taken)
-            if not all_taken or member.replay is None:
-                return taken
-            if taken < SLICE_BYTES:
-                # Most members have reached the present with so little.
-                pieces = replay.owed()
-        if pieces is None:
-            # What was delivered in this turn has been replayed to this member already, so
-            # the others have to be sent it before this member is one of them.
-            self._flush()
-            self._end_replay(member)
-            self._put_behind(member, self.backlog.fall_behind(member.overflow))
-            self.feed(member)
-        else:
-            self._replay_later(member, replay)
-        return taken
-
-    def _end_replay(self, member: Member) -> None:
-        replay, member.replay = member.replay, None
-        if replay is not None:
-            replay.close()
-            self._replaying.discard(member)
+        # What was delivered in this turn has been replayed to this member already, so the
+        # others have to be sent it before this member is one of them.
+        self._flush()
+        # Not before: a group without members is gone.
+        self._replaying.end(member)
+        self._put_behind(member, self.backlog.fall_behind(member.overflow))
+        self.feed(member)
 
     def _late(self) -> list[Member]:
         """
