@@ -19,7 +19,7 @@ from twisted.logger import Logger
 from ..bus.bus import Bus
 from ..bus.cursor import Cursor
 from ..formats.framing import Framing
-from ..match import Filter
+from ..match import EVERYTHING, Filter
 from ..message import Message
 from .backlog import Backlog, Counters, Overflow
 from .group import Group
@@ -146,7 +146,7 @@ class Fanout:
             The producer to register with the transport; see `subscribe`.
         """
         framing = self._framings.setdefault(framing, framing)
-        key = ("", Filter(), framing)
+        key = ("", EVERYTHING, framing)
         group = self._groups.get(key)
         if group is None:
             group = self._new_group(framing, partial(self._remove, key))
