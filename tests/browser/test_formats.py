@@ -2,12 +2,13 @@
 A browser's own `EventSource` and `WebSocket`; and each form through nginx.
 """
 
+import asyncio
 import json
 import ssl
 import subprocess
 import time
 
-import websockets.sync.client
+import websockets
 
 from msgbus.client.blocking import publish
 
@@ -138,17 +139,20 @@ def test_through_nginx(start, proxy):  # noqa: F811
         )
     insecure = ssl.create_default_context()
     insecure.check_hostname, insecure.verify_mode = False, ssl.CERT_NONE
-    with websockets.sync.client.connect(
-        f"wss://localhost:{whole}/msgbus/foo?heartbeat=5", ssl=insecure
-    ) as client:
-        time.sleep(13)
-        published = time.monotonic()
-        id = publish(bus.url + "foo", b"hello", "text/plain").id
-        assert json.loads(client.recv(30))["id"] == id
-        for reader in readers.values():
-            while b"hello" not in (line := reader.stdout.readline()):
-                assert line
-        assert time.monotonic() - published < 2
+
+    async def listen():
+        address = f"wss://localhost:{whole}/msgbus/foo?heartbeat=5"
+        async with websockets.connect(address, ssl=insecure) as client:
+            await asyncio.sleep(13)
+            published = time.monotonic()
+            id = publish(bus.url + "foo", b"hello", "text/plain").id
+            assert json.loads(await client.recv())["id"] == id
+            for reader in readers.values():
+                while b"hello" not in (line := reader.stdout.readline()):
+                    assert line
+            assert time.monotonic() - published < 2
+
+    asyncio.run(asyncio.wait_for(listen(), 60))
     for reader in readers.values():
         reader.terminate()
         reader.communicate(timeout=30)
