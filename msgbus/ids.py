@@ -1,5 +1,5 @@
 """
-Ids of messages, where a replay begins, and gaps between messages.
+Ids of messages, origins of messages, where a replay begins, and gaps between messages.
 
 No I/O and no clock.  How ids are made is up to `bus.id_sequence`.
 """
@@ -7,11 +7,30 @@ No I/O and no clock.  How ids are made is up to `bus.id_sequence`.
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from dataclasses import dataclass
+from typing import Final
 
-from .message import Invalid
+from .invalid import Invalid
 
-__all__ = ["Gap", "Id", "Since", "ZERO", "format_id", "parse_id"]
+__all__ = [
+    "COUNT_DIGITS",
+    "Gap",
+    "Id",
+    "MAX_LIFE",
+    "Since",
+    "ZERO",
+    "format_id",
+    "life_of",
+    "origin_of",
+    "parse_id",
+    "parse_origin",
+]
+
+# The last 12 digits of an id's number count the messages of a bus.  The digits before them
+# are the life of the bus, which is smaller than MAX_LIFE; see `Bus.life`.
+COUNT_DIGITS: Final = 12
+MAX_LIFE = 10**6
 
 Id = tuple[int, int]
 """
@@ -44,6 +63,46 @@ def format_id(id: Id) -> str:
     """
     milliseconds, number = id
     return f"{milliseconds}-{number}"
+
+
+def life_of(id: Id) -> int:
+    """
+    The life of the bus that gave this id.  If it is `MAX_LIFE` or more, no bus can have
+    given the id.
+    """
+    return id[1] // 10**COUNT_DIGITS
+
+
+def origin_of(id: str) -> str:
+    """
+    The origin of a message that was published first at the bus that gave it this id: the
+    life of that bus, a slash, and the id, as in `4711/1764-4711000000000017`.
+
+    Raises:
+        Invalid: The text is not an id, or no bus can have given it.
+    """
+    parsed = parse_id(id)
+    if (life := life_of(parsed)) >= MAX_LIFE:
+        raise Invalid(f"{id!r} is no id that a bus of msgbus gives.")
+    return f"{life}/{format_id(parsed)}"
+
+
+def parse_origin(text: str) -> Id:
+    """
+    The id in an origin: the id that the bus at which the message was published first has
+    given it.
+
+    Raises:
+        Invalid: The text is not an origin as `origin_of` writes it.  Another spelling, with
+            zeros in front of a number, is refused, because origins are compared as texts.
+    """
+    _, _, id = text.partition("/")
+    with suppress(Invalid):
+        if origin_of(id) == text:
+            return parse_id(id)
+    raise Invalid(
+        f"{text[:100]!r} is no origin of a message: give LIFE/ID, as it came with one."
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,9 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import NamedTuple
 
+from .ids import parse_origin
+from .invalid import Invalid
+
 __all__ = ["Message", "Receipt", "Invalid", "check_name", "is_folder", "names_of"]
 
 MAX_NAME_BYTES = 1024
@@ -25,13 +28,6 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 # checked behind the semicolon.
 _TCHARS = r"[A-Za-z0-9!#$%&'*+.^_`|~-]+"
 _TYPE = re.compile(rf"{_TCHARS}/{_TCHARS}(?= *(?:;|\Z))")
-
-
-class Invalid(ValueError):
-    """
-    A message, name or pattern that breaks the rules.  The text is one sentence that says
-    what is wrong, and can be shown to whoever sent it.
-    """
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +46,12 @@ class Message:
         sender: The name that the publisher gave, at most 1,000 bytes of
             UTF-8, or the empty string if it gave none.
         id: The id that the bus gave it, or the empty string before it is published.
-            Opaque to clients.  Messages with different ids may be equal.
+            Opaque to clients.
+        origin: Where the message was published first, if that was another bus, from which
+            a program has copied it to this one: `LIFE/ID`, see `ids.parse_origin`.
+            Otherwise the empty string.
+
+    The id and the origin do not count when messages are compared.
 
     Raises:
         Invalid: A field breaks these rules.
@@ -61,6 +62,7 @@ class Message:
     content_type: str = "application/octet-stream"
     sender: str = ""
     id: str = field(default="", compare=False)
+    origin: str = field(default="", compare=False)
 
     def __post_init__(self) -> None:
         check_name(self.channel)
@@ -78,18 +80,21 @@ class Message:
         # HTTP strips outer white space from header values, so it would not arrive.
         if self.sender != self.sender.strip():
             raise Invalid(f"The sender {self.sender!r} begins or ends with a space.")
+        if self.origin:
+            parse_origin(self.origin)
 
     def published(self, id: str, body: bytes | None = None) -> Message:
         """
         The same message with an id, as a bus sends it; with this body, if one is given.
         """
-        # Not checked again: the fields are as good as those of this one.
+        # The new message is not checked, because its fields come from a checked one.
         message = object.__new__(Message)
         _set_channel(message, self.channel)
         _set_body(message, self.body if body is None else body)
         _set_content_type(message, self.content_type)
         _set_sender(message, self.sender)
         _set_id(message, id)
+        _set_origin(message, self.origin)
         return message
 
     def with_body(self, body: bytes) -> Message:
@@ -99,11 +104,11 @@ class Message:
         return self.published("", body)
 
 
-# What sets the fields of a message, which is frozen: this is done for each message,
-# and `object.__setattr__` would look up the field each time.
-_set_channel, _set_body, _set_content_type, _set_sender, _set_id = (
+# These functions set the fields of a message although it is frozen.  They are faster than
+# `object.__setattr__`, which looks up the field each time; every message is copied once.
+_set_channel, _set_body, _set_content_type, _set_sender, _set_id, _set_origin = (
     vars(Message)[name].__set__
-    for name in ("channel", "body", "content_type", "sender", "id")
+    for name in ("channel", "body", "content_type", "sender", "id", "origin")
 )
 
 

@@ -18,7 +18,7 @@ import msgbus
 PACKAGE = Path(msgbus.__file__).parent
 CHECKOUT = Path(__file__).parents[1]
 
-GROUND = {"message", "match", "ids"}
+GROUND = {"message", "match", "ids", "invalid"}
 
 # In the order in which a message travels, from a publisher's socket inward and out again.
 MAY_IMPORT = {
@@ -38,6 +38,7 @@ PURE = {
     "message",
     "match",
     "ids",
+    "invalid",
     "formats",
     "bus.history",
     "bus.cursor",

@@ -167,6 +167,20 @@ class MessageTests(SynchronousTestCase):
             with self.assertRaises(Invalid, msg=sender):
                 Message("foo", b"", sender=sender)
 
+    def test_origins(self):
+        """
+        An origin is checked, kept when the message is published, and not compared.
+        """
+        origin = "4711/1764-4711000000000017"
+        message = Message("foo", b"", origin=origin)
+        self.assertEqual(message.published("1-2", b"x").origin, origin)
+        self.assertEqual(message.with_body(b"x").origin, origin)
+        self.assertEqual(message, Message("foo", b""))
+        self.assertEqual(Message("foo", b"").published("1-2").origin, "")
+        for wrong in ("1/2", "4712/1764-4711000000000017", "4711/1764-4711000000000017\n"):
+            with self.assertRaisesRegex(Invalid, "no origin", msg=wrong):
+                Message("foo", b"", origin=wrong)
+
     def test_wrong_kinds(self):
         """
         A body that could change, and names that are bytes, are refused.

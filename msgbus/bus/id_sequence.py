@@ -8,13 +8,9 @@ from __future__ import annotations
 
 import secrets
 
-from ..ids import Id
+from ..ids import COUNT_DIGITS, MAX_LIFE, Id, life_of
 
 __all__ = ["IdSequence", "zero_id"]
-
-# The last 12 digits of an id's number count messages; those before them are the life.
-COUNT_DIGITS = 12
-MAX_LIFE = 10**6
 
 
 class IdSequence:
@@ -54,7 +50,7 @@ class IdSequence:
         `last` may be earlier than that of ids that were given just before the crash and had
         not been written to the file.
         """
-        return id[1] // 10**COUNT_DIGITS == self.life and id[1] <= self.last[1]
+        return life_of(id) == self.life and id[1] <= self.last[1]
 
 
 def zero_id(life: int) -> Id:

@@ -5,8 +5,7 @@ Tests for `msgbus.bus.id_sequence`.
 from twisted.trial.unittest import SynchronousTestCase
 
 from msgbus.bus.bus import Bus
-from msgbus.bus.id_sequence import COUNT_DIGITS
-from msgbus.ids import Gap, Since, parse_id
+from msgbus.ids import COUNT_DIGITS, Gap, Since, parse_id
 from msgbus.match import Filter
 from msgbus.message import Message
 
