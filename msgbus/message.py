@@ -119,10 +119,13 @@ class Receipt(NamedTuple):
     Attributes:
         id: The id that the message was given.
         subscribers: How many subscribers the message is for; some may not have it yet.
+        repeated: Whether this bus had the message before, by its origin or its key, and
+            has not published it again.  The client cannot see that, so it is False there.
     """
 
     id: str
     subscribers: int
+    repeated: bool = False
 
 
 def is_folder(name: str) -> bool:

@@ -16,7 +16,7 @@ from typing import NamedTuple
 from twisted.internet.defer import Deferred, succeed
 from twisted.logger import Logger
 
-from ..ids import Id, Since, format_id
+from ..ids import Id, Since, format_id, life_of, parse_origin
 from ..match import EVERYTHING, Filter
 from ..message import Invalid, Message, Receipt, check_name
 from .cursor import Cursor
@@ -78,8 +78,10 @@ class Bus:
             Returns a Deferred that fires when the message with this id, and all before
             it, are on the disk.
         unwritten: Set by a `Store`; None without a store.  The answers to publications with
-            a key that are not on the disk yet.  If there are too many, the oldest are
-            removed.
+            a key or an origin that are not on the disk yet.  If there are too many, the
+            oldest are removed.
+        repeated: How many publications were answered without being published, because the
+            bus had their message already; see `Receipt.repeated`.
         boundary: A random text that no published message contains, so that it can separate
             the messages of a multipart stream (RFC 2046, section 5.1.1) and nobody can
             forge a part.
@@ -105,7 +107,9 @@ class Bus:
         # published from within that delivery.
         self._delivering = False
         self._pending: deque[_Pending] = deque()
-        # The answers to publications with a key, to be given again to repetitions.
+        self.repeated = 0
+        # The answers to publications with a key or an origin, to be given again to
+        # repetitions.
         self._answers: Answers[Deferred[Receipt]] = Answers()
 
     @property
@@ -149,18 +153,24 @@ class Bus:
         """
         Publish one message.
 
+        A message with an origin is published once in ten minutes, whatever its channel, and
+        never if it was published first at this bus.  So programs that copy messages from
+        bus to bus can form a ring, and do no harm if they copy a message twice.
+
         Args:
             keep: Whether the history may keep the message.
             require: Whether to refuse the message if there is no subscriber for it.
             key: Marks repetitions: a publisher that gets no answer can publish again with
                 the same key, and within ten minutes the message is published only once.
+                A message with an origin needs no key, and a key of it is ignored.
 
         Returns:
             A Deferred that fires once the message has its place in the order of messages
             for every subscriber.  That is before `publish` returns, unless a subscriber
             calls it from within a delivery.  Where the history is copied to a disk, the
             Deferred of a message that is kept fires once the message is there, or after
-            a second.
+            a second.  The receipt of a repetition has the id by which the bus knows the
+            message, and comes no sooner than that of the first publication.
 
         Raises:
             TooLarge: The body is larger than `max_message` bytes.
@@ -188,21 +198,38 @@ class Bus:
                 with many bodies.
             body: The body that is published.
         """
+        if message.origin:
+            return self._submit_copy(message.with_body(body), keep, require)
         if key is not None:
-            return self._submit_once(message.with_body(body), keep, require, key)
+            message = message.with_body(body)
+            return self._submit_once(message, keep, require, Fingerprint.of(key, message))
         self._check(message, body, require)
         return self._put_in_order(message, body, keep, None)
 
-    def _submit_once(
-        self, message: Message, keep: bool, require: bool, key: str
+    def _submit_copy(
+        self, message: Message, keep: bool, require: bool
     ) -> Receipt | Deferred[Receipt]:
         """
-        Publish a message, unless it repeats one that was published with this key.
+        Publish a message with an origin, unless this bus has it already.
         """
-        fingerprint = Fingerprint.of(key, message)
+        id = parse_origin(message.origin)
+        if life_of(id) == self.life:
+            # This bus has published it first, under that id.
+            self.repeated += 1
+            return Receipt(format_id(id), 0, repeated=True)
+        fingerprint = Fingerprint.of_origin(message.origin)
+        return self._submit_once(message, keep, require, fingerprint)
+
+    def _submit_once(
+        self, message: Message, keep: bool, require: bool, fingerprint: Fingerprint
+    ) -> Receipt | Deferred[Receipt]:
+        """
+        Publish a message, unless one with this fingerprint was published before.
+        """
         known = self._answers.find(fingerprint, self._seconds())
         if known is not None:
-            return _follow(known)
+            self.repeated += 1
+            return _follow(known).addCallback(lambda told: told._replace(repeated=True))
         self._check(message, message.body, require)
         # The answer is remembered before the message is delivered, because a subscriber
         # could repeat the publication from within the delivery.
@@ -269,7 +296,8 @@ class Bus:
             life: The `life` of that bus.
             boundary: The `boundary` of that bus.
             last: The last id that it may have given.
-            answered: What it answered to publications with a key, the oldest first.
+            answered: What it answered to publications with a key or an origin, the oldest
+                first.
         """
         for fingerprint, id, subscribers in answered:
             receipt = succeed(Receipt(format_id(id), subscribers))

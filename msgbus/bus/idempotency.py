@@ -1,8 +1,9 @@
 """
-Idempotency keys: a publication that is repeated with the same key is published once.
+How repetitions are recognized: a publication that is repeated with the same idempotency key
+is published once, and so is a message that comes twice with the same origin.
 
-No I/O and no clock.  Follows draft-ietf-httpapi-idempotency-key-header, except that a key
-is any text, quotes included.
+No I/O and no clock.  Keys follow draft-ietf-httpapi-idempotency-key-header, except that a
+key is any text, quotes included.
 """
 
 from __future__ import annotations
@@ -38,8 +39,9 @@ class Fingerprint:
     long keys and bodies take no more memory than short ones.
 
     Attributes:
-        name: The digest of channel, sender and key.
-        body: The digest of the body.
+        name: The digest of channel, sender and key, or that of the origin.
+        body: The digest of the body.  Empty for an origin, which belongs to one message
+            for ever, so that nothing has to be compared.
     """
 
     name: bytes
@@ -55,16 +57,23 @@ class Fingerprint:
         """
         if not 0 < len(key) <= MAX_KEY_CHARACTERS:
             raise Invalid(f"An Idempotency-Key has 1 to {MAX_KEY_CHARACTERS} characters.")
-        # Channels and senders contain no control character, so no other three texts
-        # make the same name.
+        # Channels and senders contain no control character, so no other three texts, and
+        # no origin, make the same name.
         name = "\0".join((message.channel, message.sender, key))
         return cls(_digest(name.encode("utf-8")), _digest(message.body))
+
+    @classmethod
+    def of_origin(cls, origin: str) -> Fingerprint:
+        """
+        The fingerprint of every message with this origin, whatever its channel and sender.
+        """
+        return cls(_digest(origin.encode("ascii")), b"")
 
 
 class Answers(Generic[T]):
     """
-    Remembers what was answered to publications with a key, for ten minutes.  If there are
-    more than 100,000 answers, the oldest are forgotten first.
+    Remembers what was answered to publications with a key or an origin, for ten minutes.
+    If there are more than 100,000 answers, the oldest are forgotten first.
     """
 
     def __init__(self) -> None:
@@ -110,8 +119,8 @@ class Answers(Generic[T]):
 
 Answered = tuple[Fingerprint, Id, int]
 """
-An answer to a publication with a key: the id of the message, and the number of subscribers
-for which it was put in order.
+An answer to a publication with a key or an origin: the id of the message, and the number of
+subscribers for which it was put in order.
 """
 
 

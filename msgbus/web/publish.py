@@ -131,7 +131,7 @@ class RepeatedPublication:
             channel.begin_answer(owed, self._persistent)
             published.addCallback(owed.acknowledge)
             return True
-        id, subscribers = published
+        id, subscribers, _ = published
         channel.repeater.answers.append(
             self._answer.fill(id.encode("ascii"), b"%d" % subscribers)
         )

@@ -7,8 +7,9 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from msgbus.bus.bus import Bus, TooLarge
+from msgbus.ids import origin_of
 from msgbus.match import Filter
-from msgbus.message import Invalid, Message
+from msgbus.message import Invalid, Message, Receipt
 
 from ..strategies import names
 
@@ -218,3 +219,87 @@ class RefusalTests(SynchronousTestCase):
         else:
             with self.assertRaisesRegex(TooLarge, "at most 100 bytes"):
                 self.bus.publish(message)
+
+
+class OriginTests(SynchronousTestCase):
+    """
+    Messages that programs copy from one bus to another.
+    """
+
+    ORIGIN = "4711/1764-4711000000000017"
+
+    def setUp(self):
+        self.now = 0.0
+        self.bus, self.got = self.make_bus(1)
+
+    def make_bus(self, life):
+        bus = Bus(seconds=lambda: self.now)
+        bus.restore(life, bus.boundary, (0, life * 10**12))
+        got = []
+        bus.subscribe("", got.append)
+        return bus, got
+
+    def publish(self, channel="foo", body=b"1", origin=ORIGIN, **options):
+        message = Message(channel, body, origin=origin)
+        return self.successResultOf(self.bus.publish(message, **options))
+
+    def test_once(self):
+        """
+        A message with an origin is published once in ten minutes, whatever its channel, its
+        body and its key.
+        """
+        first = self.publish(key="k")
+        self.assertEqual(first, Receipt(self.got[0].id, 1))
+        for options in ({}, {"channel": "bar"}, {"body": b"2"}, {"key": "l"}):
+            self.assertEqual(self.publish(**options), Receipt(first.id, 1, repeated=True))
+        self.assertEqual([message.origin for message in self.got], [self.ORIGIN])
+        self.assertEqual(self.bus.repeated, 4)
+        self.now = 601
+        self.assertFalse(self.publish().repeated)
+        self.assertEqual(len(self.got), 2)
+
+    def test_key(self):
+        """
+        A publication that is repeated with its key is counted, too.
+        """
+        first = self.publish(origin="", key="k")
+        again = self.publish(origin="", key="k")
+        self.assertEqual(again, first._replace(repeated=True))
+        self.assertEqual(self.bus.repeated, 1)
+
+    def test_refused(self):
+        """
+        A message that was refused is not remembered, and can come again.
+        """
+        self.bus.max_message = 1
+        with self.assertRaises(TooLarge):
+            self.publish(body=b"22")
+        self.assertFalse(self.publish().repeated)
+
+    def test_ring(self):
+        """
+        A message that comes back to the bus at which it was published first is not
+        published again.
+        """
+        first = self.publish(origin="")
+        other, copied = self.make_bus(2)
+        other.publish(Message("foo", b"1", origin=origin_of(first.id)))
+        back = self.publish(origin=copied[0].origin)
+        self.assertEqual(back, Receipt(first.id, 0, repeated=True))
+        self.assertEqual(len(self.got), 1)
+
+    def test_while_delivering(self):
+        """
+        A subscriber that publishes a message again from within its delivery gets the same
+        receipt.
+        """
+        told = []
+        message = Message("foo", b"1", origin=self.ORIGIN)
+
+        def publish_again(message):
+            self.bus.publish(message).addCallback(told.append)
+
+        self.bus.subscribe("foo", publish_again)
+        receipt = self.successResultOf(self.bus.publish(message))
+        self.assertEqual(told, [receipt._replace(repeated=True)])
+        self.assertEqual(len(self.got), 1)

@@ -58,6 +58,19 @@ class AnswersTests(SynchronousTestCase):
             with self.assertRaises(Invalid):
                 self.find(key, self.message, 1)
 
+    def test_origin(self):
+        """
+        A message with the same origin is recognized whatever its channel, sender and body,
+        and no key is taken for an origin.
+        """
+        origin = "7/1-7000000000001"
+        self.assertIsNone(self.answers.find(Fingerprint.of_origin(origin), 0))
+        self.answers.remember(Fingerprint.of_origin(origin), 0, "answer")
+        self.assertEqual(self.answers.find(Fingerprint.of_origin(origin), 1), "answer")
+        self.assertIsNone(self.find(origin, Message("", b""), 1))
+        other = Fingerprint.of_origin("7/1-7000000000002")
+        self.assertIsNone(self.answers.find(other, 1))
+
     def test_bounded(self):
         """
         The number of answers is limited; the oldest are forgotten.

@@ -21,6 +21,8 @@ from msgbus.message import Message
 
 from ..memory import InlinePool
 
+ORIGIN = "0/1764-1"
+
 
 class StoreTests(SynchronousTestCase):
     """
@@ -85,17 +87,35 @@ class StoreTests(SynchronousTestCase):
     def test_answers(self):
         """
         A publication that is repeated with its key, after a restart too, is published
-        once, and answered as the first time; with another body it is refused.
+        once, and answered as the first time, with the note that it is repeated; with
+        another body it is refused.
         """
         first = self.publish(b"1", key="k")
         self.publish(b"passing", key="p", keep=False)
         self.clock.advance(0)
         receipt = self.successResultOf(first)
         self.start()
-        self.assertEqual(self.successResultOf(self.publish(b"1", key="k")), receipt)
+        again = self.successResultOf(self.publish(b"1", key="k"))
+        self.assertEqual(again, receipt._replace(repeated=True))
         self.assertTrue(self.publish(b"passing", key="p", keep=False).called)
         with self.assertRaises(Reused):
             self.publish(b"2", key="k")
+        self.assertEqual(self.kept(), [b"1"])
+
+    def test_origins(self):
+        """
+        A message with an origin is published once, after a restart too.  A copy that comes
+        while the first one waits for the disk waits as well.
+        """
+        message = Message("foo", b"1", origin=ORIGIN)
+        first, second = self.bus.publish(message), self.bus.publish(message)
+        self.assertNoResult(second)
+        self.clock.advance(0)
+        receipt = self.successResultOf(first)
+        repeated = receipt._replace(repeated=True)
+        self.assertEqual(self.successResultOf(second), repeated)
+        self.start()
+        self.assertEqual(self.successResultOf(self.bus.publish(message)), repeated)
         self.assertEqual(self.kept(), [b"1"])
 
     def test_answers_are_forgotten(self):
@@ -128,7 +148,7 @@ class StoreTests(SynchronousTestCase):
         self.clock.advance(PAUSE_SECONDS)
         self.start()
         again = self.publish(b"1", key="k")
-        self.assertEqual(self.successResultOf(again), self.successResultOf(first))
+        self.assertEqual(self.successResultOf(again).id, self.successResultOf(first).id)
         self.assertEqual(self.kept(), [b"1"])
 
     def test_older_file(self):
