@@ -24,7 +24,9 @@ LOCK_SECONDS = 1.0
 # The size to which SQLite cuts its write-ahead log back.
 MAX_JOURNAL_BYTES = 16 * 1024 * 1024
 
-_FORMAT = "1"
+# Files of the format 1 lack the column `origin`, and get it when they are opened.
+_FORMAT = "2"
+_OLDER_FORMATS = {"1"}
 
 _SCHEMA = """
 PRAGMA auto_vacuum = INCREMENTAL;
@@ -37,7 +39,8 @@ CREATE TABLE message (
     channel TEXT NOT NULL,
     content_type TEXT NOT NULL,
     sender TEXT NOT NULL,
-    body BLOB NOT NULL
+    body BLOB NOT NULL,
+    origin TEXT NOT NULL DEFAULT ''
 );
 CREATE TABLE lost (
     name TEXT PRIMARY KEY, milliseconds INTEGER NOT NULL, number INTEGER NOT NULL
@@ -45,7 +48,10 @@ CREATE TABLE lost (
 COMMIT;
 """
 
-# Not in the schema: files of older versions do not have this table, and get it.
+_ADD_ORIGIN = "ALTER TABLE message ADD COLUMN origin TEXT NOT NULL DEFAULT ''"
+
+# This table is not in the schema, because files of older versions lack it, and get it when
+# they are opened.
 _ANSWERS = """
 CREATE TABLE IF NOT EXISTS answer (
     name BLOB PRIMARY KEY,
@@ -128,12 +134,12 @@ class Database:
 
     def open(self) -> None:
         """
-        Open the file, and make the tables that it lacks.
+        Open the file, and make the tables and columns that it lacks.
 
         Raises:
             OSError: The file cannot be read and written.
             sqlite3.Error: The same, it is not an SQLite file, or another process uses it.
-            ValueError: It is a database of something else, or of another version of msgbus.
+            ValueError: It is a database of something else, or of a later version of msgbus.
         """
         # Readable for its user only, as are the files that SQLite puts beside it.
         os.close(os.open(self._file, os.O_RDWR | os.O_CREAT, 0o600))
@@ -175,12 +181,12 @@ class Database:
             Invalid: One of them cannot be a message.
         """
         rows = self._opened().execute(
-            "SELECT milliseconds, number, channel, content_type, sender, body"
+            "SELECT milliseconds, number, channel, content_type, sender, body, origin"
             " FROM message ORDER BY number"
         )
-        for milliseconds, number, channel, content_type, sender, body in rows:
+        for milliseconds, number, channel, content_type, sender, body, origin in rows:
             id = (milliseconds, number)
-            message = Message(channel, body, content_type, sender)
+            message = Message(channel, body, content_type, sender, origin=origin)
             yield id, message.published(format_id(id))
 
     def read_answered(self) -> Iterator[Answered]:
@@ -220,9 +226,9 @@ class Database:
                 connection.execute("DELETE FROM message")
                 connection.execute("DELETE FROM lost")
             connection.executemany(
-                "INSERT OR REPLACE INTO message VALUES (?, ?, ?, ?, ?, ?)",
+                "INSERT OR REPLACE INTO message VALUES (?, ?, ?, ?, ?, ?, ?)",
                 (
-                    (id[1], id[0], m.channel, m.content_type, m.sender, m.body)
+                    (id[1], id[0], m.channel, m.content_type, m.sender, m.body, m.origin)
                     for id, m in batch.messages
                 ),
             )
@@ -269,9 +275,14 @@ class Database:
         if not {"meta", "message", "lost"} <= names:
             raise ValueError("it is a database of something else: give another file")
         meta = self.read_meta()
-        if meta and meta.get("format") != _FORMAT:
+        if meta and meta.get("format") not in {_FORMAT, *_OLDER_FORMATS}:
             raise ValueError("another version of msgbus has written it: give another file")
         connection.executescript(_ANSWERS)
+        # The columns are looked up, because a bus that is killed here has added the column
+        # and not yet written the new format.
+        columns = connection.execute("PRAGMA table_info (message)").fetchall()
+        if "origin" not in {column[1] for column in columns}:
+            connection.execute(_ADD_ORIGIN)
 
 
 def explain(error: Exception) -> str:

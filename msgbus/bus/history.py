@@ -80,7 +80,7 @@ class Entry:
         self.transient = transient
         self.message: Message | None = message
         text = len(message.body) + len(message.content_type) + len(message.sender)
-        self.size = text + MESSAGE_OVERHEAD
+        self.size = text + len(message.origin) + MESSAGE_OVERHEAD
 
 
 entry_id = attrgetter("id")

@@ -165,6 +165,25 @@ class StoreTests(SynchronousTestCase):
         self.publish(b"2", key="k")
         self.assertEqual(self.kept(), [b"1", b"2"])
 
+    def test_file_without_origins(self):
+        """
+        A file of the format 1, whose messages have no origins, is read, and upgraded, so
+        that an older version of msgbus refuses it.
+        """
+        self.publish(b"1")
+        self.clock.advance(0)
+        file = self.store._database._connection
+        file.execute("ALTER TABLE message DROP COLUMN origin")
+        file.execute("UPDATE meta SET value = '1' WHERE name = 'format'")
+        self.start()
+        self.assertEqual(self.store._database.read_meta()["format"], "2")
+        self.bus.publish(Message("foo", b"2", origin=ORIGIN))
+        self.clock.advance(0)
+        self.start()
+        read = self.bus.replay("", Filter(), Since()).read(0)
+        told = [(message.body, message.origin) for message in read]
+        self.assertEqual(told, [(b"1", ""), (b"2", ORIGIN)])
+
     def test_not_kept(self):
         """
         A message that is not kept does not wait for the disk.
