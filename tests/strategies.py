@@ -31,6 +31,7 @@ names = (
 types = st.sampled_from(
     ["text/plain", "image/svg+xml", "Text/HTML; charset=utf-8", "a/b;c=ä"]
 )
+origins = st.sampled_from(["", "0/1-2", "4711/1764-4711000000000017"])
 senders = st.text(characters, max_size=8).map(str.strip)
 
 
@@ -38,7 +39,8 @@ def messages():
     """
     Any message.
     """
-    return st.builds(Message, names, st.binary(max_size=100), types, senders)
+    fields = (names, st.binary(max_size=100), types, senders)
+    return st.builds(Message, *fields, origin=origins)
 
 
 def splits(data):

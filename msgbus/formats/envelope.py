@@ -29,8 +29,8 @@ def envelope(
 ) -> bytes:
     """
     The object has `id`, `time` (RFC 3339), `channel`, `sender`, `type`, `size` (of the
-    body, in bytes), and the body itself: as `body` if it is UTF-8, otherwise as `base64`
-    (RFC 4648, section 4).
+    body, in bytes), `origin` if the message has one, and the body itself: as `body` if it
+    is UTF-8, otherwise as `base64` (RFC 4648, section 4).
 
     Args:
         published: When the message was published; by default, the time in its id.
@@ -45,6 +45,8 @@ def envelope(
         "type": message.content_type,
         "size": len(message.body),
     }
+    if message.origin:
+        fields["origin"] = message.origin
     if body:
         try:
             fields["body"] = message.body.decode("utf-8")

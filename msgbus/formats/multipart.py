@@ -65,6 +65,7 @@ class Part:
             content_type=self.headers.get("content-type", ""),
             sender=self.headers.get("from", ""),
             id=self.headers.get("msgbus-id", ""),
+            origin=self.headers.get("msgbus-origin", ""),
         )
 
 

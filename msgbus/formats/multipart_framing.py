@@ -65,8 +65,10 @@ class MultipartFraming(Framing):
         """
         template = _head(self.prefix, message.content_type, message.channel, message.sender)
         body = message.body
-        id_line = f"Msgbus-Id: {message.id}\r\n" if message.id else ""
-        head = template % (len(body), id_line.encode("utf-8"))
+        lines = f"Msgbus-Id: {message.id}\r\n" if message.id else ""
+        if message.origin:
+            lines += f"Msgbus-Origin: {message.origin}\r\n"
+        head = template % (len(body), lines.encode("utf-8"))
         return head, body, _delimiter(self.boundary)
 
     def gap(self, count: int | None) -> bytes:
@@ -94,8 +96,9 @@ def _delimiter(boundary: str) -> bytes:
 @lru_cache(maxsize=256)
 def _head(prefix: str, content_type: str, channel: str, sender: str) -> bytes:
     """
-    The head of a part, with places for the length of its body and for the line of its id:
-    what comes next is often of the same channel, type and sender.
+    A template of the head of a part, with places for the length of the body and for the
+    lines of id and origin, which differ from message to message.  It is cached, because the
+    next message often has the same channel, type and sender.
     """
     before = f"Content-Type: {content_type}\r\nContent-Length: "
     after = f"\r\nContent-Location: {location(prefix, channel)}\r\n"

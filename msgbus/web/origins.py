@@ -69,8 +69,8 @@ class Origins:
         """
         exposed = (
             b"Access-Control-Expose-Headers",
-            b"Content-Location, ETag, From, Msgbus-Gap, Msgbus-Id, Msgbus-Prefix,"
-            b" Msgbus-Subscribers",
+            b"Content-Location, ETag, From, Msgbus-Gap, Msgbus-Id, Msgbus-Origin,"
+            b" Msgbus-Prefix, Msgbus-Subscribers",
         )
         if "*" in self.allowed:
             return [(b"Access-Control-Allow-Origin", b"*"), exposed]

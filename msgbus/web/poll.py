@@ -177,6 +177,8 @@ class Polls:
         """
         id = message.id.encode("ascii")
         request.setHeader(b"Msgbus-Id", id)
+        if message.origin:
+            request.setHeader(b"Msgbus-Origin", message.origin.encode("ascii"))
         request.setHeader(b"Cache-Control", b"no-cache")
         request.responseHeaders.addRawHeader(b"Vary", b"Sec-Fetch-Dest")
         path = location(self._mount.prefix, message.channel)

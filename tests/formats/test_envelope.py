@@ -35,6 +35,15 @@ class EnvelopeTests(SynchronousTestCase):
             self.assertEqual(body_of(told), message.body)
             self.assertEqual(told["time"], "2026-11-26T05:05:29.807+00:00")
 
+    def test_origin(self):
+        """
+        The object has the origin, if the message has one.
+        """
+        for origin in ("7/1-7000000000001", ""):
+            told = json.loads(envelope(Message("a", b"", origin=origin).published("1-2")))
+            self.assertEqual(told.get("origin", ""), origin)
+            self.assertEqual("origin" in told, bool(origin))
+
     def test_time(self):
         """
         An id that has no valid time gives none, and does no harm.

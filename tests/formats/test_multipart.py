@@ -275,6 +275,17 @@ class PartTests(SynchronousTestCase):
             part.message()
         self.assertEqual(part.message("/other/"), Message("foo", b"", "a/b"))
 
+    def test_origin(self):
+        """
+        The id and the origin of a message are read; an invalid origin is refused.
+        """
+        headers = {"content-location": "/msgbus/foo", "content-type": "a/b"}
+        headers |= {"msgbus-id": "1-2", "msgbus-origin": "7/1-7000000000001"}
+        message = Part(headers, b"").message()
+        self.assertEqual((message.id, message.origin), ("1-2", "7/1-7000000000001"))
+        with self.assertRaisesRegex(Invalid, "no origin"):
+            Part({**headers, "msgbus-origin": "x"}, b"").message()
+
     def test_no_type(self):
         """
         A part without a type is not a message.

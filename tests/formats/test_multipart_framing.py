@@ -48,7 +48,19 @@ class MultipartFramingTests(SynchronousTestCase):
         """
         A message without a sender has no `From`.
         """
-        self.assertNotIn(b"From", MultipartFraming("B").frame(Message("foo", b"")))
+        part = MultipartFraming("B").frame(Message("foo", b""))
+        self.assertNotIn(b"From", part)
+        self.assertNotIn(b"Msgbus", part)
+
+    def test_origin(self):
+        """
+        A message with an origin has a line for it behind that of the id.
+        """
+        message = Message("foo", b"", origin="7/1-7000000000001").published("1-2")
+        self.assertIn(
+            b"\r\nMsgbus-Id: 1-2\r\nMsgbus-Origin: 7/1-7000000000001\r\n\r\n",
+            MultipartFraming("B").frame(message),
+        )
 
     def test_location(self):
         """

@@ -58,6 +58,7 @@ test("A message arrives as it was published", async () => {
     channel: "a b/ä",
     type: "text/plain; charset=utf-8",
     sender: "älice",
+    origin: "",
     body: "grüße",
   });
   assert(Math.abs(timeOf(message) - Date.now()) < 60_000);

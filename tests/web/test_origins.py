@@ -11,8 +11,8 @@ from msgbus.web.origins import Origins
 
 EXPOSED = (
     b"Access-Control-Expose-Headers",
-    b"Content-Location, ETag, From, Msgbus-Gap, Msgbus-Id, Msgbus-Prefix,"
-    b" Msgbus-Subscribers",
+    b"Content-Location, ETag, From, Msgbus-Gap, Msgbus-Id, Msgbus-Origin,"
+    b" Msgbus-Prefix, Msgbus-Subscribers",
 )
 
 

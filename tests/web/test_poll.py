@@ -62,6 +62,17 @@ class PollTests(WebTestCase):
         }.items():
             self.assertEqual(told[name.title()], value, name)
 
+    def test_origin(self):
+        """
+        A message that has an origin is sent with it.
+        """
+        message = Message("foo", b"", origin="0/1764-1")
+        self.server.bus.restore(7, "B", (0, 7 * 10**12))
+        self.successResultOf(self.server.bus.publish(message))
+        self.assertEqual(self.server.ask(get(PATH))[1]["Msgbus-Origin"], "0/1764-1")
+        self.publish(b"")
+        self.assertNotIn("Msgbus-Origin", self.server.ask(get(PATH))[1])
+
     def test_code(self):
         """
         A browser may show or fetch a message for a page, but not load it as a script or a

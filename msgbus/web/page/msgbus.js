@@ -38,6 +38,8 @@ const SENTENCE_CHARACTERS = 300;
  * @property {string} type - Its media type, verbatim, with parameters.
  * @property {string} sender - The name that the publisher gave, or the empty string.  It
  *   is a claim, and any text: show it as text.
+ * @property {string} origin - `LIFE/ID` of the bus at which it was published first, if a
+ *   program has copied it from there to this bus; otherwise the empty string.
  * @property {Uint8Array<ArrayBuffer>} body
  */
 
@@ -856,6 +858,7 @@ function messageOf({ headers, body }, prefix) {
     channel,
     type: headers.get("content-type") ?? "application/octet-stream",
     sender: headers.get("from") ?? "",
+    origin: headers.get("msgbus-origin") ?? "",
     body,
   };
 }
