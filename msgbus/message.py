@@ -103,6 +103,19 @@ class Message:
         """
         return self.published("", body)
 
+    def with_origin(self, origin: str) -> Message:
+        """
+        The same message, not published, with this origin, or with none.
+
+        Raises:
+            Invalid: It is no origin.
+        """
+        if origin:
+            parse_origin(origin)
+        message = self.published("")
+        _set_origin(message, origin)
+        return message
+
 
 # These functions set the fields of a message although it is frozen.  They are faster than
 # `object.__setattr__`, which looks up the field each time; every message is copied once.

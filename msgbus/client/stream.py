@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
 from urllib.parse import quote
 
 from ..formats.multipart import Decoder, Malformed, Part, boundary_of
@@ -124,7 +123,7 @@ class Stream:
             return part.message(self._prefix)
         # The original msgbus tells the channel to subscribers of the root only.
         headers = {**part.headers, "content-location": quote(f"/{self._name}")}
-        return replace(part, headers=headers).message("/")
+        return part._replace(headers=headers).message("/")
 
 
 def _gaps(headers: dict[str, str]) -> Iterator[Gap]:

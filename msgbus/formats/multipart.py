@@ -9,17 +9,22 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from email.message import EmailMessage
+from typing import NamedTuple
 from urllib.parse import unquote
 
 from ..message import Invalid, Message
+from .repeated_head import RepeatedHead
 
-__all__ = ["Decoder", "Part", "Malformed", "boundary_of"]
+__all__ = ["Decoder", "Malformed", "Part", "TooLarge", "boundary_of", "declared_boundary"]
 
 _MAX_PREAMBLE = 64 * 1024
 _MAX_HEADER_BYTES = 16 * 1024
 _MAX_BOUNDARY = 70
+# The longest that is taken from the first line of a stream, or of a publisher.
+_MAX_ODD_BOUNDARY = 200
+# How many line ends there may be before a delimiter.
+_MAX_EMPTY_LINES = 4
 _MAX_PADDING = 128
 # The white space of HTTP and MIME; `str.strip` would also remove other characters.
 _SPACE = " \t"
@@ -28,14 +33,25 @@ _SPACE = " \t"
 _ORIGINAL_BOUNDARY = "00MsgBus00"
 
 
+# With these, the first part of a stream without its first delimiter begins; the longest
+# stands first.
+_FIRST_HEADERS = (b"content-length:", b"content-type:")
+_FIRST_HEADER = re.compile(rb"content-(?:type|length)[ \t]*:", re.IGNORECASE)
+
+
 class Malformed(ValueError):
     """
     The stream is not a multipart stream, or exceeds the decoder's limits.
     """
 
 
-@dataclass(frozen=True, slots=True)
-class Part:
+class TooLarge(Malformed):
+    """
+    A part has a larger body than the decoder takes.
+    """
+
+
+class Part(NamedTuple):
     """
     One part of a stream, as it was received.
 
@@ -78,32 +94,53 @@ class Decoder:
     body may contain the delimiter.  A part without one is complete with the delimiter
     that follows it.
 
+    What cameras and encoders get wrong is read all the same: a boundary that is named with
+    the hyphens before it, or not at all; a stream without its first delimiter; several
+    delimiters, or empty lines, between two parts.
+
     Args:
-        boundary: The boundary that the `Content-Type` names; see `boundary_of`.
+        boundary: The boundary that the `Content-Type` names; see `boundary_of`.  None if it
+            names none: then the first line of the stream tells it.
         max_body: Bytes of the largest body; a stream with a larger one is malformed.
     """
 
-    def __init__(self, boundary: str, max_body: int = 64 * 1024 * 1024) -> None:
+    def __init__(self, boundary: str | None, max_body: int = 64 * 1024 * 1024) -> None:
+        self._boundary = boundary
+        self._max_body = max_body
+        # What has come and was not read yet: the bytes from `_at` on.
+        self._buffer = b""
+        self._at = 0
+        # The part that is being read.
+        self._headers: dict[str, str] = {}
+        self._head_bytes = 0
+        self._last_name = ""
+        self._pieces: list[bytes] = []
+        self._size = 0
+        self._length: int | None = None
+        # Where in the buffer its head begins, with the delimiter; None if that is gone.
+        self._head_at: int | None = None
+        self._repeated = RepeatedHead()
+        self._state: Callable[[], Part | bool] = self._first_line
+        if boundary is not None:
+            self._set_boundary(boundary)
+
+    def _set_boundary(self, boundary: str) -> None:
         delimiter = re.escape(b"--" + boundary.encode("ascii"))
+        if boundary.startswith("--"):
+            delimiter = rb"(?:--)?" + re.escape(boundary.encode("ascii"))
         # RFC 2046, section 5.1.1: the line end before a delimiter belongs to the
         # delimiter, spaces behind it are padding, and two hyphens end the stream.
         line = rb"%s(--|[ \t]{0,%d}\r?\n)" % (delimiter, _MAX_PADDING)
         # The original msgbus sends no line end before a delimiter, and no lengths over
         # HTTP/1.1: a line end before its delimiter belongs to the body.
-        before = rb"" if boundary == _ORIGINAL_BOUNDARY else rb"(?:\A|\r?\n)"
+        before = rb"" if boundary == _ORIGINAL_BOUNDARY else rb"\r?\n"
         self._delimiter = re.compile(before + line)
-        # Behind a body with a length, some servers send no line end before the delimiter.
-        self._delimiter_here = re.compile(rb"(?:\r?\n)?" + line)
+        # Behind a body with a length, some servers send no line end before the delimiter,
+        # and others several.
+        self._delimiter_here = re.compile(rb"(?:\r?\n){0,%d}%s" % (_MAX_EMPTY_LINES, line))
+        self._delimiter_at_once = re.compile(rb"(?:%s)?%s" % (before, line))
         # So many bytes at the end of the buffer may be the beginning of a delimiter.
-        self._overlap = len(boundary) + _MAX_PADDING + 8
-        self._max_body = max_body
-        self._buffer = bytearray()
-        self._searched = 0
-        self._headers: dict[str, str] = {}
-        self._head_bytes = 0
-        self._last_name = ""
-        self._length: int | None = None
-        self._state: Callable[[], Part | bool] = self._preamble
+        self._overlap = len(boundary) + _MAX_PADDING + 2 * _MAX_EMPTY_LINES + 8
 
     def feed(self, data: bytes) -> Iterator[Part]:
         """
@@ -116,8 +153,18 @@ class Decoder:
         Raises:
             Malformed: The stream cannot be read further.  Raised while one iterates.
         """
-        self._buffer += data
+        self._release()
+        self._buffer = self._buffer + data if self._buffer else data
         return self._read()
+
+    def _release(self) -> None:
+        """
+        Release the bytes that were read.
+        """
+        at, self._at = self._at, 0
+        self._buffer = self._buffer[at:]
+        if self._head_at is not None:
+            self._head_at = self._head_at - at if self._head_at >= at else None
 
     @property
     def ahead(self) -> dict[str, str]:
@@ -127,6 +174,17 @@ class Decoder:
         """
         return self._headers if self._state == self._head else {}
 
+    @property
+    def is_inside(self) -> bool:
+        """
+        Has a part begun that is not complete?  Heartbeats and gaps do not begin a part,
+        because a bus sends them long before the rest of it.
+        """
+        if self._state == self._head:
+            begun = any(not name.startswith("msgbus-") for name in self._headers)
+            return begun or self._at < len(self._buffer)
+        return self._state == self._body or self._state == self._open_body
+
     def end(self) -> None:
         """
         Take the end of the stream.  It may come behind any delimiter, not only behind
@@ -135,48 +193,112 @@ class Decoder:
         Raises:
             Malformed: The stream ended inside a part, or before the first.
         """
-        if self._state == self._preamble:
+        if self._state in (self._first_line, self._preamble):
             raise Malformed("The stream ended before the first delimiter.")
-        # A bus sends `Msgbus-Gap` when there is a gap, long before the rest of the part.
-        begun = any(not name.startswith("msgbus-") for name in self._headers)
-        if self._state == self._body or (
-            self._state == self._head and (begun or self._buffer)
-        ):
+        if self.is_inside:
             raise Malformed("The stream ended inside a part.")
 
+    def last(self) -> Part | None:
+        """
+        Take the end of a stream of which it is known, by other means, that it is whole:
+        then it ends a part that has no length.
+
+        Returns:
+            That part, without the line end behind it; None if there is none.
+
+        Raises:
+            Malformed: As for `end`.
+        """
+        if self._state != self._open_body:
+            self.end()
+            return None
+        self._keep(len(self._buffer) - self._at)
+        body = b"".join(self._pieces)
+        return self._part(body.removesuffix(b"\n").removesuffix(b"\r"))
+
     def _read(self) -> Iterator[Part]:
-        while result := self._state():
+        while True:
+            if self._state == self._tail:
+                repeated = self._repeated.read(self._buffer, self._at)
+                if repeated is not None:
+                    headers, length, begin = repeated
+                    end = begin + length
+                    if length <= self._max_body and end <= len(self._buffer):
+                        self._at = end
+                        yield Part(headers, self._buffer[begin:end])
+                        continue
+            result = self._state()
+            if not result:
+                self._release()
+                return
             if isinstance(result, Part):
                 yield result
 
-    # The states.  Each consumes from the beginning of the buffer what it can.  It returns
-    # the part that it has completed, True if it consumed anything else, or False if it
-    # needs more bytes.
+    # The states.  Each consumes what it can, from `_at` on.  It returns the part that it
+    # has completed, True if it consumed anything else, or False if it needs more bytes.
+
+    def _first_line(self) -> bool:
+        buffer = self._buffer
+        while (end := buffer.find(b"\n", self._at)) >= 0:
+            line = buffer[self._at : end].strip(b" \t\r")
+            if not line:
+                self._at = end + 1
+                continue
+            if self._boundary is None:
+                self._set_boundary(_boundary_in(line))
+            elif _FIRST_HEADER.match(line):
+                # The delimiter before it is missing.
+                self._state = self._head
+                return True
+            self._state = self._preamble
+            return True
+        return self._is_too_long(_MAX_PREAMBLE, "There is no delimiter in sight.")
 
     def _preamble(self) -> bool:
-        found = self._search(_MAX_PREAMBLE, "There is no delimiter in sight.")
-        return found is not None and self._pass(found)
+        found = self._delimiter_at_once.match(self._buffer, self._at)
+        found = found or self._delimiter.search(self._buffer, self._at)
+        if found:
+            return self._pass(found)
+        self._is_too_long(_MAX_PREAMBLE, "There is no delimiter in sight.")
+        return False
 
     def _head(self) -> bool:
+        buffer, at = self._buffer, self._at
         # A delimiter directly behind another one: there is no part between them.
-        found = self._delimiter_here.match(self._buffer)
-        if found and self._buffer.startswith(b"--"):
-            return self._pass(found)
-        end = self._buffer.find(b"\n")
-        self._head_bytes += end + 1
-        if self._head_bytes + (len(self._buffer) if end < 0 else 0) > _MAX_HEADER_BYTES:
+        if buffer.startswith(b"--", at):
+            found = self._delimiter_here.match(buffer, at)
+            if found:
+                return self._pass(found)
+        end = buffer.find(b"\n", at)
+        self._head_bytes += end + 1 - at if end >= 0 else 0
+        if self._head_bytes + (len(buffer) - at if end < 0 else 0) > _MAX_HEADER_BYTES:
             raise Malformed("The headers of a part are longer than 16 KiB.")
         if end < 0:
             return False
-        line = bytes(self._buffer[:end]).removesuffix(b"\r").decode("utf-8", "replace")
-        del self._buffer[: end + 1]
+        line = buffer[at:end].removesuffix(b"\r").decode("utf-8", "replace")
+        if not line and not self._headers:
+            # Before the first header, there may be an empty line.
+            follows = buffer[end + 1 : end + 1 + len(_FIRST_HEADERS[0])].lower()
+            if follows in _FIRST_HEADERS or follows.startswith(_FIRST_HEADERS):
+                self._at = end + 1
+                return True
+            if any(name.startswith(follows) for name in _FIRST_HEADERS):
+                self._head_bytes = 0
+                return False
+        self._at = end + 1
         if line:
             self._header(line)
-        else:
-            self._length = _length(self._headers)
-            if self._length is not None and self._length > self._max_body:
-                raise Malformed(f"A part of {self._length} bytes is too large.")
-            self._state = self._body
+            return True
+        self._length = _length(self._headers)
+        self._pieces, self._size = [], 0
+        if self._length is None:
+            self._state = self._open_body
+            return True
+        if self._length > self._max_body:
+            raise TooLarge(f"A part of {self._length} bytes is too large.")
+        if self._head_at is not None:
+            self._repeated.learn(buffer[self._head_at : self._at], self._headers)
+        self._state = self._body
         return True
 
     def _header(self, line: str) -> None:
@@ -192,49 +314,76 @@ class Decoder:
             # Heartbeats belong to no part.  A stream may hold any number of them, so they
             # do not count for the limit on headers.
             self._head_bytes = 0
+            self._head_at = None
             return
         known = self._headers.get(name)
         self._headers[name] = value if known is None else f"{known}, {value}"
         self._last_name = name
 
     def _body(self) -> Part | bool:
-        if self._length is None:
-            found = self._search(self._max_body, "A part without a length is too large.")
-            if found is None:
-                return False
-            part = Part(self._headers, bytes(self._buffer[: found.start()]))
+        size = min(len(self._buffer) - self._at, (self._length or 0) - self._size)
+        self._keep(size)
+        if self._size < (self._length or 0):
+            return False
+        self._state = self._tail
+        return self._part(b"".join(self._pieces))
+
+    def _open_body(self) -> Part | bool:
+        found = None
+        if not self._pieces:
+            found = self._delimiter_at_once.match(self._buffer, self._at)
+        found = found or self._delimiter.search(self._buffer, self._at)
+        if found:
+            self._keep(found.start() - self._at)
+            part = self._part(b"".join(self._pieces))
             self._pass(found)
             return part
-        if len(self._buffer) < self._length:
-            return False
-        part = Part(self._headers, bytes(self._buffer[: self._length]))
-        del self._buffer[: self._length]
-        self._state = self._tail
+        self._keep(max(0, len(self._buffer) - self._at - self._overlap))
+        return False
+
+    def _keep(self, size: int) -> None:
+        """
+        Take so many bytes into the body of the part.
+        """
+        if not size:
+            return
+        begin, self._at = self._at, self._at + size
+        self._pieces.append(self._buffer[begin : self._at])
+        self._size += size
+        if self._size > self._max_body:
+            raise TooLarge("A part without a length is too large.")
+
+    def _part(self, body: bytes) -> Part:
+        self._pieces = []
+        part = Part(self._headers, body)
+        self._headers = {}
         return part
 
     def _tail(self) -> bool:
-        if found := self._delimiter_here.match(self._buffer):
+        if found := self._delimiter_here.match(self._buffer, self._at):
             return self._pass(found)
-        if len(self._buffer) > self._overlap:
-            raise Malformed("No delimiter follows a part of the length that it gave.")
+        self._is_too_long(
+            self._overlap, "No delimiter follows a part of the length that it gave."
+        )
         return False
 
     def _epilogue(self) -> bool:
-        self._buffer.clear()
+        self._at = len(self._buffer)
         return False
 
-    def _search(self, limit: int, complaint: str) -> re.Match[bytes] | None:
-        found = self._delimiter.search(self._buffer, self._searched)
-        if (found.start() if found else len(self._buffer) - self._overlap) > limit:
+    def _is_too_long(self, limit: int, complaint: str) -> bool:
+        """
+        Refuse what has come if it is longer than this, since nothing was found in it.
+        """
+        if len(self._buffer) - self._at > limit:
             raise Malformed(complaint)
-        self._searched = max(0, len(self._buffer) - self._overlap)
-        return found
+        return False
 
     def _pass(self, delimiter: re.Match[bytes]) -> bool:
         self._state = self._epilogue if delimiter[1] == b"--" else self._head
-        del self._buffer[: delimiter.end()]
-        self._searched = 0
+        self._head_at, self._at = delimiter.start(), delimiter.end()
         self._headers = {}
+        self._last_name = ""
         self._head_bytes = 0
         return True
 
@@ -258,6 +407,38 @@ def boundary_of(content_type: str) -> str:
     if len(boundary) > _MAX_BOUNDARY or not boundary.isascii():
         raise Malformed(f"The boundary {boundary[:100]!r} is not up to 70 of ASCII.")
     return boundary
+
+
+def declared_boundary(content_type: str) -> str | None:
+    """
+    The boundary that a publisher's `Content-Type` names, if it names one, however odd; see
+    `Decoder` for what becomes of it.
+
+    Raises:
+        Malformed: It has more than 200 characters, or some that are not ASCII.
+    """
+    header = EmailMessage()
+    try:
+        header["Content-Type"] = content_type
+        boundary = header.get_boundary()
+    except Exception:  # `email` raises an IndexError for some malformed types.
+        raise Malformed(f"{content_type[:100]!r} is no content type.") from None
+    if boundary and (len(boundary) > _MAX_ODD_BOUNDARY or not boundary.isascii()):
+        raise Malformed(f"The boundary {boundary[:100]!r} is not up to 200 of ASCII.")
+    return boundary or None
+
+
+def _boundary_in(line: bytes) -> str:
+    """
+    The boundary in the first line of a stream, which is a delimiter.
+    """
+    boundary = line.removeprefix(b"--")
+    if boundary == line or not 0 < len(boundary) <= _MAX_ODD_BOUNDARY:
+        raise Malformed("The type names no boundary, and the stream begins with none.")
+    try:
+        return boundary.decode("ascii")
+    except UnicodeDecodeError:
+        raise Malformed("The boundary in the first line is not ASCII.") from None
 
 
 def _length(headers: dict[str, str]) -> int | None:

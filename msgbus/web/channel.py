@@ -18,6 +18,7 @@ from twisted.web import http
 
 from .heads import Heads
 from .repeater import Repeater
+from .streamed_body import StreamedBody
 
 __all__ = ["Answering", "Channel", "Refused", "too_large"]
 
@@ -90,6 +91,7 @@ class _Site(Protocol):
     """
 
     max_body: int
+    timeOut: int | float | None
     draining: bool
     heads: Heads[Any]
     channels: set[Channel]
@@ -127,6 +129,10 @@ class Channel(http.HTTPChannel):
     # to be discarded.
     _receive: Callable[[bytes], None] | None = None
     ended = False
+    # The body that is being read, if it is taken while it comes, and whether the connection
+    # may stay open after its request.
+    _body: StreamedBody | None = None
+    _body_persistent: bool | int = False
     _closing: IDelayedCall | None = None
 
     def connectionMade(self) -> None:
@@ -272,7 +278,10 @@ class Channel(http.HTTPChannel):
         """
         Close an idle connection, without the line that Twisted logs for each.
         """
-        self.loseConnection()
+        if self._body is None or self._body.receiver is None:
+            self.loseConnection()
+        elif self._body.receiver.stalled():
+            self.setTimeout(self.timeOut)  # type: ignore[no-untyped-call]  # Twisted
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """
@@ -282,6 +291,43 @@ class Channel(http.HTTPChannel):
             self._closing.cancel()
         super().connectionLost(reason)  # type: ignore[no-untyped-call]  # Twisted
         self.site.lost(self)
+
+    def begin_body(self, body: StreamedBody) -> None:
+        """
+        Begin to read a body that is taken while it comes.  If its request is answered
+        before its end, no other request can follow.
+        """
+        self._body = body
+        self._body_persistent, self.persistent = self.persistent, False
+
+    def allContentReceived(self) -> None:
+        """
+        Take the end of a request.
+        """
+        if self._body is not None:
+            if self.ended:
+                return
+            self._body = None
+            self.persistent = self._body_persistent and not self.site.draining
+            self.setTimeout(self.site.timeOut)  # type: ignore[no-untyped-call]  # Twisted
+        super().allContentReceived()  # type: ignore[no-untyped-call]  # Twisted
+
+    def requestDone(self, request: Any) -> None:
+        """
+        Go on after an answer.  If the body of its request is still coming, the client has
+        some time to read the answer.
+        """
+        if self._body is None:
+            super().requestDone(request)  # type: ignore[no-untyped-call]  # Twisted
+            return
+        self.requests.remove(request)
+        self._end(LINGER_SECONDS, self.loseConnection)
+        self.transport.resumeProducing()
+
+    def _send100Continue(self) -> None:
+        # A body that is taken while it comes is accepted by what takes it.
+        if self._body is None and not self.ended:
+            super()._send100Continue()  # type: ignore[no-untyped-call]  # Twisted
 
     def begin_stream(self, receive: Callable[[bytes], None] | None = None) -> None:
         """

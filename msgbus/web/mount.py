@@ -5,7 +5,7 @@ A bus that is mounted in a site: how the ways in publish and subscribe.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.defer import Deferred
@@ -32,6 +32,17 @@ __all__ = ["Mount", "STOPPING", "finish", "when_published"]
 STOPPING = "The bus is stopping; try again in a moment."
 
 
+class Stoppable(Protocol):
+    """
+    A stream that is being published; see `publication_stream`.
+    """
+
+    def stop(self) -> None:
+        """
+        Take nothing more.
+        """
+
+
 class Mount:
     """
     Publishes and subscribes on behalf of requests.
@@ -47,6 +58,7 @@ class Mount:
 
     Attributes:
         closed: Whether the bus has stopped, so that nothing is published any more.
+        publication_streams: The streams that are being published.
     """
 
     _log = Logger()
@@ -66,6 +78,7 @@ class Mount:
         self.origins = origins
         self.fanout = Fanout(bus, reactor, limits)
         self.closed = False
+        self.publication_streams: set[Stoppable] = set()
         self._verbosity = verbosity
 
     def check_open(self) -> None:

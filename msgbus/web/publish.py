@@ -163,7 +163,7 @@ class _PendingAnswer:
             answer = self._answer.fill(*_told(receipt), closing=self._closing)
             self._channel.repeater.answers.append(answer)
             self._channel.repeater.flush()
-            self._channel.requestDone(self)  # type: ignore[no-untyped-call]  # Twisted
+            self._channel.requestDone(self)
 
     def announce_close(self) -> None:
         """

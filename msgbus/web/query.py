@@ -25,6 +25,7 @@ __all__ = [
     "PAGE",
     "Wanted",
     "channel_name",
+    "parse_line_stream",
     "parse_subscription",
     "requires_subscriber",
 ]
@@ -43,6 +44,8 @@ DEFAULT = next(iter(STREAM_FORMATS))
 # The values of `?format=`: names of formats, and their media types.
 _NAMES = {name: name for name in (*STREAM_FORMATS, MESSAGE)}
 _NAMES |= {form.media_type: name for name, form in STREAM_FORMATS.items()}
+
+_TEXT = "text/plain; charset=utf-8"
 
 _YES_OR_NO = {"1": True, "0": False}
 
@@ -155,6 +158,20 @@ def requires_subscriber(query: bytes) -> bool:
     """
     parameters = _parameters(query, ("require",))
     return _choice(parameters, "require", _YES_OR_NO) or False
+
+
+def parse_line_stream(query: bytes) -> str | None:
+    """
+    The type of the messages of a stream whose lines are bodies alone, by `?raw=1`; None for
+    a stream of envelopes.
+
+    Raises:
+        Invalid: The value of a parameter is not one that it may have.
+    """
+    parameters = _parameters(query, ("raw", "type"))
+    if not _choice(parameters, "raw", _YES_OR_NO):
+        return None
+    return ",".join(parameters.get("type", [_TEXT]))
 
 
 def _since(parameters: dict[str, list[str]]) -> Since | None:

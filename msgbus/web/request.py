@@ -16,6 +16,7 @@ from twisted.web.http_headers import Headers
 
 from .channel import Answering, Channel, too_large
 from .heads import Head, Meaning
+from .streamed_body import StreamedBody, is_streamed
 
 __all__ = ["Request"]
 
@@ -41,28 +42,55 @@ class Request(server.Request):
     _version = -1
     # The `Origins` by whose rules `Host` was accepted, so that it is checked only once.
     host_checked_by: object = None
+    # Is the request let in without a password, so that it may name any sender?  Set by
+    # `Root`.
+    is_open = False
+    # The body, if it is taken while it comes.
+    body: StreamedBody | None = None
     # Was the request judged by nothing but its head and the local address?  Set by `Root`.
     repeatable = False
 
     def gotLength(self, length: int | None) -> None:
         """
         Refuse a body that says that it is too large, before it comes and
-        before it is asked for by `100 Continue`.
+        before it is asked for by `100 Continue`.  A request whose body is a stream is
+        processed now; see `streamed_body`.
         """
         self.content = BytesIO()
-        self._check_body(length or 0)
+        channel = self.channel
+        content_type = self.requestHeaders.getRawHeaders(b"Content-Type", [b""])[0]
+        if not is_streamed(channel._command, channel._path, content_type):
+            self._check_body(length or 0)
+            return
+        expected = self.requestHeaders.getRawHeaders(b"Expect", [b""])[0].lower()
+        awaited = expected == b"100-continue" and channel._version == b"HTTP/1.1"
+        self.body = StreamedBody(channel, awaited)
+        channel.begin_body(self.body)
+        self._process(channel._command, channel._path, channel._version)
 
     def handleContentChunk(self, data: bytes) -> None:
         """
         Take a piece of the body; refuse one that grows too large.
         """
+        if self.body is not None:
+            self.body.receive(data)
+            return
         self._check_body(self.content.tell() + len(data))
         self.content.write(data)
 
     def requestReceived(self, command: bytes, path: bytes, version: bytes) -> None:
         """
-        Take the whole request.  The absolute form of a target is served, and
-        its host goes before the `Host` header (RFC 9112, section 3.2.2).
+        Take the whole request.
+        """
+        if self.body is not None:
+            self.body.end()
+        else:
+            self._process(command, path, version)
+
+    def _process(self, command: bytes, path: bytes, version: bytes) -> None:
+        """
+        Have the request answered.  The absolute form of a target is served, and its host
+        goes before the `Host` header (RFC 9112, section 3.2.2).
         """
         repeater = self.channel.repeater
         self._version = self.channel.site.heads.version

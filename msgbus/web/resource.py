@@ -21,10 +21,12 @@ from .mount import Mount
 from .origins import Origins
 from .pages import MODULES, live_page, module
 from .poll import Polls
+from .publication_stream import publish_stream
 from .publish import publish
 from .query import MESSAGE, PAGE, channel_name, parse_subscription
 from .responses import REFUSALS, Refusal, answer, status_of
 from .stream import stream
+from .streamed_body import is_streamed
 from .websocket import open_websocket
 from .websocket_handshake import wants_websocket
 
@@ -80,10 +82,12 @@ class BusResource(Resource):
 
     def stop_waiting(self) -> None:
         """
-        Answer the requests that wait for a message by `?wait=`, and let no later request
-        wait.
+        Answer the requests that wait for a message by `?wait=`, and those whose bodies are
+        streams, and let no later request wait.
         """
         self._polls.stop_waiting()
+        for publishing in tuple(self._mount.publication_streams):
+            publishing.stop()
 
     def close(self) -> None:
         """
@@ -115,6 +119,9 @@ class BusResource(Resource):
             return self._redirect(request)
         path = _path_below(request)
         if request.method in (b"POST", b"PUT"):
+            content_type = header(request, b"Content-Type") or ""
+            if is_streamed(request.method, request.uri, content_type.encode()):
+                return publish_stream(self._mount, request, path)
             return publish(self._mount, request, path)
         if request.method not in (b"GET", b"HEAD"):
             raise Refusal(

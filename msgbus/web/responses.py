@@ -13,7 +13,7 @@ from ..bus.bus import Nobody, Stopping, TooLarge
 from ..bus.idempotency import Reused
 from ..message import Invalid
 
-__all__ = ["REFUSALS", "Refusal", "answer", "status_of"]
+__all__ = ["REFUSALS", "Refusal", "answer", "set_stream_headers", "status_of"]
 
 # The errors for which a message is not published, and what they are answered with.  A
 # subclass stands before its base class.
@@ -28,6 +28,7 @@ REFUSALS = tuple(_STATUSES)
 
 # The reason phrases of codes for which Twisted has none, or an outdated one.
 _REASONS = {
+    408: b"Request Timeout",
     413: b"Content Too Large",
     421: b"Misdirected Request",
     422: b"Unprocessable Content",
@@ -56,22 +57,38 @@ class Refusal(Exception):
         return answer(request, self.code, str(self))
 
 
-def answer(request: server.Request, code: int, sentence: str = "") -> int:
+def answer(
+    request: server.Request,
+    code: int,
+    text: str | bytes = "",
+    content_type: bytes = b"text/plain; charset=utf-8",
+) -> int:
     """
-    End a response with one sentence of text, or with nothing for a 204.
+    End a response with one sentence of text, with the bytes of another type, or with
+    nothing for a 204.
     """
     request.setResponseCode(code, _REASONS.get(code))
     # The client may have gone while the answer waited for a Deferred.
     if request._disconnected:
         return NOT_DONE_YET
     if code != http.NO_CONTENT:
-        body = f"{sentence}\n".encode()
-        request.setHeader(b"Content-Type", b"text/plain; charset=utf-8")
+        body = f"{text}\n".encode() if isinstance(text, str) else text
+        request.setHeader(b"Content-Type", content_type)
         request.setHeader(b"X-Content-Type-Options", b"nosniff")
         request.setHeader(b"Content-Length", b"%d" % len(body))
         request.write(body)
     request.finish()
     return NOT_DONE_YET
+
+
+def set_stream_headers(request: server.Request) -> None:
+    """
+    Set the headers by which caches keep no answer that is a stream, and proxies hand it on
+    as it comes: RFC 10036, and the older one that nginx knows.
+    """
+    request.setHeader(b"Cache-Control", b"no-store")
+    request.setHeader(b"X-Accel-Buffering", b"no")
+    request.setHeader(b"Incremental", b"?1")
 
 
 def status_of(error: Exception) -> int:

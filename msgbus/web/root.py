@@ -72,6 +72,8 @@ class Root(Resource):
 
     def _behind(self, path: bytes, request: server.Request) -> IResource:
         child = cast(IResource, super().getChildWithDefault(path, request))  # type: ignore[no-untyped-call]  # Twisted
+        if isinstance(request, Request):
+            request.is_open = self._portal is None
         if type(request) is Request:
             # Nothing else may judge the request: neither a resource that a program has put
             # around this one or the bus, nor a portal that may judge the same credentials

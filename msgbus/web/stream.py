@@ -24,6 +24,7 @@ from .heads import Head, ResponseHead
 from .mount import Mount, finish
 from .query import Wanted
 from .request import Request
+from .responses import set_stream_headers
 
 __all__ = ["stream"]
 
@@ -38,8 +39,7 @@ def stream(mount: Mount, request: server.Request, name: str, wanted: Wanted) -> 
     )
     content_type = form.media_type + framing.parameters
     request.setHeader(b"Content-Type", content_type.encode("ascii"))
-    request.setHeader(b"Cache-Control", b"no-store")
-    request.setHeader(b"X-Accel-Buffering", b"no")
+    set_stream_headers(request)
     cursor, begins = mount.begin(name, wanted.filter, wanted.since)
     if begins is not None:
         request.setHeader(b"Msgbus-Id", begins.encode("ascii"))
@@ -126,7 +126,7 @@ class Stream:
         if self._chunked:
             # The last chunk.
             channel.write(b"0\r\n\r\n")  # type: ignore[no-untyped-call]  # Twisted
-        channel.requestDone(self)  # type: ignore[no-untyped-call]  # Twisted
+        channel.requestDone(self)
         self._leave()
 
     def _leave(self) -> None:

@@ -1,0 +1,249 @@
+"""
+Reads messages in the body of a request: the parts of a multipart stream, or lines.
+
+No I/O.  How they are published is up to `publication_stream`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol, TypeVar
+from urllib.parse import urlsplit
+
+from ..formats.lines import LineDecoder
+from ..formats.multipart import Decoder, Part
+from ..formats.publication import Publication, parse_envelope
+from ..ids import origin_of
+from ..message import Invalid, Message, is_folder
+from .query import channel_name
+
+__all__ = ["Envelopes", "Parts", "RawLines", "Source", "Target", "Wish"]
+
+T = TypeVar("T")
+
+# How many messages that differ only in their bodies are remembered.
+MAX_TEMPLATES = 256
+
+
+class Wish(NamedTuple):
+    """
+    What is to be published; see `Bus.submit`.
+    """
+
+    message: Message
+    body: bytes
+    keep: bool = True
+    key: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """
+    Where a stream is published, and by whom.
+
+    Attributes:
+        name: The channel, or the folder below which each message names its own.
+        prefixes: Where the bus is mounted, and where the publisher says that it is; see
+            `Parts`.
+        sender: Who has sent the messages that name nobody, or nobody that is believed.
+        believed: Whether a message may name its sender.
+    """
+
+    name: str
+    prefixes: tuple[str, ...]
+    sender: str
+    believed: bool
+
+    def channel(self, location: str) -> str:
+        """
+        The channel of a message with this `Content-Location`: a path below the bus, or one
+        that is relative to the folder.
+
+        Raises:
+            Invalid: It is not below the folder.
+        """
+        if not is_folder(self.name) or not location:
+            return self.name
+        path = urlsplit(location).path if "://" in location else location
+        for prefix in self.prefixes:
+            if path.startswith(prefix):
+                return self.inside(channel_name(path.removeprefix(prefix).encode()))
+        if path.startswith("/"):
+            raise Invalid(
+                f"The location {location[:200]!r} is not below {self.prefixes[0]!r}; if the"
+                " stream is of a bus elsewhere, give its path in a header Msgbus-Prefix."
+            )
+        return self.name + channel_name(path.removeprefix("./").encode())
+
+    def inside(self, channel: str) -> str:
+        """
+        This channel, if it is in the folder; the channel itself if there is no folder.
+
+        Raises:
+            Invalid: It is not.
+        """
+        if not is_folder(self.name):
+            return self.name
+        if not channel.startswith(self.name):
+            raise Invalid(f"The channel {channel!r} is not in the folder {self.name!r}.")
+        return channel
+
+    def sender_named(self, sender: str) -> str:
+        """
+        Who has sent a message that names this sender.
+        """
+        return sender if sender and self.believed else self.sender
+
+
+class Source(Protocol[T]):
+    """
+    A body that is read in pieces.
+    """
+
+    @property
+    def is_inside(self) -> bool:
+        """
+        Has a message begun that is not complete?
+        """
+
+    def feed(self, data: bytes) -> Iterator[T]:
+        """
+        Take the next bytes.
+
+        Returns:
+            The messages that are complete now, as `wish` takes them.
+
+        Raises:
+            Malformed: The body cannot be read further.  Raised while one iterates.
+        """
+
+    def last(self) -> T | None:
+        """
+        Take the end of a body that is whole, and the message that it completes, if it
+        completes one.
+
+        Raises:
+            Malformed: It does not end behind a message.
+        """
+
+    def wish(self, item: T) -> Wish | None:
+        """
+        What such a message asks for; None if it is no message, but tells something else.
+
+        Raises:
+            Invalid: It is faulty.
+        """
+
+
+class Parts:
+    """
+    The parts of a multipart stream, as a bus or a camera sends it.
+
+    A part may have the headers `Content-Type`, `Content-Location`, `From`, `Msgbus-Id`,
+    `Msgbus-Origin`, `Idempotency-Key` and `Cache-Control`; all others are ignored.
+    """
+
+    def __init__(self, target: Target, boundary: str | None, max_body: int) -> None:
+        self._target = target
+        self._decoder = Decoder(boundary, max_body)
+        self.feed = self._decoder.feed
+        self.last = self._decoder.last
+        # The messages of parts without an origin, by what parts have in common.
+        self._templates: dict[tuple[str, str, str], Message] = {}
+
+    @property
+    def is_inside(self) -> bool:
+        """
+        Has a part begun that is not complete?
+        """
+        return self._decoder.is_inside
+
+    def wish(self, item: Part) -> Wish:
+        """
+        What a part asks for.
+        """
+        find = item.headers.get
+        template = self._template(
+            find("content-type") or "application/octet-stream",
+            find("content-location", ""),
+            find("from", ""),
+        )
+        if "msgbus-origin" in item.headers or "msgbus-id" in item.headers:
+            template = template.with_origin(_origin(item.headers))
+        keep = "no-store" not in find("cache-control", "").lower()
+        return Wish(template, item.body, keep, find("idempotency-key"))
+
+    def _template(self, content_type: str, location: str, sender: str) -> Message:
+        key = (content_type, location, sender)
+        template = self._templates.get(key)
+        if template is None:
+            target = self._target
+            channel, named = target.channel(location), target.sender_named(sender)
+            template = Message(channel, b"", content_type, named)
+            if len(self._templates) >= MAX_TEMPLATES:
+                self._templates.clear()
+            self._templates[key] = template
+        return template
+
+
+class Envelopes(LineDecoder):
+    """
+    Lines, each a message in an envelope, as a subscriber gets them.
+    """
+
+    def __init__(self, target: Target, max_line: int) -> None:
+        super().__init__(max_line)
+        self._target = target
+
+    def wish(self, item: bytes) -> Wish | None:
+        """
+        What a line asks for; None if it is empty, or tells a gap.
+        """
+        publication = parse_envelope(item) if item.strip() else None
+        if publication is None:
+            return None
+        return Wish(
+            self._message(publication),
+            publication.body,
+            publication.keep,
+            publication.key,
+        )
+
+    def _message(self, publication: Publication) -> Message:
+        target = self._target
+        return Message(
+            target.name
+            if publication.channel is None
+            else target.inside(publication.channel),
+            b"",
+            publication.content_type,
+            target.sender_named(publication.sender),
+            origin=publication.origin,
+        )
+
+
+class RawLines(LineDecoder):
+    """
+    Lines, each the body of a message, which all have one type.
+    """
+
+    def __init__(self, target: Target, max_line: int, content_type: str) -> None:
+        super().__init__(max_line)
+        self._template = Message(target.name, b"", content_type, target.sender)
+
+    def wish(self, item: bytes) -> Wish:
+        """
+        A line is a message, also an empty one.
+        """
+        return Wish(self._template, item)
+
+
+def _origin(headers: dict[str, str]) -> str:
+    """
+    The origin of a part: what it says, or what its id says, if it is one of msgbus.
+    """
+    with suppress(Invalid):
+        return headers.get("msgbus-origin") or origin_of(headers["msgbus-id"])
+    return ""
