@@ -11,7 +11,11 @@ import re
 
 __all__ = [
     "BODY_BYTES",
+    "CHUNKED",
     "END",
+    "ENDLESS",
+    "begin_lines",
+    "begin_parts",
     "body",
     "check",
     "chunked",
@@ -19,9 +23,13 @@ __all__ = [
     "enveloped",
     "numbers_in",
     "of_many_lengths",
+    "part",
+    "part_in_chunk",
+    "part_of_many_lengths",
     "plain",
     "post",
     "raw",
+    "text_line",
     "upgrade",
     "with_key",
     "with_many_heads",
@@ -37,6 +45,11 @@ CHANNELS, TYPES, SENDERS = 10, ("plain", "html", "css", "csv"), 5
 END = b"$"
 MARK = b"~%04d%08d$"
 NUMBERS = re.compile(rb"~(\d{4})(\d{8})\$")
+
+# How a request says how long its body is: a stream that never ends has either the length of
+# ten terabytes, or chunks.
+ENDLESS = "Content-Length: 10000000000000"
+CHUNKED = "Transfer-Encoding: chunked"
 
 # The opcode of a text frame, and a key to mask it with (RFC 6455, section 5.3).
 TEXT, MASK = 0x1, b"\x37\xfa\x21\x3d"
@@ -186,3 +199,66 @@ def upgrade(target):
         "Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
         "Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"
     ).encode()
+
+
+def begin_stream(target, type, length):
+    """
+    The head of a request whose body is a stream, and which is answered line by line.
+    """
+    return (
+        f"POST /msgbus/{target} HTTP/1.1\r\nHost: localhost\r\n"
+        f"Accept: application/x-ndjson\r\nContent-Type: {type}\r\n{length}\r\n\r\n"
+    ).encode()
+
+
+def begin_parts(length):
+    """
+    The head of a request that publishes a multipart stream.
+    """
+    return begin_stream("bench", "multipart/x-mixed-replace; boundary=B", length)
+
+
+def begin_lines():
+    """
+    The head of a request that publishes lines.
+    """
+    return begin_stream("bench?format=ndjson&raw=1", "application/x-ndjson", ENDLESS)
+
+
+def framed(body):
+    """
+    A part of a multipart stream.
+    """
+    return b"--B\r\nContent-Type: text/plain\r\nContent-Length: %d\r\n\r\n%s\r\n" % (
+        len(body),
+        body,
+    )
+
+
+def part(place, number):
+    """
+    All parts have the same headers.
+    """
+    return framed(body(place, number))
+
+
+def part_of_many_lengths(place, number):
+    """
+    Parts have 20 different lengths in turn.
+    """
+    return framed(body(place, number, LENGTHS[number % len(LENGTHS)]))
+
+
+def part_in_chunk(place, number):
+    """
+    Each part is a chunk of its own, as if its publisher flushed after each.
+    """
+    framed_part = part(place, number)
+    return b"%x\r\n%s\r\n" % (len(framed_part), framed_part)
+
+
+def text_line(place, number):
+    """
+    A line that is nothing but the body.
+    """
+    return body(place, number) + b"\n"

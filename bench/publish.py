@@ -33,7 +33,11 @@ from load import (
     run,
 )
 from prepared import (
+    CHUNKED,
     END,
+    ENDLESS,
+    begin_lines,
+    begin_parts,
     body,
     check,
     chunked,
@@ -41,9 +45,13 @@ from prepared import (
     enveloped,
     numbers_in,
     of_many_lengths,
+    part,
+    part_in_chunk,
+    part_of_many_lengths,
     plain,
     post,
     raw,
+    text_line,
     upgrade,
     with_key,
     with_many_heads,
@@ -52,6 +60,8 @@ from prepared import (
 from publishers import Publishers
 
 IN_FLIGHT = 16
+# In a stream, the publisher does not wait for every answer.
+IN_STREAM = 512
 
 # This share of the messages is published first and not measured, to warm the server up.
 WARMING = 0.1
@@ -78,8 +88,10 @@ class Row:
     share: float = 1
     # What the subscriber subscribes to; if None, the only publisher is the subscriber.
     reads: str | None = "bench"
-    # Sent first on each connection, to open a WebSocket.
+    # Sent first on each connection, to open a WebSocket or a stream, and how that has to be
+    # answered.
     opening: bytes = b""
+    opened: bytes = b"HTTP/1.1 101 "
     # Has each request a connection of its own?
     closes: bool = False
     # Each answer ends with the first, and has the second in it if it is a good one.
@@ -231,6 +243,16 @@ COLUMNS = (
     Column("p99 ms", ".2f"),
 )
 
+STREAM = {
+    "connections": 1,
+    "in_flight": IN_STREAM,
+    "request": part,
+    "opening": begin_parts(ENDLESS),
+    "opened": b"HTTP/1.1 200 ",
+    "end": b"}\n",
+    "good": b'", "subscribers": 1',
+}
+
 ROWS = {
     "one": Row("POST, 1 connection", connections=1),
     "eight": Row("POST, 8 connections"),
@@ -269,6 +291,18 @@ ROWS = {
         good=b"~",
         kept=True,
     ),
+    "stream": Row("a stream of parts", **STREAM),
+    "stream-lengths": Row(
+        "a stream, 20 lengths", **STREAM | {"request": part_of_many_lengths}
+    ),
+    "stream-chunks": Row(
+        "a stream, a chunk for each part",
+        **STREAM | {"request": part_in_chunk, "opening": begin_parts(CHUNKED)},
+    ),
+    "lines": Row(
+        "a stream of lines", **STREAM | {"request": text_line, "opening": begin_lines()}
+    ),
+    "stream-tls": Row("a stream over TLS", tls=True, **STREAM),
     "tls": Row("POST over TLS", tls=True),
     "unkept": Row("POST, no history", options=("--history", "0")),
     "subscribing": Subscribing("subscribing"),

@@ -142,7 +142,7 @@ class Publishers:
     def _connect(self):
         connection = connect(self._daemon, self._context)
         if self._row.opening:
-            ask(connection, self._row.opening, b"HTTP/1.1 101 ")
+            ask(connection, self._row.opening, self._row.opened)
         return connection
 
     def _subscribe(self):

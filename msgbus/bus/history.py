@@ -181,7 +181,8 @@ class History:
             keep: If not, the message is held only for readers that are attached now.
         """
         self.newest = id
-        if not keep or not self.keep.count:
+        limits = self.keep
+        if not keep or not limits.count:
             self._add_transient(Entry(id, message, transient=True), message.channel)
             return
         log = self._channels.get(message.channel)
@@ -192,11 +193,11 @@ class History:
         self._all.entries.append(entry)
         log.entries.append(entry)
         self.size += entry.size
-        if len(log.entries) - log.holes > self.keep.count:
+        if len(log.entries) - log.holes > limits.count:
             self._drop(log.oldest(), log)
-        while self.size > self.keep.size:
+        while self.size > limits.size:
             self._drop(self._all.oldest())
-        if self.keep.seconds is not None:
+        if limits.seconds is not None:
             self.expire(id[0])
 
     def restore(self, forgotten: Id, lost: dict[str, Id]) -> None:
@@ -318,7 +319,7 @@ class History:
         if log is None:
             log = self._channels[message.channel]
         log.count_hole()
-        if not len(log):
+        if log.holes == len(log.entries):
             del self._channels[message.channel]
             self.size -= len(message.channel) + CHANNEL_OVERHEAD
 
@@ -332,12 +333,13 @@ class History:
         id is lost.
         """
         lost_ids = self.lost_ids
+        unwritten, forgotten = self.unwritten, self.forgotten
         for name in names_of(channel):
-            if id > lost_ids.get(name, self.forgotten):
+            if id > lost_ids.get(name, forgotten):
                 lost_ids[name] = id
-            if self.unwritten is not None:
-                self.unwritten.lost[name] = max(
-                    self.lost(name), self.unwritten.lost.get(name) or ZERO
+            if unwritten is not None:
+                unwritten.lost[name] = max(
+                    self.lost(name), unwritten.lost.get(name) or ZERO
                 )
         if len(lost_ids) > MAX_LOST_NAMES:
             self._forget_losses()

@@ -84,7 +84,8 @@ class Fanout:
         self._groups: dict[tuple[str, Filter, Framing], Group] = {}
         self._framings: dict[Framing, Framing] = {}
         # The last message, and its bytes by the identity of the framing.
-        self._framed: tuple[Message | None, dict[int, bytes]] = (None, {})
+        self._framed: Message | None = None
+        self._frames: dict[int, bytes] = {}
         self._told: dict[str, int] = {}
         # Each looks at all members from time to time: that is cheaper than many timers.
         self._sweeping = LoopingCall(self._sweep)
@@ -196,13 +197,12 @@ class Fanout:
         """
         The bytes of one message, made once for all groups with this framing.
         """
-        last, frames = self._framed
-        if message is not last:
-            frames = {}
-            self._framed = (message, frames)
-        frame = frames.get(id(framing))
+        if message is not self._framed:
+            self._framed = message
+            self._frames.clear()
+        frame = self._frames.get(id(framing))
         if frame is None:
-            frame = frames[id(framing)] = framing.frame(message)
+            frame = self._frames[id(framing)] = framing.frame(message)
         return frame
 
     def _shed_if_full(self) -> None:

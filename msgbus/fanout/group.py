@@ -71,7 +71,7 @@ class Group:
         self._heartbeats = Heartbeats()
 
     def __len__(self) -> int:
-        return len(self._level.members) + len(self._behind) + len(self._replaying)
+        return len(self._level.members) + len(self._behind) + len(self._replaying.members)
 
     def deliver(self, channel: str, frame: bytes) -> None:
         """

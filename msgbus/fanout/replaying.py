@@ -31,6 +31,9 @@ class Replaying:
             were all.
         caught_up: Called with a member whose replay has reached the present; has to `end`
             it.
+
+    Attributes:
+        members: Those that are sent a replay.
     """
 
     def __init__(
@@ -44,13 +47,10 @@ class Replaying:
         self._turns = turns
         self._send = send
         self._caught_up = caught_up
-        self._members: set[Member] = set()
-
-    def __len__(self) -> int:
-        return len(self._members)
+        self.members: set[Member] = set()
 
     def __iter__(self) -> Iterator[Member]:
-        return iter(tuple(self._members))
+        return iter(tuple(self.members))
 
     def add(self, member: Member, replay: Replay) -> None:
         """
@@ -58,7 +58,7 @@ class Replaying:
         """
         member.replay = replay
         member.progress = self._reactor.seconds()
-        self._members.add(member)
+        self.members.add(member)
 
     def end(self, member: Member) -> None:
         """
@@ -67,7 +67,7 @@ class Replaying:
         replay, member.replay = member.replay, None
         if replay is not None:
             replay.close()
-            self._members.discard(member)
+            self.members.discard(member)
 
     def go_on(self, member: Member) -> None:
         """
@@ -82,7 +82,7 @@ class Replaying:
         """
         The member that has taken nothing for longest; None if there is none.
         """
-        return min(self._members, key=lambda member: member.progress, default=None)
+        return min(self.members, key=lambda member: member.progress, default=None)
 
     def _take_turn(self, member: Member, replay: Replay) -> int:
         """

@@ -121,6 +121,8 @@ class Decoder:
         self._head_at: int | None = None
         self._repeated = RepeatedHead()
         self._state: Callable[[], Part | bool] = self._first_line
+        # Is the next byte the first one behind a body with a length?
+        self._is_behind = False
         if boundary is not None:
             self._set_boundary(boundary)
 
@@ -218,7 +220,7 @@ class Decoder:
 
     def _read(self) -> Iterator[Part]:
         while True:
-            if self._state == self._tail:
+            if self._is_behind:
                 repeated = self._repeated.read(self._buffer, self._at)
                 if repeated is not None:
                     headers, length, begin = repeated
@@ -325,7 +327,7 @@ class Decoder:
         self._keep(size)
         if self._size < (self._length or 0):
             return False
-        self._state = self._tail
+        self._state, self._is_behind = self._tail, True
         return self._part(b"".join(self._pieces))
 
     def _open_body(self) -> Part | bool:
@@ -381,6 +383,7 @@ class Decoder:
 
     def _pass(self, delimiter: re.Match[bytes]) -> bool:
         self._state = self._epilogue if delimiter[1] == b"--" else self._head
+        self._is_behind = False
         self._head_at, self._at = delimiter.start(), delimiter.end()
         self._headers = {}
         self._last_name = ""

@@ -65,11 +65,10 @@ class MultipartFraming(Framing):
         """
         template = _head(self.prefix, message.content_type, message.channel, message.sender)
         body = message.body
-        lines = f"Msgbus-Id: {message.id}\r\n" if message.id else ""
+        lines = b"Msgbus-Id: %b\r\n" % message.id.encode() if message.id else b""
         if message.origin:
-            lines += f"Msgbus-Origin: {message.origin}\r\n"
-        head = template % (len(body), lines.encode("utf-8"))
-        return head, body, _delimiter(self.boundary)
+            lines += b"Msgbus-Origin: %b\r\n" % message.origin.encode()
+        return template % (len(body), lines), body, _delimiter(self.boundary)
 
     def gap(self, count: int | None) -> bytes:
         """

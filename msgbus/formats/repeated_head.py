@@ -34,14 +34,17 @@ class RepeatedHead:
     values of visible ASCII, which can be read in one way only.
     """
 
-    __slots__ = ("_headers", "_literals", "_names")
+    __slots__ = ("_headers", "_last", "_length", "_literals", "_names")
 
     def __init__(self) -> None:
         # What stands before, between and behind the values; empty if nothing was learned.
         self._literals: list[bytes] = []
         # The name of each value.
         self._names: list[str] = []
+        # The last head as a whole, its headers, and the length of its body.
+        self._last = b""
         self._headers: dict[str, str] = {}
+        self._length = 0
 
     def learn(self, head: bytes, headers: dict[str, str]) -> None:
         """
@@ -72,7 +75,8 @@ class RepeatedHead:
         if _LENGTH in names:
             self._literals = [*literals, head[begin:]]
             self._names = names
-            self._headers = dict(headers)
+            self._last, self._headers = head, dict(headers)
+            self._length = int(headers[_LENGTH])
 
     def read(self, data: bytes, at: int) -> tuple[dict[str, str], int, int] | None:
         """
@@ -80,11 +84,14 @@ class RepeatedHead:
 
         Returns:
             The headers, the length of the body, and the index at which it begins; None if
-            the head is another, or not complete.
+            the head is another, or not complete.  Heads that are equal have one object for
+            their headers, which must not be changed.
         """
         literals = self._literals
         if not literals or not data.startswith(literals[0], at):
             return None
+        if data.startswith(self._last, at):
+            return self._headers, self._length, at + len(self._last)
         begin = at + len(literals[0])
         headers = self._headers.copy()
         length = 0
@@ -102,4 +109,5 @@ class RepeatedHead:
                 return None
             headers[name] = text
             begin = end + len(literal)
+        self._last, self._headers, self._length = data[at:begin], headers, length
         return headers, length, begin

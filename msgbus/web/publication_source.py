@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol, TypeVar
+from typing import Protocol, TypeVar
 from urllib.parse import urlsplit
 
 from ..formats.lines import LineDecoder
@@ -27,15 +27,10 @@ T = TypeVar("T")
 MAX_TEMPLATES = 256
 
 
-class Wish(NamedTuple):
-    """
-    What is to be published; see `Bus.submit`.
-    """
-
-    message: Message
-    body: bytes
-    keep: bool = True
-    key: str | None = None
+Wish = tuple[Message, bytes, bool, str | None]
+"""
+What is to be published: a message, its body, and the `keep` and `key` of `Bus.submit`.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,6 +147,10 @@ class Parts:
         self.last = self._decoder.last
         # The messages of parts without an origin, by what parts have in common.
         self._templates: dict[tuple[str, str, str], Message] = {}
+        # The headers of the last part, and what they ask for, because equal headers are
+        # often one object; see `RepeatedHead.read`.
+        self._headers: dict[str, str] | None = None
+        self._asked: tuple[Message, bool, str | None]
 
     @property
     def is_inside(self) -> bool:
@@ -164,16 +163,24 @@ class Parts:
         """
         What a part asks for.
         """
-        find = item.headers.get
-        template = self._template(
+        headers, body = item
+        if headers is not self._headers:
+            self._asked = self._read(headers)
+            self._headers = headers
+        message, keep, key = self._asked
+        return message, body, keep, key
+
+    def _read(self, headers: dict[str, str]) -> tuple[Message, bool, str | None]:
+        find = headers.get
+        message = self._template(
             find("content-type") or "application/octet-stream",
             find("content-location", ""),
             find("from", ""),
         )
-        if "msgbus-origin" in item.headers or "msgbus-id" in item.headers:
-            template = template.with_origin(_origin(item.headers))
+        if "msgbus-origin" in headers or "msgbus-id" in headers:
+            message = message.with_origin(_origin(headers))
         keep = "no-store" not in find("cache-control", "").lower()
-        return Wish(template, item.body, keep, find("idempotency-key"))
+        return message, keep, find("idempotency-key")
 
     def _template(self, content_type: str, location: str, sender: str) -> Message:
         key = (content_type, location, sender)
@@ -204,12 +211,8 @@ class Envelopes(LineDecoder):
         publication = parse_envelope(item) if item.strip() else None
         if publication is None:
             return None
-        return Wish(
-            self._message(publication),
-            publication.body,
-            publication.keep,
-            publication.key,
-        )
+        message = self._message(publication)
+        return message, publication.body, publication.keep, publication.key
 
     def _message(self, publication: Publication) -> Message:
         target = self._target
@@ -237,7 +240,7 @@ class RawLines(LineDecoder):
         """
         A line is a message, also an empty one.
         """
-        return Wish(self._template, item)
+        return self._template, item, True, None
 
 
 def _origin(headers: dict[str, str]) -> str:

@@ -86,6 +86,7 @@ class SubscribeTests(WebTestCase):
                 "Content-Type": f"multipart/x-mixed-replace;boundary={boundary}",
                 "Cache-Control": "no-store",
                 "Vary": "Accept",
+                "Incremental": "?1",
                 "X-Accel-Buffering": "no",
                 "Msgbus-Prefix": "/msgbus/",
                 "Msgbus-Id": format_id(self.server.bus.newest),
