@@ -211,6 +211,8 @@ class Channel(http.HTTPChannel):
             self._receive(data)
         elif self._discardable is None:
             super().rawDataReceived(data)
+            if self._body is not None:
+                self._body.flush()
             # With more, Twisted stops reading, and does not notice that the peer has gone.
             if self.waits and sum(map(len, self._dataBuffer)) > STREAM_INPUT_BYTES:
                 self.transport.abortConnection()
@@ -378,6 +380,11 @@ class Channel(http.HTTPChannel):
         raise Refused(400, b"Bad Request", "This is no HTTP/1.0 or 1.1 request.")
 
     def _refuse(self, refusal: Refused) -> None:
+        if self._body is not None and self._body.receiver is not None:
+            # The answer is up to the receiver; it may have begun.
+            self.ended, self._discardable = True, LINGER_BYTES
+            self._body.fail(refusal.code, str(refusal))
+            return
         body = f"{refusal}\n".encode()
         self.writeHeaders(  # type: ignore[no-untyped-call]  # Twisted
             b"HTTP/1.1",

@@ -43,7 +43,7 @@ BYTES_A_TURN = 256 * 1024
 MAX_PENDING = 1024
 
 # About what a message costs beside its bytes, in bytes of work as `turns` counts them.
-_WORK_A_MESSAGE = 1024
+WORK_A_MESSAGE = 1024
 
 
 def publish_stream(mount: Mount, request: server.Request, path: bytes) -> int:
@@ -173,6 +173,12 @@ class PublicationStream:
         """
         self._end_by(self._complete)
 
+    def fail(self, status: int, sentence: str) -> None:
+        """
+        Take nothing more, because the rest of the body cannot be read.
+        """
+        self._end_by(partial(self._break, status, sentence))
+
     def stop(self) -> None:
         """
         Take nothing more, because the bus stops.
@@ -210,26 +216,27 @@ class PublicationStream:
             About how many bytes of work that was; see `Turns.call`.
         """
         self._queued = False
-        done = 0
+        done = count = 0
+        more = True
         try:
-            for _ in range(MESSAGES_A_TURN):
-                if self._ended or done >= BYTES_A_TURN:
-                    break
+            while (
+                more and not self._ended and count < MESSAGES_A_TURN and done < BYTES_A_TURN
+            ):
                 item = next(self._items, None)
-                if item is None:
-                    if self._ending is not None:
-                        self._ending()
-                    self._wait(more=False)
-                    break
-                done += self._publish(item)
-            else:
-                self._wait(more=True)
+                if item is not None:
+                    done += self._publish(item)
+                    count += 1
+                    continue
+                more = False
+                if self._ending is not None:
+                    self._ending()
         except multipart.TooLarge as error:
             limit = self._mount.bus.max_message
             sentence = f"{error} A message has at most {limit} bytes here."
             self._break(413, sentence, self._read + 1)
         except Malformed as error:
             self._break(400, str(error), self._read + 1)
+        self._wait(more)
         self._say()
         return done
 
@@ -269,7 +276,7 @@ class PublicationStream:
             )
         except REFUSALS as error:
             self._refuse(error)
-            return _WORK_A_MESSAGE
+            return WORK_A_MESSAGE
         if isinstance(receipt, Deferred):
             pending = _Pending(self._read)
             self._pending.append(pending)
@@ -278,7 +285,7 @@ class PublicationStream:
             self._pending.append(_Pending(self._read, receipt))
         else:
             self._acknowledge(self._read, receipt)
-        return _WORK_A_MESSAGE + len(body)
+        return WORK_A_MESSAGE + len(body)
 
     def _written(self, pending: _Pending, receipt: Receipt) -> None:
         """

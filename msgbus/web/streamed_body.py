@@ -44,6 +44,11 @@ class BodyReceiver(Protocol):
         Take the end: the whole body has come.
         """
 
+    def fail(self, status: int, sentence: str) -> None:
+        """
+        Learn that the rest of the body cannot be read, and answer with this status.
+        """
+
     def stalled(self) -> bool:
         """
         Nothing has come for long; see `StreamedBody.start`.
@@ -79,15 +84,15 @@ class StreamedBody:
         complete: Whether the whole body has come.
     """
 
-    __slots__ = ("complete", "receiver", "_awaited", "_connection", "_early")
+    __slots__ = ("complete", "receiver", "_awaited", "_connection", "_pieces")
 
     def __init__(self, connection: _Connection, awaited: bool) -> None:
         self.complete = False
-        self._awaited = awaited
         self.receiver: BodyReceiver | None = None
+        self._awaited = awaited
         self._connection = connection
-        # What came before there was a receiver.
-        self._early: list[bytes] = []
+        # What has come, and was not handed on yet.
+        self._pieces: list[bytes] = []
 
     def accept(self) -> None:
         """
@@ -104,25 +109,33 @@ class StreamedBody:
             stall_seconds: When nothing has come for so long, the receiver is told.
         """
         self.receiver = receiver
-        if not self.complete:
-            self._connection.setTimeout(stall_seconds)
-        early, self._early = self._early, []
-        if early:
-            receiver.receive(b"".join(early))
         if self.complete:
+            self.flush()
             receiver.end()
-        elif early:
+            return
+        self._connection.setTimeout(stall_seconds)
+        if self._pieces:
             self.resume()
+            self.flush()
 
     def receive(self, data: bytes) -> None:
         """
-        Take the next bytes that have come.
+        Take the next bytes that have come, until the next `flush`.
         """
+        self._pieces.append(data)
+
+    def flush(self) -> None:
+        """
+        Hand on what has come: all of it at once, because a body may come in thousands of
+        small chunks.
+        """
+        if not self._pieces:
+            return
         if self.receiver is None:
-            self._early.append(data)
             self.pause()
-        else:
-            self.receiver.receive(data)
+            return
+        pieces, self._pieces = self._pieces, []
+        self.receiver.receive(pieces[0] if len(pieces) == 1 else b"".join(pieces))
 
     def end(self) -> None:
         """
@@ -130,7 +143,16 @@ class StreamedBody:
         """
         self.complete = True
         if self.receiver is not None:
+            self.flush()
             self.receiver.end()
+
+    def fail(self, status: int, sentence: str) -> None:
+        """
+        Take an error behind which the body cannot be read.
+        """
+        self.flush()
+        if self.receiver is not None:
+            self.receiver.fail(status, sentence)
 
     def pause(self) -> None:
         """
