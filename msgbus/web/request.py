@@ -66,6 +66,8 @@ class Request(server.Request):
         awaited = expected == b"100-continue" and channel._version == b"HTTP/1.1"
         self.body = StreamedBody(channel, awaited)
         channel.begin_body(self.body)
+        # No other request can follow an answer that begins before the end of the body.
+        self.announce_close()
         self._process(channel._command, channel._path, channel._version)
 
     def handleContentChunk(self, data: bytes) -> None:
@@ -83,6 +85,11 @@ class Request(server.Request):
         Take the whole request.
         """
         if self.body is not None:
+            if self.startedWriting:
+                # The client is told already that the connection is closed.
+                self.channel.persistent = False
+            elif self.channel.persistent:
+                self.responseHeaders.removeHeader(b"Connection")
             self.body.end()
         else:
             self._process(command, path, version)
