@@ -111,6 +111,9 @@ class Bus:
         # The answers to publications with a key or an origin, to be given again to
         # repetitions.
         self._answers: Answers[Deferred[Receipt]] = Answers()
+        # The same for messages with an origin.  A table of its own, so that one who copies
+        # many messages does not have the keys of others forgotten.
+        self._copies: Answers[Deferred[Receipt]] = Answers()
 
     @property
     def life(self) -> int:
@@ -226,7 +229,8 @@ class Bus:
         """
         Publish a message, unless one with this fingerprint was published before.
         """
-        known = self._answers.find(fingerprint, self._seconds())
+        answers = self._copies if message.origin else self._answers
+        known = answers.find(fingerprint, self._seconds())
         if known is not None:
             self.repeated += 1
             return _follow(known).addCallback(lambda told: told._replace(repeated=True))
@@ -234,7 +238,7 @@ class Bus:
         # The answer is remembered before the message is delivered, because a subscriber
         # could repeat the publication from within the delivery.
         done: Deferred[Receipt] = Deferred()
-        self._answers.remember(fingerprint, self._seconds(), done)
+        answers.remember(fingerprint, self._seconds(), done)
         receipt = self._put_in_order(message, message.body, keep, fingerprint)
         if isinstance(receipt, Deferred):
             receipt.addCallback(done.callback)
@@ -301,7 +305,8 @@ class Bus:
         """
         for fingerprint, id, subscribers in answered:
             receipt = succeed(Receipt(format_id(id), subscribers))
-            self._answers.remember(fingerprint, id[0] / 1000, receipt)
+            answers = self._copies if fingerprint.is_of_origin else self._answers
+            answers.remember(fingerprint, id[0] / 1000, receipt)
         self.boundary = boundary
         self._ids.life, self._ids.last = life, last
         self.history.newest = last

@@ -69,6 +69,13 @@ class Fingerprint:
         """
         return cls(_digest(origin.encode("ascii")), b"")
 
+    @property
+    def is_of_origin(self) -> bool:
+        """
+        Was it made by `of_origin`?
+        """
+        return not self.body
+
 
 class Answers(Generic[T]):
     """
