@@ -161,10 +161,11 @@ class PublicationStream:
         if self._ended:
             return
         self._items = self._source.feed(data)
-        if not self._queued:
+        if self._may_work():
             self._work()
         elif self._body is not None:
-            # Over TLS, bytes that were read before the pause may come during it.
+            # Over TLS, bytes that were read before the pause may come during it; and the
+            # connection resumes by itself once the peer has read what it was sent.
             self._body.pause()
 
     def end(self) -> None:
@@ -205,8 +206,15 @@ class PublicationStream:
     def _end_by(self, ending: Callable[[], None]) -> None:
         if self._ending is None and not self._ended:
             self._ending = ending
-            if not self._queued:
+            if self._may_work():
                 self._work()
+
+    def _may_work(self) -> bool:
+        """
+        May messages be published now?  If not, `_work` is called later: in a turn of the
+        reactor, or when fewer messages wait for the disk.
+        """
+        return not self._queued and len(self._pending) < MAX_PENDING
 
     def _work(self) -> int:
         """
