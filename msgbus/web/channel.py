@@ -308,6 +308,8 @@ class Channel(http.HTTPChannel):
         """
         if self._body is not None:
             if self.ended:
+                # What comes behind the body is discarded, and not read as lines.
+                self.setRawMode()  # type: ignore[no-untyped-call]  # Twisted
                 return
             self._body = None
             self.persistent = self._body_persistent and not self.site.draining
