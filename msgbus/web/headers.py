@@ -18,6 +18,7 @@ from .responses import Refusal
 __all__ = [
     "check_host",
     "check_origin",
+    "check_transfer_encoding",
     "foreign_page",
     "header",
     "is_loopback",
@@ -106,6 +107,20 @@ def set_safety_headers(request: server.Request, origins: Origins) -> None:
     if allowed and origin is not None:
         for name, value in origins.grants(origin):
             request.setHeader(name, value)
+
+
+def check_transfer_encoding(request: server.Request) -> None:
+    """
+    Refuse a request of HTTP/1.0 with a `Transfer-Encoding`: its framing is faulty (RFC
+    9112, section 6.1).
+
+    Raises:
+        Refusal: It is such a request.
+    """
+    if request.clientproto == b"HTTP/1.0" and request.requestHeaders.hasHeader(
+        b"Transfer-Encoding"
+    ):
+        raise Refusal(400, "HTTP/1.0 has no Transfer-Encoding; send a Content-Length.")
 
 
 def check_origin(request: server.Request, origins: Origins) -> None:

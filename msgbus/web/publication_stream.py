@@ -23,7 +23,7 @@ from ..formats.envelope import line
 from ..formats.multipart import Malformed, declared_boundary
 from ..message import Receipt
 from .auth import sender_of
-from .headers import check_origin, header
+from .headers import check_origin, check_transfer_encoding, header
 from .mount import STOPPING, Mount
 from .publication_source import Envelopes, Parts, RawLines, Source, Target
 from .query import channel_name, parse_line_stream, requires_subscriber
@@ -58,6 +58,7 @@ def publish_stream(mount: Mount, request: server.Request, path: bytes) -> int:
         Refusal: The request may not publish, or is faulty.
         Invalid: Its name or query is not valid.
     """
+    check_transfer_encoding(request)
     check_origin(request, mount.origins)
     source = _source(mount, request, channel_name(path))
     require = requires_subscriber(request.uri.partition(b"?")[2])

@@ -15,7 +15,7 @@ from twisted.web.server import NOT_DONE_YET
 from ..message import Message, Receipt
 from .auth import sender_of
 from .channel import Channel
-from .headers import check_origin, header
+from .headers import check_origin, check_transfer_encoding, header
 from .heads import Head, ResponseHead
 from .mount import Mount, when_published
 from .query import channel_name, requires_subscriber
@@ -37,11 +37,7 @@ def publish(mount: Mount, request: server.Request, path: bytes) -> int:
         Refusal: The request may not publish, or is faulty.
         Invalid: The message cannot be made; see `Bus.publish` for the other errors.
     """
-    if request.clientproto == b"HTTP/1.0" and request.requestHeaders.hasHeader(
-        b"Transfer-Encoding"
-    ):
-        # RFC 9112, section 6.1: the framing of such a message is faulty.
-        raise Refusal(400, "HTTP/1.0 has no Transfer-Encoding; send a Content-Length.")
+    check_transfer_encoding(request)
     check_origin(request, mount.origins)
     content_type = header(request, b"Content-Type")
     if not content_type:
