@@ -382,8 +382,8 @@ class Channel(http.HTTPChannel):
         raise Refused(400, b"Bad Request", "This is no HTTP/1.0 or 1.1 request.")
 
     def _refuse(self, refusal: Refused) -> None:
-        if self._body is not None and self._body.receiver is not None:
-            # The answer is up to the receiver; it may have begun.
+        if self._body is not None:
+            # The request is answered already, or by whoever takes its body.
             self.ended, self._discardable = True, LINGER_BYTES
             self._body.fail(refusal.code, str(refusal))
             return

@@ -84,7 +84,7 @@ class StreamedBody:
         complete: Whether the whole body has come.
     """
 
-    __slots__ = ("complete", "receiver", "_awaited", "_connection", "_pieces")
+    __slots__ = ("complete", "receiver", "_awaited", "_connection", "_failure", "_pieces")
 
     def __init__(self, connection: _Connection, awaited: bool) -> None:
         self.complete = False
@@ -93,6 +93,8 @@ class StreamedBody:
         self._connection = connection
         # What has come, and was not handed on yet.
         self._pieces: list[bytes] = []
+        # The error behind which nothing can be read.
+        self._failure: tuple[int, str] | None = None
 
     def accept(self) -> None:
         """
@@ -112,6 +114,9 @@ class StreamedBody:
         if self.complete:
             self.flush()
             receiver.end()
+            return
+        if self._failure is not None:
+            self.fail(*self._failure)
             return
         self._connection.setTimeout(stall_seconds)
         if self._pieces:
@@ -150,8 +155,9 @@ class StreamedBody:
         """
         Take an error behind which the body cannot be read.
         """
-        self.flush()
+        self._failure = (status, sentence)
         if self.receiver is not None:
+            self.flush()
             self.receiver.fail(status, sentence)
 
     def pause(self) -> None:
