@@ -366,6 +366,9 @@ class Channel(http.HTTPChannel):
         """
         Close the connection once its request, if it has one, is answered.
         """
+        if self.ended:
+            # It will be closed; not at once, if the peer has to read an answer first.
+            return
         self._parse_partial()
         if not self._used:
             # `checkPersistence` has the connection closed after its first request.
