@@ -58,6 +58,7 @@ class Mount:
 
     Attributes:
         closed: Whether the bus has stopped, so that nothing is published any more.
+        takes_streams: Whether the body of a request may be a stream of messages.
         publication_streams: The streams that are being published.
     """
 
@@ -78,6 +79,7 @@ class Mount:
         self.origins = origins
         self.fanout = Fanout(bus, reactor, limits)
         self.closed = False
+        self.takes_streams = True
         self.publication_streams: set[Stoppable] = set()
         self._verbosity = verbosity
 

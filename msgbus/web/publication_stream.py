@@ -57,7 +57,13 @@ def publish_stream(mount: Mount, request: server.Request, path: bytes) -> int:
     Raises:
         Refusal: The request may not publish, or is faulty.
         Invalid: Its name or query is not valid.
+        Stopping: The bus is about to stop, and would have to wait for the end of the body.
     """
+    if request._disconnected:
+        # While the password was checked.
+        return NOT_DONE_YET
+    if not mount.takes_streams:
+        raise Stopping(STOPPING)
     check_transfer_encoding(request)
     check_origin(request, mount.origins)
     source = _source(mount, request, channel_name(path))

@@ -83,8 +83,9 @@ class BusResource(Resource):
     def stop_waiting(self) -> None:
         """
         Answer the requests that wait for a message by `?wait=`, and those whose bodies are
-        streams, and let no later request wait.
+        streams, and let no later request wait or have such a body.
         """
+        self._mount.takes_streams = False
         self._polls.stop_waiting()
         for publishing in tuple(self._mount.publication_streams):
             publishing.stop()
