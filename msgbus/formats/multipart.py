@@ -36,6 +36,7 @@ _ORIGINAL_BOUNDARY = "00MsgBus00"
 # With these, the first part of a stream without its first delimiter begins; the longest
 # stands first.
 _FIRST_HEADERS = (b"content-length:", b"content-type:")
+_LAST_LINE_END = re.compile(rb"\r?\n\Z")
 _FIRST_HEADER = re.compile(rb"content-(?:type|length)[ \t]*:", re.IGNORECASE)
 
 
@@ -216,7 +217,7 @@ class Decoder:
             return None
         self._keep(len(self._buffer) - self._at)
         body = b"".join(self._pieces)
-        return self._part(body.removesuffix(b"\n").removesuffix(b"\r"))
+        return self._part(_LAST_LINE_END.sub(b"", body))
 
     def _read(self) -> Iterator[Part]:
         while True:
