@@ -116,6 +116,7 @@ class Decoder:
         self._head_bytes = 0
         self._last_name = ""
         self._pieces: list[bytes] = []
+        # Bytes of its body, or of the preamble, that were passed.
         self._size = 0
         self._length: int | None = None
         # Where in the buffer its head begins, with the delimiter; None if that is gone.
@@ -258,12 +259,19 @@ class Decoder:
         return self._is_too_long(_MAX_PREAMBLE, "There is no delimiter in sight.")
 
     def _preamble(self) -> bool:
-        found = self._delimiter_at_once.match(self._buffer, self._at)
+        found = None
+        if not self._size:
+            found = self._delimiter_at_once.match(self._buffer, self._at)
         found = found or self._delimiter.search(self._buffer, self._at)
         if found:
             return self._pass(found)
-        self._is_too_long(_MAX_PREAMBLE, "There is no delimiter in sight.")
-        return False
+        # What was searched is not searched again, or a preamble that comes in small pieces
+        # would take half a minute.
+        passed = max(0, len(self._buffer) - self._at - self._overlap)
+        self._at += passed
+        self._size += passed
+        limit = _MAX_PREAMBLE - self._size
+        return self._is_too_long(limit, "There is no delimiter in sight.")
 
     def _head(self) -> bool:
         buffer, at = self._buffer, self._at
