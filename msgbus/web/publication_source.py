@@ -6,11 +6,11 @@ No I/O.  How they are published is up to `publication_stream`.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
-from urllib.parse import urlsplit
 
 from ..formats.lines import LineDecoder
 from ..formats.multipart import Decoder, Part
@@ -22,6 +22,9 @@ from .query import channel_name
 __all__ = ["Envelopes", "Parts", "RawLines", "Source", "Target", "Wish"]
 
 T = TypeVar("T")
+
+# A URL, absolute or relative; the query is no part of the path.
+_LOCATION = re.compile(r"(?:[a-z][a-z0-9+.-]*://[^/?#]*(?=/))?([^?#]*)", re.IGNORECASE)
 
 # How many messages that differ only in their bodies are remembered.
 MAX_TEMPLATES = 256
@@ -61,7 +64,8 @@ class Target:
         """
         if not is_folder(self.name) or not location:
             return self.name
-        path = urlsplit(location).path if "://" in location else location
+        match = _LOCATION.match(location)
+        path = match[1] if match else location
         for prefix in self.prefixes:
             if path.startswith(prefix):
                 return self.inside(channel_name(path.removeprefix(prefix).encode()))
@@ -248,5 +252,5 @@ def _origin(headers: dict[str, str]) -> str:
     The origin of a part: what it says, or what its id says, if it is one of msgbus.
     """
     with suppress(Invalid):
-        return headers.get("msgbus-origin") or origin_of(headers["msgbus-id"])
+        return headers.get("msgbus-origin") or origin_of(headers.get("msgbus-id", ""))
     return ""
