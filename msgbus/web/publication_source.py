@@ -30,9 +30,10 @@ _LOCATION = re.compile(r"(?:[a-z][a-z0-9+.-]*://[^/?#]*(?=/))?([^?#]*)", re.IGNO
 MAX_TEMPLATES = 256
 
 
-Wish = tuple[Message, bytes, bool, str | None]
+Wish = tuple[Message, bytes, bool, bool, str | None]
 """
-What is to be published: a message, its body, and the `keep` and `key` of `Bus.submit`.
+What is to be published: a message, its body, and the `keep`, `require` and `key` of
+`Bus.submit`.
 """
 
 
@@ -172,7 +173,7 @@ class Parts:
             self._asked = self._read(headers)
             self._headers = headers
         message, keep, key = self._asked
-        return message, body, keep, key
+        return message, body, keep, False, key
 
     def _read(self, headers: dict[str, str]) -> tuple[Message, bool, str | None]:
         find = headers.get
@@ -215,8 +216,13 @@ class Envelopes(LineDecoder):
         publication = parse_envelope(item) if item.strip() else None
         if publication is None:
             return None
-        message = self._message(publication)
-        return message, publication.body, publication.keep, publication.key
+        return (
+            self._message(publication),
+            publication.body,
+            publication.keep,
+            publication.require,
+            publication.key,
+        )
 
     def _message(self, publication: Publication) -> Message:
         target = self._target
@@ -244,7 +250,7 @@ class RawLines(LineDecoder):
         """
         A line is a message, also an empty one.
         """
-        return self._template, item, True, None
+        return self._template, item, True, False, None
 
 
 def _origin(headers: dict[str, str]) -> str:

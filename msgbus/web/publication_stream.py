@@ -285,9 +285,9 @@ class PublicationStream:
             if wish is None:
                 self._read -= 1
                 return 0
-            message, body, keep, key = wish
+            message, body, keep, require, key = wish
             receipt = self._mount.publish(
-                self._client, message, body, keep, self._require, key
+                self._client, message, body, keep, self._require or require, key
             )
         except REFUSALS as error:
             self._refuse(error)
