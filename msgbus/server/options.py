@@ -133,7 +133,8 @@ class Options(usage.Options):
     def opt_stall_timeout(self, seconds: str) -> None:
         """
         Seconds after which the connection of a subscriber is cut if something waits
-        for it and it reads nothing. [default: 300]
+        for it and it reads nothing, or of a publisher of a stream if the rest of a
+        message does not come. [default: 300]
         """
         self["stall-timeout"] = _seconds("--stall-timeout", seconds)
         if self["stall-timeout"] == 0:
