@@ -382,6 +382,8 @@ class Channel(http.HTTPChannel):
 
     def _respondToBadRequestAndDisconnect(self) -> None:
         # Twisted's method closes the connection at once, and goes on reading requests.
+        if self._body is not None:
+            raise Refused(400, b"Bad Request", "The chunks of the body are malformed.")
         raise Refused(400, b"Bad Request", "This is no HTTP/1.0 or 1.1 request.")
 
     def _refuse(self, refusal: Refused) -> None:
