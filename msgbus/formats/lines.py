@@ -76,7 +76,9 @@ class LineDecoder:
             if len(line) > self._max_line:
                 raise self._too_large()
             yield line
-        if self._size > self._max_line:
+        # A CR may belong to the end of the line.
+        over = self._size - self._max_line
+        if over > 1 or (over == 1 and not self._begun[-1].endswith(b"\r")):
             raise self._too_large()
 
     def _too_large(self) -> TooLarge:
