@@ -102,7 +102,7 @@ class _Log:
     Entries in the order of their ids.
 
     A dropped entry stays in the list as a hole, because removing it would move all entries
-    after it.  Once more than half of the entries are holes, all holes are removed.
+    after it.  Once more than half of the entries are holes, `History` has all removed.
     """
 
     __slots__ = ("entries", "holes", "_begin")
@@ -124,14 +124,12 @@ class _Log:
             self._begin += 1
         return self.entries[self._begin]
 
-    def count_hole(self) -> None:
+    def remove_holes(self) -> None:
         """
-        Learn that one of the entries has become a hole.
+        Remove all holes from the list.
         """
-        self.holes += 1
-        if self.holes > len(self.entries) // 2:
-            self.entries = [e for e in self.entries if e.message is not None]
-            self.holes = self._begin = 0
+        self.entries = [e for e in self.entries if e.message is not None]
+        self.holes = self._begin = 0
 
 
 class History:
@@ -315,11 +313,14 @@ class History:
             self._tell(entry, message.channel)
         if self.unwritten is not None:
             self.unwritten.dropped.append(entry.id)
-        self._all.count_hole()
         if log is None:
             log = self._channels[message.channel]
-        log.count_hole()
-        if log.holes == len(log.entries):
+        # Not in a method of `_Log`, because this is done for nearly every message.
+        for entries in (self._all, log):
+            entries.holes += 1
+            if entries.holes * 2 > len(entries.entries):
+                entries.remove_holes()
+        if not log.entries:
             del self._channels[message.channel]
             self.size -= len(message.channel) + CHANNEL_OVERHEAD
 

@@ -101,7 +101,7 @@ class ChunkedFraming(Framing):
         """
         The bytes of one message, as one chunk.
         """
-        return b"".join(self.pieces(message))
+        return self._chunk(self.framing.frame(message))
 
     def pieces(self, message: Message) -> tuple[bytes, ...]:
         """
