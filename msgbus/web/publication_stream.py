@@ -36,14 +36,14 @@ __all__ = ["PublicationStream", "publish_stream"]
 
 # How many messages, and how many bytes, of one stream are published in one turn of the
 # reactor.
-MESSAGES_A_TURN = 64
+MESSAGES_A_TURN = 128
 BYTES_A_TURN = 256 * 1024
 
 # While so many messages wait to be written to the disk, no more are read.
 MAX_PENDING = 1024
 
 # About what a message costs beside its bytes, in bytes of work as `turns` counts them.
-WORK_A_MESSAGE = 1024
+WORK_A_MESSAGE = 512
 
 
 def publish_stream(mount: Mount, request: server.Request, path: bytes) -> int:

@@ -12,6 +12,7 @@ from twisted.web import server
 from twisted.web.resource import Resource
 
 from msgbus.message import Message
+from msgbus.web.publication_stream import MESSAGES_A_TURN
 
 from ..memory import unchunked
 from ..requests import authorization, get, post
@@ -193,7 +194,7 @@ class PlainTests(StreamTestCase):
         peer = self.open()
         sent = [b"%d" % number for number in range(1000)]
         peer.send(chunk(b"".join(map(part, sent))) + chunk(b""))
-        self.assertEqual(len(self.published), 64)
+        self.assertEqual(len(self.published), MESSAGES_A_TURN)
         self.assertEqual(peer.transport.producerState, "paused")
         self.turn()
         self.assertEqual(self.bodies(), sent)
@@ -1071,7 +1072,7 @@ class DiskTests(StreamTestCase):
         self.assertEqual(peer.transport.producerState, "paused")
         self.write(100)
         self.turn()
-        self.assertLess(len(self.waiting), 1024 + 64)
+        self.assertLess(len(self.waiting), 1024 + MESSAGES_A_TURN)
         while self.waiting:
             self.write()
             self.turn()
