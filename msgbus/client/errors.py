@@ -10,6 +10,7 @@ from __future__ import annotations
 __all__ = [
     "NOTHING_LISTENS",
     "BusError",
+    "Closed",
     "Refused",
     "Unreachable",
     "Untrusted",
@@ -51,6 +52,12 @@ class Untrusted(BusError):
 class Unreachable(BusError):
     """
     There was no response, or one that may be different at the next try.
+    """
+
+
+class Closed(Exception):
+    """
+    The client, or the stream, was closed.
     """
 
 

@@ -6,13 +6,27 @@ No I/O.  Where they are sent is up to `url`.
 
 from __future__ import annotations
 
+import re
 import secrets
 from base64 import b64encode
+from functools import lru_cache
+from urllib.parse import quote
 
-from ..message import Message
+from ..message import Invalid, Message
 from .url import BusURL
 
-__all__ = ["publication_headers", "subscription_headers"]
+__all__ = [
+    "part_of",
+    "publication_headers",
+    "publication_stream_head",
+    "subscription_headers",
+]
+
+# What a relative path may hold as it is (RFC 3986, section 4.2).  A colon is not among it:
+# what stands before one would be taken for a scheme.
+_RELATIVE_SAFE = "/!$&'()*+,;=@"
+
+_ORIGIN = re.compile(r"[0-9]{1,20}/[0-9]{1,16}-[0-9]{1,24}")
 
 
 def publication_headers(
@@ -44,6 +58,71 @@ def subscription_headers(url: BusURL, last_id: str = "") -> dict[str, str]:
     if last_id:
         headers["Last-Event-ID"] = last_id
     return headers
+
+
+def publication_stream_head(url: BusURL, boundary: str) -> bytes:
+    """
+    The head of a request whose chunked body is a stream of parts; see `part_of`.  It asks
+    for a receipt of each part, in a line of JSON.
+    """
+    headers = {
+        "Host": url.authority,
+        **_authorization(url),
+        "Content-Type": f"multipart/x-mixed-replace; boundary={boundary}",
+        "Transfer-Encoding": "chunked",
+        "Accept": "application/x-ndjson",
+        # Tells proxies to pass on each piece at once, in both directions (RFC 10036).
+        "Incremental": "?1",
+    }
+    lines = [f"POST {url.target} HTTP/1.1"]
+    lines += [f"{name}: {value}" for name, value in headers.items()]
+    return "\r\n".join([*lines, "", ""]).encode()
+
+
+def part_of(
+    message: Message, key: str, *, below: bool, keep: bool = True, origin: str = ""
+) -> bytes:
+    """
+    A message as a part of a stream: headers and body, and the line end behind them, but no
+    delimiter.  Every repetition has to send the same bytes; see `publication_headers`.
+
+    Args:
+        message: Its sender and id are sent if they are not empty.
+        key: The `Idempotency-Key`.
+        below: Whether the channel of the message is sent, as a path below the folder that
+            the stream goes to.
+        keep: Whether history may keep the message.
+        origin: Where the message was published first, such as `4711/1764-4711000000000017`,
+            or the empty string.
+
+    Raises:
+        Invalid: The origin is none.
+    """
+    if origin and not _ORIGIN.fullmatch(origin):
+        raise Invalid(f"{origin[:100]!r} is no origin of a message, such as 4711/1764-17.")
+    channel = message.channel if below else ""
+    lines = _part_lines(message.content_type, channel, message.sender, keep)
+    if message.id:
+        lines += f"Msgbus-Id: {message.id}\r\n"
+    if origin:
+        lines += f"Msgbus-Origin: {origin}\r\n"
+    head = f"{lines}Idempotency-Key: {key}\r\nContent-Length: {len(message.body)}\r\n\r\n"
+    return b"%b%b\r\n" % (head.encode(), message.body)
+
+
+@lru_cache
+def _part_lines(content_type: str, channel: str, sender: str, keep: bool) -> str:
+    """
+    The headers that parts have in common if they are of one type, channel and sender.
+    """
+    lines = f"Content-Type: {content_type}\r\n"
+    if channel:
+        lines += f"Content-Location: {quote(channel, safe=_RELATIVE_SAFE)}\r\n"
+    if sender:
+        lines += f"From: {sender}\r\n"
+    if not keep:
+        lines += "Cache-Control: no-store\r\n"
+    return lines
 
 
 def _authorization(url: BusURL) -> dict[str, str]:

@@ -1,17 +1,28 @@
 """
-What the response of a bus means: a receipt, or an error.
+What the response of a bus means: a receipt, or an error, or one of these for each part of a
+stream of publications.
 
 No I/O.  The response to a subscription that the bus accepts is read by `stream`.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 from ..message import Receipt
 from .errors import BusError, Refused, Unreachable, printable
 
-__all__ = ["SENTENCE_BYTES", "count_of", "receipt", "refusal"]
+__all__ = [
+    "SENTENCE_BYTES",
+    "Answer",
+    "PartAnswer",
+    "count_of",
+    "part_answer",
+    "receipt",
+    "refusal",
+]
 
 # How much of the body of a refusal is read.
 SENTENCE_BYTES = 2048
@@ -19,6 +30,28 @@ SENTENCE_BYTES = 2048
 # Statuses below 500 that another try may change: a timeout, and too many requests
 # (RFC 9110, section 15.5.9; RFC 6585, section 4).
 _PASSING = (408, 429)
+
+Answer = Receipt | Refused
+"""
+What becomes of one part of a stream of publications.
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class PartAnswer:
+    """
+    A line of the answer to a stream of publications.
+
+    Attributes:
+        part: The number of the part, from 1, that the line is about, or None.
+        result: What became of that part; an `Unreachable` if another try may succeed; None
+            if the line only tells that the stream has ended.
+        last: Whether no line follows: the bus takes no more parts of this stream.
+    """
+
+    part: int | None
+    result: Answer | Unreachable | None
+    last: bool
 
 
 def receipt(status: int, head: Mapping[str, str], text: bytes) -> Receipt:
@@ -62,6 +95,38 @@ def refusal(status: int, head: Mapping[str, str], text: bytes) -> BusError:
     if status in _PASSING or status >= 500:
         return Unreachable(answered)
     return Refused(answered, status)
+
+
+def part_answer(line: bytes) -> PartAnswer:
+    """
+    Read a line of the answer to a stream of publications.
+
+    Raises:
+        Refused: It is no such line, so the server is no bus.
+    """
+    try:
+        told = json.loads(line)
+    except (ValueError, RecursionError):
+        told = None
+    if not isinstance(told, dict):
+        raise _no_answer(line)
+    part, status, last = told.get("part"), told.get("status"), "published" in told
+    if last and status is None:
+        return PartAnswer(None, None, last)
+    if type(status) is int:
+        answered = f"The answer is {status}: {printable(str(told.get('error', '')))}"
+        passing = last and (status in _PASSING or status >= 500)
+        error = Unreachable(answered) if passing else Refused(answered, status)
+        return PartAnswer(part if type(part) is int else None, error, last)
+    id, subscribers = told.get("id"), told.get("subscribers", -1)
+    if type(part) is not int or not isinstance(id, str) or type(subscribers) is not int:
+        raise _no_answer(line)
+    return PartAnswer(part, Receipt(printable(id), subscribers), last)
+
+
+def _no_answer(line: bytes) -> Refused:
+    text = printable(line.decode("utf-8", "replace"))
+    return Refused(f"This is no bus: it answered a part of a stream with {text!r}.", 200)
 
 
 def count_of(text: str) -> int | None:
