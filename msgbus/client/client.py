@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Unpack
 
-from twisted.internet.defer import Deferred, DeferredLock, fail
+from twisted.internet.defer import Deferred, DeferredList, DeferredLock, fail
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import deferLater
 from twisted.logger import Logger
@@ -16,7 +16,7 @@ from twisted.web.client import HTTPConnectionPool
 from ..message import Message, Receipt
 from .agent import BusAgent, headers_of
 from .endpoint import BusEndpoint
-from .errors import Unreachable
+from .errors import Closed, Unreachable
 from .notices import Notice
 from .options import (
     MAX_MESSAGE_BYTES,
@@ -27,21 +27,17 @@ from .options import (
     refuse_unknown,
     with_access,
 )
+from .publication_stream import PublicationStream
 from .requests import publication_headers
 from .responses import receipt
 from .resumable import ResumableStream
 from .retry import Retry
+from .stream_publisher import Answered, StreamPublisher
 from .subscription import Callback, Subscription
 from .tls import tls_options
 from .url import DEFAULT_URL, BusURL
 
 __all__ = ["Client", "Closed"]
-
-
-class Closed(Exception):
-    """
-    The client was closed.
-    """
 
 
 class Client:
@@ -94,6 +90,7 @@ class Client:
         self._agent = BusAgent(reactor, self._endpoint, self._timeout, self._kept)
         self._turn = DeferredLock()
         self._subscriptions: set[Subscription] = set()
+        self._streams: list[StreamPublisher] = []
         self._closed = False
 
     def publish(
@@ -141,6 +138,49 @@ class Client:
             lambda: Deferred.fromCoroutine(self._publish(url, headers, body, retry))
         )
 
+    def stream(
+        self,
+        name: str,
+        answered: Answered | None = None,
+        *,
+        require: bool = False,
+        notify: Callable[[Notice], object] | None = None,
+    ) -> StreamPublisher:
+        """
+        Publish many messages to a channel, or below a folder, by one request that stays
+        open: many times as fast as `publish`, and with a connection of its own.
+
+        Messages arrive in the order of the calls.  What the bus has not answered when the
+        connection is lost is sent again on the next, and delivered once.
+
+        Args:
+            name: The channel or folder; see `message.check_name`.
+            answered: Called with the number of each message, from 1, and with its
+                `Receipt`, or with the `Refused` that concerns this message alone, in the
+                order of the messages.  Without it, the first `Refused` ends the stream.
+            require: Whether messages are refused if nobody is subscribed to get them.
+            notify: Called with `Lost` before the stream is continued on another connection.
+                If it is not given, that is logged.
+
+        Raises:
+            Invalid: The name is not valid.
+            Closed: The client was closed.
+        """
+        if self._closed:
+            raise Closed("The client was closed.")
+        url = self._url.channel(name).with_parameters({"require": "1" if require else ""})
+        stream = StreamPublisher(
+            self._reactor,
+            self._endpoint.another(),
+            PublicationStream(url, name),
+            self._timeout,
+            self.patience,
+            answered,
+            notify,
+        )
+        self._streams.append(stream)
+        return stream
+
     def subscribe(
         self,
         name: str,
@@ -180,7 +220,7 @@ class Client:
 
     def close(self) -> Deferred[None]:
         """
-        Cancel all subscriptions, and take no more publications.
+        Cancel all subscriptions, close all streams, and take no more publications.
 
         Returns:
             A Deferred that fires once the publications that were called for before have
@@ -189,7 +229,10 @@ class Client:
         self._closed = True
         for subscription in tuple(self._subscriptions):
             subscription.cancel()
-        return self._turn.run(self._kept.closeCachedConnections)
+        ended: list[Deferred[None]] = [stream.close() for stream in self._streams]
+        ended.append(self._turn.run(self._kept.closeCachedConnections))
+        # The callers of a stream were told its errors.
+        return DeferredList(ended, consumeErrors=True).addCallback(lambda _: None)
 
     async def _publish(
         self, url: BusURL, headers: dict[str, str], body: bytes, retry: Retry
