@@ -1,7 +1,8 @@
 """
-The client for plain programs, which may wait: `publish`, `subscribe` and `Publisher`.
+The client for plain programs, which may wait: `publish`, `stream`, `subscribe` and
+`Publisher`.
 """
 
-from .client.blocking import Publisher, publish, subscribe
+from .client.blocking import Publisher, publish, stream, subscribe
 
-__all__ = ["Publisher", "publish", "subscribe"]
+__all__ = ["Publisher", "publish", "stream", "subscribe"]

@@ -58,6 +58,8 @@ PURE = {
     "client.notices",
     "client.retry",
     "client.resumable",
+    "client.publication_stream",
+    "client.response_reader",
 }
 IMPURE = {"twisted", "socket", "select", "ssl", "time", "threading", "sqlite3"}
 
@@ -187,6 +189,7 @@ def test_functions_fit_on_a_screen():
     [
         "msgbus.blocking.Publisher",
         "msgbus.blocking.publish",
+        "msgbus.blocking.stream",
         "msgbus.blocking.subscribe",
         "msgbus.bus.Bus",
         "msgbus.bus.History",

@@ -8,22 +8,26 @@ send, read and wait.
 Read `url` first (where a bus is), then `options` (what the user of a client may choose),
 `errors` (what may fail), `requests` (what is sent), `responses` (what comes back), `stream`
 (the messages in a response), `notices` (what a subscriber is told beside messages), `retry`
-(when to try again), and `resumable` (one subscription over several streams).
+(when to try again), and `resumable` (one subscription over several streams).  Publishing by
+a stream is in `publication_stream` (what is sent again on another connection) and
+`response_reader` (a response that comes while the request is sent).
 
-`client` and `subscription` are the client for Twisted, on top of `agent` (one request),
-`stream_reader` (one stream), `endpoint` and `tls` (the connection), and `failures` (what
-Twisted's errors mean).  `blocking` is the client that blocks, on top of `blocking_http`; it
-needs only the standard library.
+`client`, `subscription` and `stream_publisher` are the client for Twisted, on top of
+`agent` (one request), `stream_reader` (one stream of messages), `stream_connection` (one
+connection of a stream of publications), `endpoint` and `tls` (the connection), and
+`failures` (what Twisted's errors mean).  `blocking` and `blocking_stream` are the client
+that blocks, on top of `blocking_http`; it needs only the standard library.
 """
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from .errors import BusError, Refused, Unreachable, Untrusted
+from .errors import BusError, Closed, Refused, Unreachable, Untrusted
 from .notices import Lost, Subscribed
 
 if TYPE_CHECKING:
-    from .client import Client, Closed
+    from .client import Client
+    from .stream_publisher import StreamPublisher
     from .subscription import Subscription
 
 __all__ = [
@@ -32,6 +36,7 @@ __all__ = [
     "Closed",
     "Lost",
     "Refused",
+    "StreamPublisher",
     "Subscribed",
     "Subscription",
     "Unreachable",
@@ -40,7 +45,11 @@ __all__ = [
 
 # Names that need Twisted, and the modules that hold them.  They are imported when they are
 # first used, because `blocking`, in this package too, has to work without Twisted.
-_BY_TWISTED = {"Client": ".client", "Closed": ".client", "Subscription": ".subscription"}
+_BY_TWISTED = {
+    "Client": ".client",
+    "StreamPublisher": ".stream_publisher",
+    "Subscription": ".subscription",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -15,6 +15,7 @@ from typing import Unpack
 from ..ids import Gap
 from ..message import Message, Receipt
 from .blocking_http import Connection, explained, headers_of, tls_context
+from .blocking_stream import StreamPublisher
 from .errors import Unreachable
 from .notices import Notice, Subscribed
 from .options import (
@@ -26,14 +27,15 @@ from .options import (
     refuse_unknown,
     with_access,
 )
+from .publication_stream import PublicationStream
 from .requests import publication_headers
-from .responses import receipt, refusal
+from .responses import Answer, receipt, refusal
 from .resumable import ResumableStream
 from .retry import Retry
 from .stream import Stream
 from .url import BusURL
 
-__all__ = ["Publisher", "publish", "subscribe"]
+__all__ = ["Publisher", "publish", "stream", "subscribe"]
 
 _log = logging.getLogger(__name__)
 
@@ -155,6 +157,51 @@ def publish(
     refuse_unknown("publish", access, Access)
     with Publisher(url, patience=patience, **access) as publisher:
         return publisher.publish(body, content_type, keep=keep)
+
+
+def stream(
+    url: str | BusURL,
+    answered: Callable[[int, Answer], object] | None = None,
+    *,
+    require: bool = False,
+    patience: float = PATIENCE_SECONDS,
+    notify: Callable[[Notice], object] | None = None,
+    **access: Unpack[Access],
+) -> StreamPublisher:
+    """
+    Publish many messages to a channel, or below a folder, by one request that stays open:
+    many times as fast as `Publisher`.  The result is a context manager; at its end,
+    everything is answered, or an error is raised.
+
+    Messages arrive in the order of the calls.  What the bus has not answered when the
+    connection is lost is sent again on the next, and delivered once.
+
+    Args:
+        url: The URL of the channel or folder; see `Publisher`.
+        answered: Called with the number of each message, from 1, and with its `Receipt`, or
+            with the `Refused` that concerns this message alone, in the order of the
+            messages. Without it, the first `Refused` ends the stream, and is raised by the
+            next call.
+        require: Whether messages are refused if nobody is subscribed to get them.
+        patience: Seconds for which it tries to reconnect, from the first failure behind the
+            last answer.
+        notify: Called with `Lost` before the stream is continued on another connection.  If
+            it is not given, that is logged.
+        access: See `Publisher`.
+
+    Raises:
+        Invalid: The URL is not that of a bus, or one of the files cannot be used.
+    """
+    refuse_unknown("stream", access, Access)
+    where = with_access(url, access).with_parameters({"require": "1" if require else ""})
+    return StreamPublisher(
+        PublicationStream(where, where.path.rpartition("/")[2]),
+        tls_context(where, access.get("ca"), access.get("certificate")),
+        access.get("timeout", TIMEOUT_SECONDS),
+        patience,
+        answered,
+        notify or _logged,
+    )
 
 
 def subscribe(
