@@ -102,9 +102,9 @@ class StreamPublisher:
             Closed: The stream was closed.
         """
         self._check()
-        message = Message(channel, body, content_type, sender, id)
+        message = Message(channel, body, content_type, sender, id, origin)
         was_idle = not self._stream.unanswered
-        number = self._stream.add(message, keep=keep, origin=origin)
+        number = self._stream.add(message, keep=keep)
         if was_idle:
             self._alive = time.monotonic()
         self._step(wait=False)

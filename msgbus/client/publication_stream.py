@@ -88,27 +88,18 @@ class PublicationStream:
         self._open = False
         self._end_sent = False
 
-    def add(
-        self,
-        message: Message,
-        *,
-        keep: bool = True,
-        origin: str = "",
-    ) -> int:
+    def add(self, message: Message, *, keep: bool = True) -> int:
         """
         Take one more publication, also if there is no room, and return its number, from 1.
 
         Args:
             message: Its channel is the name below the folder; for the channel or folder of
                 the stream itself, the empty string.
-            keep: See `requests.part_of`, and so for `origin`.
-
-        Raises:
-            Invalid: It cannot be sent.
+            keep: Whether history may keep it.
         """
         number = self._count + 1
         key = f"{self._boundary}-{number}"
-        data = part_of(message, key, below=self._folder, keep=keep, origin=origin)
+        data = part_of(message, key, below=self._folder, keep=keep)
         self._count = number
         self._waiting.append(_Part(number, data))
         self._bytes += len(data)

@@ -6,13 +6,12 @@ No I/O.  Where they are sent is up to `url`.
 
 from __future__ import annotations
 
-import re
 import secrets
 from base64 import b64encode
 from functools import lru_cache
 from urllib.parse import quote
 
-from ..message import Invalid, Message
+from ..message import Message
 from .url import BusURL
 
 __all__ = [
@@ -25,8 +24,6 @@ __all__ = [
 # What a relative path may hold as it is (RFC 3986, section 4.2).  A colon is not among it:
 # what stands before one would be taken for a scheme.
 _RELATIVE_SAFE = "/!$&'()*+,;=@"
-
-_ORIGIN = re.compile(r"[0-9]{1,20}/[0-9]{1,16}-[0-9]{1,24}")
 
 
 def publication_headers(
@@ -79,33 +76,24 @@ def publication_stream_head(url: BusURL, boundary: str) -> bytes:
     return "\r\n".join([*lines, "", ""]).encode()
 
 
-def part_of(
-    message: Message, key: str, *, below: bool, keep: bool = True, origin: str = ""
-) -> bytes:
+def part_of(message: Message, key: str, *, below: bool, keep: bool = True) -> bytes:
     """
     A message as a part of a stream: headers and body, and the line end behind them, but no
     delimiter.  Every repetition has to send the same bytes; see `publication_headers`.
 
     Args:
-        message: Its sender and id are sent if they are not empty.
+        message: Its sender, id and origin are sent if they are not empty.
         key: The `Idempotency-Key`.
         below: Whether the channel of the message is sent, as a path below the folder that
             the stream goes to.
         keep: Whether history may keep the message.
-        origin: Where the message was published first, such as `4711/1764-4711000000000017`,
-            or the empty string.
-
-    Raises:
-        Invalid: The origin is none.
     """
-    if origin and not _ORIGIN.fullmatch(origin):
-        raise Invalid(f"{origin[:100]!r} is no origin of a message, such as 4711/1764-17.")
     channel = message.channel if below else ""
     lines = _part_lines(message.content_type, channel, message.sender, keep)
     if message.id:
         lines += f"Msgbus-Id: {message.id}\r\n"
-    if origin:
-        lines += f"Msgbus-Origin: {origin}\r\n"
+    if message.origin:
+        lines += f"Msgbus-Origin: {message.origin}\r\n"
     head = f"{lines}Idempotency-Key: {key}\r\nContent-Length: {len(message.body)}\r\n\r\n"
     return b"%b%b\r\n" % (head.encode(), message.body)
 

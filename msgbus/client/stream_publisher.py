@@ -115,9 +115,9 @@ class StreamPublisher:
             return fail(Closed("The stream was closed."))
         if len(self._callers) >= MAX_CALLERS:
             raise RuntimeError("Wait for the Deferred of publish() before the next call.")
-        message = Message(channel, body, content_type, sender, id)
+        message = Message(channel, body, content_type, sender, id, origin)
         was_idle = not self._stream.unanswered
-        number = self._stream.add(message, keep=keep, origin=origin)
+        number = self._stream.add(message, keep=keep)
         if not self._running:
             self._running = True
             Deferred.fromCoroutine(self._run()).addErrback(self._fail)
