@@ -180,8 +180,8 @@ def stream(
         url: The URL of the channel or folder; see `Publisher`.
         answered: Called with the number of each message, from 1, and with its `Receipt`, or
             with the `Refused` that concerns this message alone, in the order of the
-            messages. Without it, the first `Refused` ends the stream, and is raised by the
-            next call.
+            messages.  If it raises that `Refused`, the stream ends with it, as with any
+            exception.  Without it, the first `Refused` ends the stream.
         require: Whether messages are refused if nobody is subscribed to get them.
         patience: Seconds for which it tries to reconnect, from the first failure behind the
             last answer.

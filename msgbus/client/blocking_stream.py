@@ -83,8 +83,9 @@ class StreamPublisher:
         origin: str = "",
     ) -> int:
         """
-        Publish one message, and return its number, from 1.  Waits while too many have no
-        answer yet, but not for the answer, which comes to `answered` in a later call.
+        Publish one message, and return its number, from 1.  Waits until it is sent, and
+        while too many have no answer yet; but not for the answer, which comes to `answered`
+        in a later call.
 
         Args:
             body: At most the limit of the server, 1 MiB unless it was configured otherwise.
@@ -108,7 +109,7 @@ class StreamPublisher:
         if was_idle:
             self._alive = time.monotonic()
         self._step(wait=False)
-        while not self._stream.has_room:
+        while self._stream.unsent or self._unsent or not self._stream.has_room:
             self._step()
         return number
 

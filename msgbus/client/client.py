@@ -157,7 +157,8 @@ class Client:
             name: The channel or folder; see `message.check_name`.
             answered: Called with the number of each message, from 1, and with its
                 `Receipt`, or with the `Refused` that concerns this message alone, in the
-                order of the messages.  Without it, the first `Refused` ends the stream.
+                order of the messages.  If it raises that `Refused`, the stream ends with
+                it.  Without it, the first `Refused` ends the stream.
             require: Whether messages are refused if nobody is subscribed to get them.
             notify: Called with `Lost` before the stream is continued on another connection.
                 If it is not given, that is logged.

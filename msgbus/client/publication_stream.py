@@ -33,6 +33,11 @@ __all__ = [
 MAX_UNANSWERED = 1000
 MAX_UNANSWERED_BYTES = 4 * 1024 * 1024
 
+# How many parts are sent on a new connection before the first answer.  With each answer
+# there may be one more without an answer, so that this grows fast on a connection that
+# works; one that is cut soon, again and again, still makes progress.
+FIRST_UNANSWERED = 32
+
 # Proxies cut connections that are silent for long, often after 30 or 60 seconds.
 HEARTBEAT_SECONDS = 20
 
@@ -113,6 +118,13 @@ class PublicationStream:
         return len(self._waiting) + len(self._sent)
 
     @property
+    def unsent(self) -> bool:
+        """
+        Whether there are publications that were not sent on this connection.
+        """
+        return bool(self._waiting)
+
+    @property
     def has_room(self) -> bool:
         """
         Whether little enough is without an answer for another publication to be taken.
@@ -160,7 +172,8 @@ class PublicationStream:
         """
         pieces: list[bytes] = []
         taken = 0
-        while self._waiting and taken < size:
+        most = FIRST_UNANSWERED + self._answered
+        while self._waiting and taken < size and len(self._sent) < most:
             part = self._waiting.popleft()
             self._sent.append(part)
             pieces += self._opening(), part.data

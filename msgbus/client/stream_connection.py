@@ -111,6 +111,8 @@ class StreamConnection(Protocol):
             return
         if self._stream.finished:
             self._end(None)
+        # After answers, more may be sent.
+        self._send()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """

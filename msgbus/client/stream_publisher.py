@@ -118,11 +118,10 @@ class StreamPublisher:
         message = Message(channel, body, content_type, sender, id, origin)
         was_idle = not self._stream.unanswered
         number = self._stream.add(message, keep=keep)
-        if not self._running:
-            self._running = True
-            Deferred.fromCoroutine(self._run()).addErrback(self._fail)
-        elif self._connection is not None:
+        if self._connection is not None:
             self._connection.more(was_idle)
+        else:
+            self.connect()
         if self._error is not None:
             return fail(self._error)
         if self._stream.has_room:
@@ -131,24 +130,41 @@ class StreamPublisher:
         self._callers.append((room, number))
         return room
 
+    def connect(self) -> None:
+        """
+        Connect now, unless there is a connection, and not only with the next message.
+        """
+        if not self._running and self._error is None:
+            self._running = True
+            Deferred.fromCoroutine(self._run()).addErrback(self._fail)
+
     def close(self) -> Deferred[None]:
         """
-        Take no more messages, and end the stream.
-
-        Returns:
-            A Deferred that fires once everything is answered and the connection is closed.
-            It fails as that of `publish` does.
+        Take no more messages, and end the stream; the Deferred is that of `ended`.
         """
-        self._closing = True
-        self._stream.close()
+        ended = self.ended()
+        if not self._closing:
+            self._closing = True
+            self._stream.close()
+            if self._connection is not None:
+                self._connection.more(False)
+            if not self._running and self._error is None:
+                self._end()
+        return ended
+
+    def ended(self) -> Deferred[None]:
+        """
+        Returns:
+            A Deferred that fires once the stream was closed, everything is answered, and
+            the connection is closed.  It fails as that of `publish` does, but at once.
+            Cancelling it only ends the wait.
+        """
         if self._error is not None:
             return fail(self._error)
-        if not self._running:
+        if self._closing and not self._running:
             return succeed(None)
         ended: Deferred[None] = Deferred()
         self._ended.append(ended)
-        if self._connection is not None:
-            self._connection.more(False)
         return ended
 
     async def _run(self) -> None:
@@ -167,9 +183,14 @@ class StreamPublisher:
                 continue
             break
         self._running = False
+        if self._closing:
+            self._end()
+
+    def _end(self) -> None:
         ended, self._ended = self._ended, []
         for each in ended:
-            each.callback(None)
+            if not each.called:
+                each.callback(None)
 
     async def _wait(self, error: Unreachable) -> None:
         lost = self._stream.lost(error, self._reactor.seconds(), self.patience)
@@ -211,6 +232,8 @@ class StreamPublisher:
         if self._answered is not None:
             try:
                 self._answered(number, answer)
+            except Refused:
+                raise
             except Exception:
                 self._log.failure("The callback of {url} failed", url=self._stream.url)
         elif isinstance(answer, Refused):
@@ -234,4 +257,5 @@ class StreamPublisher:
             if not room.called:
                 room.errback(failure.value)
         for each in ended:
-            each.errback(failure.value)
+            if not each.called:
+                each.errback(failure.value)

@@ -11,6 +11,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from msgbus.client.errors import Refused, Unreachable
 from msgbus.client.publication_stream import (
+    FIRST_UNANSWERED,
     MAX_UNANSWERED,
     MAX_UNANSWERED_BYTES,
     PublicationStream,
@@ -216,6 +217,21 @@ class PublicationStreamTests(SynchronousTestCase):
         self.assertTrue(self.stream.has_room)
         self.add(bytes(MAX_UNANSWERED_BYTES))
         self.assertFalse(self.stream.has_room)
+
+    def test_slow_start(self):
+        """
+        A new connection is not trusted with everything at once: how much is sent grows with
+        the answers.
+        """
+        self.add(*[b""] * 200)
+        for _ in range(2):
+            server = Server(self.stream)
+            self.assertEqual(len(server.parts()), FIRST_UNANSWERED)
+            self.assertEqual(server.parts(), [])
+            self.assertTrue(self.stream.unsent)
+            told = [{"part": n, "id": "", "subscribers": 0} for n in range(1, 11)]
+            list(self.stream.feed(HEAD + lines(*told)))
+            self.assertEqual(len(server.parts()), 20)
 
     def test_broken(self):
         """
