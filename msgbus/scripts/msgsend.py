@@ -9,13 +9,17 @@ import mimetypes
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
-from itertools import count
+from io import BufferedReader
 from pathlib import Path
+from typing import cast
 
 from tqdm import tqdm
 
-from ..client.blocking import Publisher
-from ..client.errors import BusError
+from ..client.blocking import Publisher, stream
+from ..client.blocking_stream import StreamPublisher
+from ..client.errors import BusError, Refused
+from ..client.responses import Answer
+from ..client.url import BusURL
 from ..message import Invalid
 from .command import FAILED, OK, WRONG_USE, bus_url, complain, main, new_parser, real_number
 
@@ -26,6 +30,9 @@ DEFAULT_TYPE = "text/html"
 
 # The largest message that is read into memory, in bytes.  Few buses take so much.
 MAX_INPUT = 256 * 1024 * 1024
+
+# How much of the input is read at once, to be cut into lines.
+READ_BYTES = 64 * 1024
 
 EXAMPLES = """\
   msgsend foo '<h1>hello world</h1>'
@@ -91,7 +98,82 @@ def _run() -> int:
         arguments.target = arguments.files.pop()
     if bool(arguments.files) + bool(arguments.texts) + arguments.lines > 1:
         parser.error("give files, texts, or --lines")
-    return _send(arguments)
+    return (_send_lines if arguments.lines else _send)(arguments)
+
+
+def _send_lines(arguments: argparse.Namespace) -> int:
+    """
+    Publish all lines, or those before the first that fails, by one stream; the exit code.
+    """
+    where = bus_url(arguments, arguments.target)
+    answered = 0
+
+    def take(number: int, answer: Answer) -> None:
+        nonlocal answered
+        if isinstance(answer, Refused):
+            raise answer
+        publisher.patience = arguments.timeout
+        answered = number
+        if arguments.verbose:
+            print(answer.id or "-", max(answer.subscribers, 0), flush=True)
+
+    publisher = stream(
+        where,
+        take,
+        ca=arguments.ca,
+        certificate=arguments.certificate,
+        timeout=arguments.timeout,
+        # The first line is tried once, so that a mistyped port is told at once.
+        patience=0,
+        notify=lambda notice: complain(NAME, f"{where}: {notice}"),
+    )
+    read = 0
+    try:
+        with publisher:
+            for line in _lines(publisher):
+                read += 1
+                publisher.publish(_bounded(line), arguments.type or DEFAULT_TYPE)
+    except Invalid as error:
+        return _complain_of(f"line {read}", where, error, read - 1)
+    except BusError as error:
+        return _complain_of(f"line {answered + 1}", where, error, answered)
+    return OK
+
+
+def _lines(publisher: StreamPublisher) -> Iterator[bytes]:
+    """
+    The lines of the input as they come, without their ends.  Meanwhile the publisher goes
+    on with its work.
+    """
+    source = cast(BufferedReader, sys.stdin.buffer)
+    # The pieces of a line that is not complete.
+    begun: list[bytes] = []
+    size = 0
+    while True:
+        publisher.wait_for(source)
+        data = source.read1(READ_BYTES)
+        *lines, rest = data.split(b"\n")
+        for line in lines:
+            yield b"".join([*begun, line])
+            begun, size = [], 0
+        begun.append(rest)
+        size += len(rest)
+        if (not data and size) or size > MAX_INPUT:
+            yield b"".join(begun)
+        if not data:
+            return
+
+
+def _complain_of(what: str, where: BusURL, error: Exception, before: int) -> int:
+    """
+    Tell what was not published and why, and how many messages before it were; the exit
+    code.
+    """
+    reason = error.strerror if isinstance(error, OSError) else error
+    complain(NAME, f"{what} was not published to {where}: {reason}")
+    if before:
+        complain(NAME, f"{before} before it were")
+    return WRONG_USE if isinstance(error, Invalid) else FAILED
 
 
 def _send(arguments: argparse.Namespace) -> int:
@@ -114,11 +196,7 @@ def _send(arguments: argparse.Namespace) -> int:
             try:
                 receipt = publisher.publish(read(), content_type)
             except (BusError, Invalid, OSError) as error:
-                reason = error.strerror if isinstance(error, OSError) else error
-                complain(NAME, f"{what} was not published to {where}: {reason}")
-                if sent:
-                    complain(NAME, f"{sent} before it were")
-                return WRONG_USE if isinstance(error, Invalid) else FAILED
+                return _complain_of(what, where, error, sent)
             publisher.patience = arguments.timeout
             sent += 1
             if arguments.verbose:
@@ -143,16 +221,6 @@ def _messages(
             # Bytes that are no UTF-8 came as lone surrogates, and become bytes again.
             body = text.encode("utf-8", "surrogateescape")
             yield f"the text {text!r}", partial(bytes, body), content_type
-    elif arguments.lines:
-        for number in count(1):
-            line = source.readline(MAX_INPUT + 1)
-            if not line:
-                return
-            yield (
-                f"line {number}",
-                partial(_bounded, line.removesuffix(b"\n")),
-                content_type,
-            )
     else:
         yield "the input", lambda: _bounded(source.read(MAX_INPUT + 1)), content_type
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 import argparse
 import secrets
 import time
+from collections import deque
 from itertools import count
 from typing import Any
 
@@ -15,7 +16,9 @@ from twisted.internet.defer import Deferred, FirstError, gatherResults
 from twisted.internet.task import deferLater
 
 from ..client.client import Client
-from ..client.errors import BusError
+from ..client.errors import BusError, Refused
+from ..client.responses import Answer
+from ..client.stream_publisher import StreamPublisher
 from .command import FAILED, OK, bus_url, complain, new_parser, real_number, whole_number
 from .latencies import Latencies
 from .numbered import CHANNEL, Mark, body_of
@@ -101,6 +104,7 @@ class _Flood:
             count(1) if arguments.count is None else range(1, arguments.count + 1)
         )
         self._answered = Latencies()
+        self._streams: list[StreamPublisher] = []
         self._bar = tqdm(total=arguments.count, unit=" messages", disable=None)
         self._begun = time.monotonic()
 
@@ -113,6 +117,8 @@ class _Flood:
             Deferred.fromCoroutine(self._publish())
             for _ in range(self._arguments.connections)
         ]
+        # A stream that has failed is told at once, and not only when a message is due.
+        publishers += [stream.ended() for stream in self._streams]
         try:
             await gatherResults(publishers, consumeErrors=True)
         except FirstError as error:
@@ -127,7 +133,7 @@ class _Flood:
 
     async def _publish(self) -> None:
         """
-        One publisher, with a connection of its own.
+        One publisher, with a stream of its own.
         """
         bus, name = self._where.split()
         client = Client(
@@ -138,16 +144,27 @@ class _Flood:
             # The first message is tried once, so that a mistyped port is told at once.
             patience=0,
         )
+        # When the messages that have no answer yet were sent.
+        sent: deque[int] = deque()
+
+        def answered(number: int, answer: Answer) -> None:
+            if isinstance(answer, Refused):
+                raise answer
+            stream.patience = PATIENCE_SECONDS
+            self._answered.add((time.time_ns() - sent.popleft()) / 1e6)
+            self._bar.update()
+
+        stream = client.stream(name, answered)
+        self._streams.append(stream)
         run = "" if self._plain else secrets.token_hex(8)
         for number, place in enumerate(self._places, 1):
             if not self._arguments.flat:
                 await self._turn(place)
             now = time.time_ns()
+            sent.append(now)
             body = body_of(Mark(run, number, now), self._arguments.size)
-            await client.publish(name, body, "text/html")
-            client.patience = PATIENCE_SECONDS
-            self._answered.add((time.time_ns() - now) / 1e6)
-            self._bar.update()
+            await stream.publish(body, "text/html")
+        await stream.close()
 
     async def _turn(self, place: int) -> None:
         """
