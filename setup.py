@@ -64,6 +64,7 @@ setup(
             "msgsend = msgbus.scripts.msgsend:run",
             "msgdump = msgbus.scripts.msgdump:run",
             "msgchat = msgbus.scripts.msgchat:run",
+            "msgbus-bridge = msgbus.scripts.bridge:run",
             "msgbus-test-pub = msgbus.scripts.testpub:run",
             "msgbus-test-sub = msgbus.scripts.testsub:run",
         ]

@@ -17,7 +17,7 @@ from .options import HEARTBEAT_SECONDS, Wanted
 from .requests import subscription_headers
 from .retry import delay
 from .stream import Stream
-from .url import BusURL
+from .url import DEFAULT_PATH, BusURL
 
 __all__ = ["ResumableStream"]
 
@@ -58,6 +58,13 @@ class ResumableStream:
         message, the id that the bus gave for that purpose, or the empty string.
         """
         return "" if self._stream is None else self._stream.last_id
+
+    @property
+    def prefix(self) -> str:
+        """
+        The path of the bus, as the server of the present stream tells it, percent-encoded.
+        """
+        return DEFAULT_PATH if self._stream is None else self._stream.prefix
 
     @property
     def silence_seconds(self) -> int:

@@ -32,6 +32,7 @@ class Stream:
         last_id: The id that the request had as `Last-Event-ID`, or the empty string.
 
     Attributes:
+        prefix: The path of the bus, as the server tells it, percent-encoded.
         last_id: The id of the message behind which the next stream is to begin, or the
             empty string if none is known.
         beats: Whether the server sends heartbeats when it is asked to.
@@ -60,7 +61,7 @@ class Stream:
         # The gaps and the message of a decoded part that the caller has not asked for yet.
         self._left: deque[Gap | Part] = deque()
         self._name = name
-        self._prefix = head.get("msgbus-prefix", "/msgbus/")
+        self.prefix = head.get("msgbus-prefix", "/msgbus/")
         self.last_id = head.get("msgbus-id") or last_id
         # The original msgbus, which knows no heartbeats, does not tell its prefix either.
         self.beats = "msgbus-prefix" in head
@@ -120,7 +121,7 @@ class Stream:
 
     def _made(self, part: Part) -> Message:
         if "content-location" in part.headers:
-            return part.message(self._prefix)
+            return part.message(self.prefix)
         # The original msgbus tells the channel to subscribers of the root only.
         headers = {**part.headers, "content-location": quote(f"/{self._name}")}
         return part._replace(headers=headers).message("/")

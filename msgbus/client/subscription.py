@@ -65,6 +65,13 @@ class Subscription:
         self.done: Deferred[None] = Deferred(lambda _: self.cancel())
 
     @property
+    def prefix(self) -> str:
+        """
+        The path of the bus, as the server tells it, percent-encoded.
+        """
+        return self._streams.prefix
+
+    @property
     def last_id(self) -> str:
         """
         The id of the last message, behind which the subscription goes on when it was lost;

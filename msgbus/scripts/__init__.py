@@ -1,8 +1,9 @@
 """
 The tools of the command line, on top of the clients.
 
-Each of `msgsend`, `msgdump`, `msgchat`, `testpub` and `testsub` is one tool.  They share
-`command` (options, and how a tool ends) and `terminal` (what may be printed to one).  The
-two that measure a bus, `testpub` and `testsub`, share `reactor` (a tool as a Twisted
-program), `numbered` (messages that can be counted) and `latencies` (how long they took).
+Each of `msgsend`, `msgdump`, `msgchat`, `bridge`, `testpub` and `testsub` is one tool.
+They share `command` (options, and how a tool ends) and `terminal` (what may be printed to
+one). The last three also share `reactor` (a tool as a Twisted program).  The two that
+measure a bus, `testpub` and `testsub`, share `numbered` (messages that can be counted) and
+`latencies` (how long they took).
 """

@@ -25,6 +25,7 @@ __all__ = [
     "OK",
     "WRONG_USE",
     "add_heartbeat_option",
+    "add_subscription_options",
     "bus_url",
     "complain",
     "main",
@@ -130,6 +131,56 @@ def add_heartbeat_option(parser: argparse.ArgumentParser) -> None:
         default=25,
         metavar="SECONDS",
         help="a server that is silent for twice as long is gone (5 to 300; default 25)",
+    )
+
+
+def add_subscription_options(parser: argparse.ArgumentParser) -> None:
+    """
+    Add the options that say which messages are wanted, and how many: `--type`, `--sender`,
+    `--channel`, `--heartbeat`, `--count`, `--since` and `--last`.
+    """
+    parser.add_argument(
+        "-t",
+        "--type",
+        default="",
+        metavar="TYPES",
+        help="only these, such as 'text/*,!text/html'",
+    )
+    parser.add_argument(
+        "-s",
+        "--sender",
+        default="",
+        metavar="SENDERS",
+        help="only from these, such as '?*'",
+    )
+    parser.add_argument(
+        "-c",
+        "--channel",
+        default="",
+        metavar="CHANNELS",
+        help="only these of a folder",
+    )
+    add_heartbeat_option(parser)
+    parser.add_argument(
+        "-n",
+        "--count",
+        type=whole_number(1, 10**12),
+        metavar="COUNT",
+        help="end after so many",
+    )
+    replay = parser.add_mutually_exclusive_group()
+    replay.add_argument(
+        "--since",
+        default="",
+        metavar="WHEN",
+        help="begin with history: an id, 10m, all",
+    )
+    replay.add_argument(
+        "--last",
+        type=whole_number(0, 999_999),
+        default=0,
+        metavar="COUNT",
+        help="begin with the last so many",
     )
 
 

@@ -25,7 +25,7 @@ from ..message import Invalid, Message
 from .command import (
     FAILED,
     OK,
-    add_heartbeat_option,
+    add_subscription_options,
     bus_url,
     complain,
     main,
@@ -66,7 +66,7 @@ def _run() -> int:
         EXAMPLES,
         "",
     )
-    _add_subscription_options(parser)
+    add_subscription_options(parser)
     _add_output_options(parser)
     arguments = parser.parse_args()
     if arguments.command == []:
@@ -74,55 +74,6 @@ def _run() -> int:
     if arguments.save is not None and not arguments.save.is_dir():
         parser.error(f"{str(arguments.save)!r} is no folder; make it first")
     return _dump(arguments)
-
-
-def _add_subscription_options(parser: argparse.ArgumentParser) -> None:
-    """
-    Options that say which messages are wanted.
-    """
-    parser.add_argument(
-        "-t",
-        "--type",
-        default="",
-        metavar="TYPES",
-        help="only these, such as 'text/*,!text/html'",
-    )
-    parser.add_argument(
-        "-s",
-        "--sender",
-        default="",
-        metavar="SENDERS",
-        help="only from these, such as '?*'",
-    )
-    parser.add_argument(
-        "-c",
-        "--channel",
-        default="",
-        metavar="CHANNELS",
-        help="only these of a folder",
-    )
-    add_heartbeat_option(parser)
-    parser.add_argument(
-        "-n",
-        "--count",
-        type=whole_number(1, 10**12),
-        metavar="COUNT",
-        help="end after so many",
-    )
-    replay = parser.add_mutually_exclusive_group()
-    replay.add_argument(
-        "--since",
-        default="",
-        metavar="WHEN",
-        help="begin with history: an id, 10m, all",
-    )
-    replay.add_argument(
-        "--last",
-        type=whole_number(0, 999_999),
-        default=0,
-        metavar="COUNT",
-        help="begin with the last so many",
-    )
 
 
 def _add_output_options(parser: argparse.ArgumentParser) -> None:
