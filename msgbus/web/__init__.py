@@ -6,13 +6,14 @@ bytes of streams to `fanout` and `formats`.
 
 Read `resource` first: it decides what kind of request it has got, and hands the request to
 one of the ways in: `publish`, `publication_stream` (many messages in one request, whose
-`streamed_body` is read by a `publication_source`), `stream`, `poll` (with its `search`) and
-`websocket` (with its `websocket_handshake` and `websocket_reader`).  The ways in share a
-`mount`; browsers get `pages`.  What a request asks for is read by `query` and `headers`;
-`responses` answers in one sentence.  `root` is the root of the site, with `origins` and
-`auth` (who may use the bus) and `documents` (files beside the bus).  A `site` has
-connections.  Each of them is a `channel`, on which `request`s are read within limits; its
-`repeater` answers requests whose `heads` are remembered, without having them parsed again.
+`streamed_body` is read by a `publication_source`, and which gets a `stream_answer`),
+`stream`, `poll` (with its `search`) and `websocket` (with its `websocket_handshake` and
+`websocket_reader`).  The ways in share a `mount`; browsers get `pages`.  What a request
+asks for is read by `query` and `headers`; `responses` answers in one sentence.  `root` is
+the root of the site, with `origins` and `auth` (who may use the bus) and `documents` (files
+beside the bus).  A `site` has connections.  Each of them is a `channel`, on which
+`request`s are read within limits; its `repeater` answers requests whose `heads` are
+remembered, without having them parsed again.
 """
 
 from .origins import Origins

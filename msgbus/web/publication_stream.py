@@ -7,28 +7,24 @@ How messages are read in the body is up to `publication_source`.
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from functools import partial
 from typing import Any, BinaryIO, cast
 
-from twisted.internet.defer import Deferred
 from twisted.web import server
 from twisted.web.server import NOT_DONE_YET
 
 from ..bus.bus import Stopping
 from ..formats import multipart
-from ..formats.envelope import line
 from ..formats.multipart import Malformed, declared_boundary
-from ..message import Receipt
 from .auth import sender_of
 from .headers import check_origin, check_transfer_encoding, header
 from .mount import STOPPING, Mount
 from .publication_source import Envelopes, Parts, RawLines, Source, Target
 from .query import channel_name, parse_line_stream, requires_subscriber
 from .request import Request
-from .responses import REFUSALS, Refusal, answer, set_stream_headers, status_of
+from .responses import REFUSALS, Refusal, status_of
+from .stream_answer import StreamAnswer
 from .streamed_body import MULTIPART, NDJSON
 from .websocket import ENVELOPE_BYTES, ENVELOPE_FACTOR
 
@@ -38,9 +34,6 @@ __all__ = ["PublicationStream", "publish_stream"]
 # reactor.
 MESSAGES_A_TURN = 128
 BYTES_A_TURN = 256 * 1024
-
-# While so many messages wait to be written to the disk, no more are read.
-MAX_PENDING = 1024
 
 # About what a message costs beside its bytes, in bytes of work as `turns` counts them.
 WORK_A_MESSAGE = 512
@@ -109,7 +102,7 @@ def _source(mount: Mount, request: server.Request, name: str) -> Source[Any]:
 
 class PublicationStream:
     """
-    Publishes what is read in one body, in order, and answers.
+    Publishes what is read in one body, in order.
 
     A limited number of messages is published in one turn of the reactor; the peer waits
     while there are more, and while too many wait to be written to the disk.
@@ -118,8 +111,7 @@ class PublicationStream:
         request: The request with that body.
         source: Reads messages in it.
         require: Whether a message is refused if there is no subscriber for it.
-        told: Whether the publisher is sent a line for each message.  If not, it is answered
-            once, at the end, because it may not read before.
+        told: See `StreamAnswer`.
     """
 
     def __init__(
@@ -131,12 +123,10 @@ class PublicationStream:
         told: bool,
     ) -> None:
         self._mount = mount
-        self._request = request
         self._client = request.getClientAddress
         self._body = request.body if isinstance(request, Request) else None
         self._source = source
         self._require = require
-        self._told = told
         # What has come and is not published yet, and whether that waits in `turns`.
         self._items: Iterator[Any] = iter(())
         self._queued = False
@@ -145,21 +135,7 @@ class PublicationStream:
         self._ending: Callable[[], None] | None = None
         # Whether nothing is published any more.
         self._ended = False
-        # What is told at the end: how many messages were read, and what became of them.
-        self._read = 0
-        self._published = 0
-        self._repeated = 0
-        self._last_id: str | None = None
-        self._error: dict[str, object] = {}
-        # The messages from the first one on that is not on the disk yet.
-        self._pending: deque[_Pending] = deque()
-        # Lines that are to be sent to the publisher.
-        self._lines: list[bytes] = []
-        if told:
-            request.setHeader(b"Content-Type", NDJSON.encode("ascii"))
-            set_stream_headers(request)
-            # The publisher may wait for the head of the answer before it sends anything.
-            request.write(b"")
+        self._answer = StreamAnswer(request, mount.reactor, told, self._go_on)
 
     def receive(self, data: bytes) -> None:
         """
@@ -198,7 +174,7 @@ class PublicationStream:
         The response has ended, or the publisher has gone.
         """
         self._mount.publication_streams.discard(self)
-        self._end_by(self._break_off)
+        self._end_by(self._end)
 
     def stalled(self) -> bool:
         """
@@ -206,8 +182,7 @@ class PublicationStream:
         """
         if self._paused or self._ending is not None or not self._source.is_inside:
             return True
-        self._break(408, "The rest of the message did not come in time.", self._read + 1)
-        self._say()
+        self._break(408, "The rest of the message did not come in time.", of_next=True)
         return False
 
     def _end_by(self, ending: Callable[[], None]) -> None:
@@ -221,7 +196,14 @@ class PublicationStream:
         May messages be published now?  If not, `_work` is called later: in a turn of the
         reactor, or when fewer messages wait for the disk.
         """
-        return not self._queued and len(self._pending) < MAX_PENDING
+        return not self._queued and not self._answer.is_full
+
+    def _go_on(self) -> None:
+        """
+        Fewer messages wait for the disk.
+        """
+        if not self._queued:
+            self._wait(more=True)
 
     def _work(self) -> int:
         """
@@ -248,11 +230,11 @@ class PublicationStream:
         except multipart.TooLarge as error:
             limit = self._mount.bus.max_message
             sentence = f"{error} A message has at most {limit} bytes here."
-            self._break(413, sentence, self._read + 1)
+            self._break(413, sentence, of_next=True)
         except Malformed as error:
-            self._break(400, str(error), self._read + 1)
+            self._break(400, str(error), of_next=True)
         self._wait(more)
-        self._say()
+        self._answer.flush()
         return done
 
     def _wait(self, more: bool) -> None:
@@ -263,7 +245,7 @@ class PublicationStream:
         Args:
             more: Whether there may be more to publish of what has come.
         """
-        full = len(self._pending) >= MAX_PENDING
+        full = self._answer.is_full
         if more and not full and not self._ended:
             self._queued = True
             self._mount.fanout.turns.call(self._work)
@@ -279,70 +261,31 @@ class PublicationStream:
         Returns:
             About how many bytes of work that was.
         """
-        self._read += 1
         try:
             wish = self._source.wish(item)
             if wish is None:
-                self._read -= 1
                 return 0
             message, body, keep, require, key = wish
-            receipt = self._mount.publish(
-                self._client, message, body, keep, self._require or require, key
+            self._answer.add(
+                self._mount.publish(
+                    self._client, message, body, keep, self._require or require, key
+                )
             )
         except REFUSALS as error:
             self._refuse(error)
             return WORK_A_MESSAGE
-        if isinstance(receipt, Deferred):
-            pending = _Pending(self._read)
-            self._pending.append(pending)
-            receipt.addCallback(partial(self._written, pending))
-        elif self._pending:
-            self._pending.append(_Pending(self._read, receipt))
-        else:
-            self._acknowledge(self._read, receipt)
         return WORK_A_MESSAGE + len(body)
-
-    def _written(self, pending: _Pending, receipt: Receipt) -> None:
-        """
-        A message is on the disk.
-        """
-        pending.result = receipt
-        waited = len(self._pending) >= MAX_PENDING
-        while self._pending and (result := self._pending[0].result) is not None:
-            number = self._pending.popleft().number
-            if isinstance(result, Receipt):
-                self._acknowledge(number, result)
-            else:
-                self._lines.append(result)
-        if waited and len(self._pending) < MAX_PENDING and not self._queued:
-            self._wait(more=True)
-        self._say()
-
-    def _acknowledge(self, number: int, receipt: Receipt) -> None:
-        self._last_id = receipt.id
-        if receipt.repeated:
-            self._repeated += 1
-        else:
-            self._published += 1
-        if self._told:
-            rest = b', "repeated": true}\n' if receipt.repeated else b"}\n"
-            told = (number, receipt.id.encode("ascii"), receipt.subscribers, rest)
-            self._lines.append(b'{"part": %d, "id": "%b", "subscribers": %d%b' % told)
 
     def _refuse(self, error: Exception) -> None:
         """
-        Do not publish the message that was read last.  A publisher that is told so at once
-        may go on; for one that would not know, the stream ends here.
+        Do not publish the next message.  A publisher that is told so at once may go on; for
+        one that would not know, the stream ends here.
         """
         status = status_of(error)
-        if not self._told or isinstance(error, Stopping):
-            self._break(status, str(error), self._read)
-            return
-        told = line({"part": self._read, "status": status, "error": str(error)}) + b"\n"
-        if self._pending:
-            self._pending.append(_Pending(self._read, told))
+        if self._answer.told and not isinstance(error, Stopping):
+            self._answer.refuse(status, str(error))
         else:
-            self._lines.append(told)
+            self._break(status, str(error), of_next=True)
 
     def _complete(self) -> None:
         """
@@ -351,64 +294,15 @@ class PublicationStream:
         last = self._source.last()
         if last is not None:
             self._publish(last)
+        self._end()
+
+    def _break(self, status: int, sentence: str, of_next: bool = False) -> None:
+        """
+        Publish nothing any more, because of an error; see `StreamAnswer.fail`.
+        """
+        self._answer.fail(status, sentence, of_next)
+        self._end()
+
+    def _end(self) -> None:
         self._ended = True
-
-    def _break(self, status: int, sentence: str, number: int | None = None) -> None:
-        """
-        Publish nothing any more, because of an error.
-
-        Args:
-            number: That of the message that is faulty, counted from 1.
-        """
-        self._ended = True
-        self._error = {"status": status, "error": sentence}
-        if number is not None:
-            self._error = {"part": number, **self._error}
-
-    def _break_off(self) -> None:
-        """
-        Publish nothing any more, because the publisher has gone.
-        """
-        self._ended = True
-
-    def _say(self) -> None:
-        """
-        Tell the publisher what has become of its messages; at the end, of all.
-        """
-        lines, self._lines = self._lines, []
-        request = self._request
-        if request._disconnected or request.finished:
-            return
-        if self._ended and not self._pending:
-            summary = line(
-                {
-                    "published": self._published,
-                    "repeated": self._repeated,
-                    "id": self._last_id,
-                    **self._error,
-                }
-            )
-            lines.append(summary + b"\n")
-            if not self._told:
-                status = cast(int, self._error.get("status", 200))
-                answer(request, status, b"".join(lines), b"application/json")
-                return
-        if lines:
-            request.write(b"".join(lines))
-        if self._ended and not self._pending:
-            request.finish()
-
-
-@dataclass(slots=True)
-class _Pending:
-    """
-    A message for whose place in order, or on the disk, or for that of an earlier one, the
-    publisher has to wait.
-
-    Attributes:
-        number: Its number, counted from 1.
-        result: Its receipt, or the line that tells why there is none; None at first.
-    """
-
-    number: int
-    result: Receipt | bytes | None = None
+        self._answer.end()

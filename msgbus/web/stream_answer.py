@@ -1,0 +1,198 @@
+"""
+Answers the publisher of a stream: what has become of its messages.
+
+How they are published is up to `publication_stream`.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReactorTime
+from twisted.web import server
+
+from ..formats.envelope import line
+from ..message import Receipt
+from .responses import answer, set_stream_headers
+from .streamed_body import NDJSON
+
+__all__ = ["StreamAnswer"]
+
+# The answer is full while so many messages wait to be written to the disk.
+MAX_PENDING = 1024
+
+
+@dataclass(slots=True)
+class _Pending:
+    """
+    A message for which the publisher has to wait, because it is not on the disk yet, or an
+    earlier one is not.
+
+    Attributes:
+        number: Its number, counted from 1.
+        result: Its receipt, or the line that tells why there is none; None at first.
+    """
+
+    number: int
+    result: Receipt | bytes | None = None
+
+
+class StreamAnswer:
+    """
+    The answer to the publisher of a stream.
+
+    Args:
+        request: Its request.
+        reactor: The lines of one of its turns are sent together.
+        told: Whether there is a line for each message.  If not, the publisher is answered
+            once, at the end, because it may not read before.
+        has_room: Called when the answer is not full any more.
+
+    Attributes:
+        told: As given.
+        count: How many messages there have been, published or not.
+        error: Why the stream has ended before its end, as told at the end; empty if it has
+            not.
+    """
+
+    def __init__(
+        self,
+        request: server.Request,
+        reactor: IReactorTime,
+        told: bool,
+        has_room: Callable[[], object],
+    ) -> None:
+        self.told = told
+        self.count = 0
+        self.error: dict[str, object] = {}
+        self._request = request
+        self._reactor = reactor
+        self._has_room = has_room
+        self._published = 0
+        self._repeated = 0
+        self._last_id: str | None = None
+        # The messages from the first one on that is not on the disk yet.
+        self._pending: deque[_Pending] = deque()
+        # Lines that are to be sent.
+        self._lines: list[bytes] = []
+        self._flushing = False
+        self._ended = False
+        if told:
+            request.setHeader(b"Content-Type", NDJSON.encode("ascii"))
+            set_stream_headers(request)
+            # The publisher may wait for the head of the answer before it sends anything.
+            request.write(b"")
+
+    @property
+    def is_full(self) -> bool:
+        """
+        Do so many messages wait for the disk that no more should be published?
+        """
+        return len(self._pending) >= MAX_PENDING
+
+    def add(self, receipt: Receipt | Deferred[Receipt]) -> None:
+        """
+        The next message is published.
+        """
+        self.count += 1
+        if isinstance(receipt, Deferred):
+            pending = _Pending(self.count)
+            self._pending.append(pending)
+            receipt.addCallback(partial(self._written, pending))
+        elif self._pending:
+            self._pending.append(_Pending(self.count, receipt))
+        else:
+            self._acknowledge(self.count, receipt)
+
+    def refuse(self, status: int, sentence: str) -> None:
+        """
+        The next message is not published, and the stream goes on.
+        """
+        self.count += 1
+        told = line({"part": self.count, "status": status, "error": sentence}) + b"\n"
+        if self._pending:
+            self._pending.append(_Pending(self.count, told))
+        else:
+            self._lines.append(told)
+
+    def fail(self, status: int, sentence: str, of_next: bool) -> None:
+        """
+        The stream ends here because of an error.
+
+        Args:
+            of_next: Whether it is one of the next message.
+        """
+        self.error = {"status": status, "error": sentence}
+        if of_next:
+            self.error = {"part": self.count + 1, **self.error}
+
+    def end(self) -> None:
+        """
+        There are no more messages: the answer ends once all are on the disk.
+        """
+        self._ended = True
+        self.flush()
+
+    def flush(self) -> None:
+        """
+        Send what there is to be told.
+        """
+        self._flushing = False
+        lines, self._lines = self._lines, []
+        request = self._request
+        if request._disconnected or request.finished:
+            return
+        at_end = self._ended and not self._pending
+        if at_end:
+            lines.append(self._summary())
+            if not self.told:
+                status = self.error.get("status", 200)
+                answer(request, int(str(status)), lines[0], b"application/json")
+                return
+        if lines:
+            request.write(b"".join(lines))
+        if at_end:
+            request.finish()
+
+    def _written(self, pending: _Pending, receipt: Receipt) -> None:
+        """
+        A message is on the disk.
+        """
+        pending.result = receipt
+        was_full = self.is_full
+        while self._pending and (result := self._pending[0].result) is not None:
+            number = self._pending.popleft().number
+            if isinstance(result, Receipt):
+                self._acknowledge(number, result)
+            else:
+                self._lines.append(result)
+        if was_full and not self.is_full:
+            self._has_room()
+        if not self._flushing:
+            # Not at once: hundreds of messages are written to the disk together.
+            self._flushing = True
+            self._reactor.callLater(0, self.flush)
+
+    def _acknowledge(self, number: int, receipt: Receipt) -> None:
+        self._last_id = receipt.id
+        if receipt.repeated:
+            self._repeated += 1
+        else:
+            self._published += 1
+        if self.told:
+            rest = b', "repeated": true}\n' if receipt.repeated else b"}\n"
+            told = (number, receipt.id.encode("ascii"), receipt.subscribers, rest)
+            self._lines.append(b'{"part": %d, "id": "%b", "subscribers": %d%b' % told)
+
+    def _summary(self) -> bytes:
+        summary = {
+            "published": self._published,
+            "repeated": self._repeated,
+            "id": self._last_id,
+            **self.error,
+        }
+        return line(summary) + b"\n"
