@@ -70,6 +70,12 @@ class LineDecoder:
         self._begun, self._size = [], 0
         return line.removesuffix(b"\r")
 
+    def close(self) -> None:
+        """
+        Read nothing more, and release what was received.
+        """
+        self._begun, self._size, self._left = [], 0, []
+
     def _read(self) -> Iterator[bytes]:
         while self._left:
             line = self._left.pop().removesuffix(b"\r")

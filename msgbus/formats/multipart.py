@@ -220,6 +220,14 @@ class Decoder:
         body = b"".join(self._pieces)
         return self._part(_LAST_LINE_END.sub(b"", body))
 
+    def close(self) -> None:
+        """
+        Read nothing more, and release what was received.
+        """
+        self._buffer, self._at = b"", 0
+        self._pieces = []
+        self._state, self._is_behind = self._epilogue, False
+
     def _read(self) -> Iterator[Part]:
         while True:
             if self._is_behind:

@@ -128,6 +128,11 @@ class Source(Protocol[T]):
             Malformed: It does not end behind a message.
         """
 
+    def close(self) -> None:
+        """
+        Read nothing more, and release what was received.
+        """
+
     def wish(self, item: T) -> Wish | None:
         """
         What such a message asks for; None if it is no message, but tells something else.
@@ -150,6 +155,7 @@ class Parts:
         self._decoder = Decoder(boundary, max_body)
         self.feed = self._decoder.feed
         self.last = self._decoder.last
+        self.close = self._decoder.close
         # The messages of parts without an origin, by what parts have in common.
         self._templates: dict[tuple[str, str, str], Message] = {}
         # The headers of the last part, and what they ask for, because equal headers are

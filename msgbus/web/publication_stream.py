@@ -180,7 +180,8 @@ class PublicationStream:
         """
         Give up, if the rest of a message has not come for too long.
         """
-        if self._paused or self._ending is not None or not self._source.is_inside:
+        ending = self._ended or self._ending is not None
+        if ending or self._paused or not self._source.is_inside:
             return True
         self._break(408, "The rest of the message did not come in time.", of_next=True)
         return False
@@ -305,4 +306,6 @@ class PublicationStream:
 
     def _end(self) -> None:
         self._ended = True
+        # This object and the decoder are parts of cycles, which may stay for long.
+        self._source.close()
         self._answer.end()
