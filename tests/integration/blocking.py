@@ -27,10 +27,11 @@ def rest_of(client):
     return bytes(data)
 
 
-def publish(client, body):
+def publish(client, body, path=b"foo"):
     """
     Publish on a connection, and wait for the 204.
     """
-    client.sendall(POST + b"Content-Length: %d\r\n\r\n%s" % (len(body), body))
+    post = POST.replace(b"foo", path)
+    client.sendall(post + b"Content-Length: %d\r\n\r\n%s" % (len(body), body))
     answer = client.recv(4096)
     assert answer.startswith(b"HTTP/1.1 204 "), answer
