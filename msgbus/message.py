@@ -133,7 +133,7 @@ class Receipt(NamedTuple):
         id: The id that the message was given.
         subscribers: How many subscribers the message is for; some may not have it yet.
         repeated: Whether this bus had the message before, by its origin or its key, and
-            has not published it again.  The client cannot see that, so it is False there.
+            has not published it again.  A client sees that only of a stream.
     """
 
     id: str

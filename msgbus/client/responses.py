@@ -121,7 +121,9 @@ def part_answer(line: bytes) -> PartAnswer:
     id, subscribers = told.get("id"), told.get("subscribers", -1)
     if type(part) is not int or not isinstance(id, str) or type(subscribers) is not int:
         raise _no_answer(line)
-    return PartAnswer(part, Receipt(printable(id), subscribers), last)
+    clean = id if id.isprintable() else printable(id)
+    repeated = told.get("repeated") is True
+    return PartAnswer(part, Receipt(clean, subscribers, repeated), last)
 
 
 def _no_answer(line: bytes) -> Refused:

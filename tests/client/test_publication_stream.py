@@ -144,7 +144,7 @@ class PublicationStreamTests(SynchronousTestCase):
         )
         (one, first), (two, second), (three, third) = self.stream.feed(HEAD + lines(*told))
         self.assertEqual((one, two, three), (1, 2, 3))
-        self.assertEqual((first, third), (Receipt("1-1", 2), Receipt("1-1", 0)))
+        self.assertEqual((first, third), (Receipt("1-1", 2), Receipt("1-1", 0, True)))
         self.assertEqual(
             (str(second), second.status), ("The answer is 400: It is bad.", 400)
         )
