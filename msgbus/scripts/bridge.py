@@ -21,7 +21,7 @@ from ..client.responses import Answer
 from ..client.url import BusURL
 from ..formats.multipart import Malformed
 from ..ids import origin_of
-from ..message import Invalid, Message, is_folder
+from ..message import Invalid, Message, Receipt, is_folder
 from .command import (
     FAILED,
     OK,
@@ -85,7 +85,7 @@ class _Bridge:
         self._unanswered: deque[Message] = deque()
         # The id, at FROM, of the last message that was answered.
         self._last_id = ""
-        self._refused = 0
+        self._refused = self._known = 0
         self._bar = tqdm(total=arguments.count, unit=" messages", disable=None)
         self._open()
 
@@ -148,7 +148,7 @@ class _Bridge:
             message.content_type,
             channel=self._below(message.channel),
             sender=message.sender,
-            id=_known(message.id),
+            id=_origin_id(message.id),
             origin=message.origin,
         )
         if self._taken == self._arguments.count:
@@ -160,6 +160,7 @@ class _Bridge:
     def _answered(self, number: int, answer: Answer) -> None:
         message = self._unanswered.popleft()
         self._last_id = message.id
+        self._known += isinstance(answer, Receipt) and answer.repeated
         if isinstance(answer, Refused):
             self._refused += 1
             complain(NAME, f"{self._target}: {message.channel} {message.id}: {answer}")
@@ -176,8 +177,8 @@ class _Bridge:
         return name or channel.removeprefix(_name_of(folder, self._subscription.prefix))
 
     def _print_result(self) -> None:
-        passed = self._taken - len(self._unanswered) - self._refused
-        told = f"{passed} messages passed on, {self._refused} refused"
+        passed = self._taken - len(self._unanswered) - self._refused - self._known
+        told = f"{passed} messages passed on, {self._known} known, {self._refused} refused"
         if self._last_id:
             told += f"; to continue behind them: --since {self._last_id}"
         complain(NAME, told)
@@ -192,7 +193,7 @@ def _name_of(folder: BusURL, prefix: str) -> str:
     return path.removeprefix(prefix) if path.startswith(prefix) else folder.channel_name
 
 
-def _known(id: str) -> str:
+def _origin_id(id: str) -> str:
     """
     This id, if it is one of a bus of msgbus; otherwise the empty string.
     """

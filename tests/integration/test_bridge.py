@@ -88,7 +88,7 @@ class TestBridge:
                 f"{here.url}{source}",
                 f"{there.url}{target}",
             ).end()
-            assert f"{count} messages passed on, 0 refused" in ran.err.decode()
+            assert f"{count} messages passed on, 0 known, 0 refused" in ran.err.decode()
             got = dump(there.url, count)
             assert [message.channel for message in got] == expected
             for copy, message in zip(got, dump(f"{here.url}{source}", count), strict=True):
@@ -122,14 +122,13 @@ class TestBridge:
             assert dump(f"{bus.url}x/", 101)[-1].body == b"end"
         for bridge in bridges:
             told = bridge.interrupt().err.decode()
-            assert re.search(
-                r"messages passed on, 0 refused; .* --since [0-9]+-[0-9]+", told
-            )
+            assert re.search(r" 51 known, 0 refused; .* --since [0-9]+-[0-9]+\n", told)
 
     def test_refused(self, tool, start, tmp_path):  # noqa: F811
         """
         A wrong password at either end is told at once, and so is wrong use.  A message that
-        is too large for the other bus is told, and not passed on.
+        is too large for the other bus is told, and not passed on.  A bus takes none of its
+        own messages.
         """
         (tmp_path / "secret").write_text("geheim")
         closed, here = start("--secret-file", "secret"), start()
@@ -137,6 +136,9 @@ class TestBridge:
             told = tool(None, BRIDGE, source, target).end(1).err.decode()
             assert "401" in told
             assert "Traceback" not in told
+        blocking.publish(f"{here.url}a", b"x", "a/b")
+        ran = tool(here, BRIDGE, "--last=1", "-n1", "a", "b").end()
+        assert b"0 messages passed on, 1 known, 0 refused" in ran.err
         tool(None, BRIDGE, "a//b", "c").end(2)
         tool(None, BRIDGE, "a").end(2)
         small = start("--max-message", "1000")
@@ -147,7 +149,7 @@ class TestBridge:
         ).end(1)
         assert "foo" in ran.err.decode()
         assert "413" in ran.err.decode()
-        assert "2 messages passed on, 1 refused" in ran.err.decode()
+        assert "2 messages passed on, 0 known, 1 refused" in ran.err.decode()
         assert [len(message.body) for message in dump(f"{small.url}foo", 2)] == [10, 20]
 
     def test_unreachable(self, tool, bus):  # noqa: F811

@@ -137,6 +137,22 @@ def test_twistd(command, start, tmp_path):
     assert "Server Shut Down" in log.read_text()
 
 
+def test_bridge(start, tmp_path):
+    """
+    The command of the page on clients copies messages from one bus to another.
+    """
+    there, here = start("-v"), start()
+    (command,) = commands(CHECKOUT / "docs/clients.md", program="msgbus-bridge")
+    command = command.replace("other:8888", f"localhost:{there.port}")
+    process = run(f"{BIN}/{command}", here, tmp_path)
+    there.wait_for("subscribes to 'sensors/'")
+    publish(f"{there.url}sensors/attic", b"21.5", "text/plain")
+    message = next(subscribe(f"{here.url}sensors/", since="all"))
+    assert (message.channel, message.body) == ("sensors/attic", b"21.5")
+    process.terminate()
+    process.communicate(timeout=30)
+
+
 def test_embedding(tmp_path):
     """
     The program of docs/embedding.md runs, and serves.
@@ -214,11 +230,16 @@ class TestTools:
         """
         page = CHECKOUT / "README.md"
         block = next(b for b in blocks(page, "sh") if b.startswith("msgsend "))
+
+        def tried(process):
+            assert "Trying again" in process.stderr.readline()
+
         endless = {
             "tail": lambda: next(subscribe(f"{bus.url}logs/web", last=1)),
             "msgdump": lambda: bus.wait_for("subscribes to ''"),
             "msgdump -q": lambda: bus.wait_for("subscribes to 'sensors/'"),
             "msgdump --jobs": lambda: bus.wait_for("subscribes to 'pictures'", 2),
+            "msgbus-bridge http://other:8888/msgbus/sensors/": lambda: tried(process),
             "msgbus-test-pub": lambda: next(subscribe(f"{bus.url}flood", last=1)),
         }
         for line in block.splitlines():
@@ -253,7 +274,12 @@ class TestTools:
     [
         ("README.md", 0, "sensors/attic attic text/plain b'21.5'\n"),
         ("README.md", 1, "b'42' True\n"),
-        ("docs/clients.md", 0, "Subscribed.\nsensors/attic 4\n"),
+        (
+            "docs/clients.md",
+            0,
+            "".join(f"message {n} was for 0 subscribers\n" for n in (1, 2, 3)),
+        ),
+        ("docs/clients.md", 1, "Subscribed.\nsensors/attic 4\n"),
         ("docs/formats.md", 0, "hello\n"),
     ],
 )
