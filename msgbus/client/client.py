@@ -90,7 +90,7 @@ class Client:
         self._agent = BusAgent(reactor, self._endpoint, self._timeout, self._kept)
         self._turn = DeferredLock()
         self._subscriptions: set[Subscription] = set()
-        self._streams: list[StreamPublisher] = []
+        self._streams: set[StreamPublisher] = set()
         self._closed = False
 
     def publish(
@@ -179,7 +179,8 @@ class Client:
             answered,
             notify,
         )
-        self._streams.append(stream)
+        self._streams.add(stream)
+        stream.ended().addBoth(lambda _: self._streams.discard(stream))
         return stream
 
     def subscribe(
@@ -230,7 +231,7 @@ class Client:
         self._closed = True
         for subscription in tuple(self._subscriptions):
             subscription.cancel()
-        ended: list[Deferred[None]] = [stream.close() for stream in self._streams]
+        ended: list[Deferred[None]] = [stream.close() for stream in tuple(self._streams)]
         ended.append(self._turn.run(self._kept.closeCachedConnections))
         # The callers of a stream were told its errors.
         return DeferredList(ended, consumeErrors=True).addCallback(lambda _: None)

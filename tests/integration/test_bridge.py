@@ -3,15 +3,19 @@
 """
 
 import re
+import socket
 import threading
 import time
 from itertools import islice
 
+import pexpect
 import pytest
 
 from msgbus import blocking
+from msgbus.client import blocking_stream
 
 from .cutting import CuttingProxy
+from .daemon import BIN
 from .test_client import NOBODY, free_port
 from .test_scripts import tool  # noqa: F401  # a fixture
 
@@ -152,6 +156,18 @@ class TestBridge:
         assert "2 messages passed on, 0 known, 1 refused" in ran.err.decode()
         assert [len(message.body) for message in dump(f"{small.url}foo", 2)] == [10, 20]
 
+    def test_progress(self, start):
+        """
+        On a terminal it shows how many messages it has passed on.
+        """
+        here, there = start(), start()
+        fill(f"{here.url}foo", range(30))
+        arguments = ["--since=all", "-n30", f"{here.url}foo", f"{there.url}foo"]
+        terminal = pexpect.spawn(str(BIN / BRIDGE), arguments, timeout=30)
+        terminal.expect("30/30")
+        terminal.expect("30 messages passed on")
+        terminal.expect(pexpect.EOF)
+
     def test_unreachable(self, tool, bus):  # noqa: F811
         """
         A bus that is away is told, and waited for.
@@ -228,14 +244,22 @@ class TestBlockingStream:
         fill(f"{cutting.url}foo", range(5000), notify=lambda notice: None)
         assert [int(m.body) for m in dump(f"{bus.url}foo", 5000)] == list(range(5000))
 
-    def test_silence_is_no_stall(self, start):
+    def test_silence_is_no_stall(self, start, monkeypatch):
         """
-        A stream may be silent between two messages for longer than the stall timeout.
+        Between two messages, a stream may be silent for longer than the stall timeout, and
+        may have begun the next part with a heartbeat.
         """
+        monkeypatch.setattr(blocking_stream, "HEARTBEAT_SECONDS", 0.7)
         bus = start("--stall-timeout", "1")
-        with blocking.stream(f"{bus.url}foo") as out:
+        notices = []
+        mine, other = socket.socketpair()
+        with mine, other, blocking.stream(f"{bus.url}foo", notify=notices.append) as out:
             out.publish(b"1", "a/b")
             time.sleep(3)
             out.publish(b"2", "a/b")
-        assert len(dump(f"{bus.url}foo", 2)) == 2
-        assert "408" not in bus.log
+            threading.Timer(0.9, other.send, [b"x"]).start()
+            out.wait_for(mine)
+            time.sleep(3)
+            out.publish(b"3", "a/b")
+        assert len(dump(f"{bus.url}foo", 3)) == 3
+        assert notices == []
