@@ -4,7 +4,7 @@ Fixtures for the tests in browsers.
 
 import pytest
 
-from ..integration.conftest import start  # noqa: F401
+from ..integration.conftest import proxy, start  # noqa: F401
 from .browsers import Chromium, Firefox, WebKit
 from .canary import Canary
 

@@ -12,9 +12,9 @@ import websockets
 
 from msgbus.client.blocking import publish
 
-from ..integration.test_docs import CHECKOUT, blocks
+from ..integration.pages import CHECKOUT, blocks
 from .test_chat import root
-from .test_origins import PICTURE, proxy  # noqa: F401  # a fixture
+from .test_origins import PICTURE
 
 
 def site(tmp_path, page):
@@ -120,7 +120,7 @@ def test_foreign_websocket(start, window, canary):
     assert told == "refused"
 
 
-def test_through_nginx(start, proxy):  # noqa: F811
+def test_through_nginx(start, proxy):
     """
     Through nginx with nothing but `proxy_pass`, and times short, streams come at once, and
     silent ones live by their heartbeats; with the block of docs/operations.md, so does a

@@ -2,18 +2,14 @@
 Pages of other sites, and a bus behind a proxy.
 """
 
-import shutil
-import socket
 import subprocess
-import time
 from itertools import takewhile
 
 import pytest
 
 from msgbus.client.blocking import publish, subscribe
 
-from ..integration.certificates import Authority
-from ..integration.test_docs import CHECKOUT, blocks
+from ..integration.pages import CHECKOUT, blocks
 from .browsers import Chromium, Firefox, WebKit
 from .test_chat import CHAT, SENDERS, SHOWN, join, shows
 
@@ -131,58 +127,6 @@ def _all(bus, channel):
     publish(bus.url + channel, b"", "a/last")
     messages = subscribe(bus.url + channel, since="all")
     return list(takewhile(lambda message: message.content_type != "a/last", messages))
-
-
-@pytest.fixture
-def proxy(tmp_path):
-    """
-    A function that starts nginx, as docs/operations.md has it, with more lines in its
-    `location`, or another one, and another time-out, in front of a bus; it returns the
-    port.
-    """
-    started = []
-
-    def proxy(bus, *lines, location=None, seconds=600):
-        folder = tmp_path / f"nginx{len(started)}"
-        folder.mkdir()
-        pem = Authority(folder).issue("chat.example").read_text()
-        cut = pem.index("-----BEGIN CERTIFICATE")
-        (folder / "key.pem").write_text(pem[:cut])
-        (folder / "cert.pem").write_text(pem[cut:])
-        (server,) = blocks(CHECKOUT / "docs/operations.md", "nginx")
-        if location is not None:
-            head, _, _ = server.partition("location /")
-            server = f"{head}location / {{ {location} proxy_read_timeout 10m; }} }}"
-        server = server.replace("10m", f"{seconds}s")
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            port = free.getsockname()[1]
-        server = (
-            server.replace("listen 443", f"listen 127.0.0.1:{port}")
-            .replace("cert.pem", str(folder / "cert.pem"))
-            .replace("key.pem", str(folder / "key.pem"))
-            .replace(":8888", f":{bus.port}")
-            .replace("proxy_pass", "\n".join([*lines, "proxy_pass"]))
-        )
-        (folder / "nginx.conf").write_text(
-            f"daemon off; pid {folder}/pid; error_log {folder}/error.log;"
-            " user root; events {} http { access_log off;\n" + server + "}"
-        )
-        nginx = shutil.which("nginx", path="/usr/sbin:/usr/bin")
-        started.append(subprocess.Popen([nginx, "-c", folder / "nginx.conf", "-p", folder]))
-        deadline = time.monotonic() + 30
-        while time.monotonic() < deadline:
-            try:
-                socket.create_connection(("127.0.0.1", port)).close()
-            except OSError:
-                time.sleep(0.05)
-            else:
-                return port
-        raise AssertionError((folder / "error.log").read_text())
-
-    yield proxy
-    for process in started:
-        process.terminate()
-        process.wait(30)
 
 
 @pytest.fixture(params=[Chromium, Firefox, WebKit], ids=lambda browser: browser.__name__)

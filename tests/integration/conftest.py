@@ -5,6 +5,7 @@ Fixtures for the tests of real processes.
 import pytest
 
 from .daemon import Daemon
+from .nginx import Nginx
 from .scripted import Scripted
 
 
@@ -30,6 +31,24 @@ def bus(start):
     A bus that logs its subscriptions.
     """
     return start("-v")
+
+
+@pytest.fixture
+def proxy(tmp_path):
+    """
+    Start nginx in front of a bus, and return its port; it is stopped after the test.
+    """
+    started = []
+
+    def proxy(bus, *lines, **options):
+        folder = tmp_path / f"nginx{len(started)}"
+        folder.mkdir()
+        started.append(Nginx(folder, bus, *lines, **options))
+        return started[-1].port
+
+    yield proxy
+    for nginx in started:
+        nginx.stop()
 
 
 @pytest.fixture

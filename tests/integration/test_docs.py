@@ -9,7 +9,6 @@ import subprocess
 import sys
 import time
 from contextlib import suppress
-from pathlib import Path
 
 import pytest
 
@@ -17,18 +16,11 @@ from msgbus.client.blocking import publish, subscribe
 
 from .certificates import Authority
 from .daemon import BIN
+from .pages import CHECKOUT, blocks
 from .test_twistd import twistd
 
-CHECKOUT = Path(__file__).parents[2]
 CONTRIBUTING = CHECKOUT / "CONTRIBUTING.md"
 PAGES = [CHECKOUT / "README.md", CONTRIBUTING, *sorted(CHECKOUT.glob("docs/*.md"))]
-
-
-def blocks(page, language):
-    """
-    The fenced blocks of a language in a page.
-    """
-    return re.findall(rf"```{language}\n(.*?)```", page.read_text(), re.DOTALL)
 
 
 def anchors(page):

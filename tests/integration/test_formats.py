@@ -26,7 +26,7 @@ from requests_toolbelt.multipart.decoder import MultipartDecoder
 from msgbus import blocking
 
 from .certificates import Authority
-from .test_docs import CHECKOUT, blocks
+from .pages import CHECKOUT, blocks
 from .test_history import publish as publish_numbers
 
 PICTURE = (CHECKOUT / "tests/data/picture.jpg").read_bytes()

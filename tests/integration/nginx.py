@@ -1,0 +1,67 @@
+"""
+A real nginx in front of a bus, for one test.
+"""
+
+import shutil
+import socket
+import subprocess
+import time
+
+from .certificates import Authority
+from .pages import CHECKOUT, blocks
+
+START_SECONDS = 30
+
+
+class Nginx:
+    """
+    nginx with the configuration that docs/operations.md shows, on a port of its own, with
+    a certificate for chat.example.
+
+    Args:
+        lines: Directives that are added to the `location`.
+        location: What replaces the directives of the `location`.
+        seconds: The time-outs, in place of the ten minutes of the page.
+    """
+
+    def __init__(self, folder, bus, *lines, location=None, seconds=600):
+        pem = Authority(folder).issue("chat.example").read_text()
+        cut = pem.index("-----BEGIN CERTIFICATE")
+        (folder / "key.pem").write_text(pem[:cut])
+        (folder / "cert.pem").write_text(pem[cut:])
+        (server,) = blocks(CHECKOUT / "docs/operations.md", "nginx")
+        if location is not None:
+            head, _, _ = server.partition("location /")
+            server = f"{head}location / {{ {location} proxy_read_timeout 10m; }} }}"
+        server = server.replace("10m", f"{seconds}s")
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            self.port = free.getsockname()[1]
+        server = (
+            server.replace("listen 443", f"listen 127.0.0.1:{self.port}")
+            .replace("cert.pem", str(folder / "cert.pem"))
+            .replace("key.pem", str(folder / "key.pem"))
+            .replace(":8888", f":{bus.port}")
+            .replace("proxy_pass", "\n".join([*lines, "proxy_pass"]))
+        )
+        (folder / "nginx.conf").write_text(
+            f"daemon off; pid {folder}/pid; error_log {folder}/error.log;"
+            " user root; events {} http { access_log off;\n" + server + "}"
+        )
+        nginx = shutil.which("nginx", path="/usr/sbin:/usr/bin")
+        self._process = subprocess.Popen([nginx, "-c", folder / "nginx.conf", "-p", folder])
+        deadline = time.monotonic() + START_SECONDS
+        while time.monotonic() < deadline:
+            try:
+                socket.create_connection(("127.0.0.1", self.port)).close()
+            except OSError:
+                time.sleep(0.05)
+            else:
+                return
+        raise AssertionError((folder / "error.log").read_text())
+
+    def stop(self):
+        """
+        Stop it at once.
+        """
+        self._process.terminate()
+        self._process.wait(START_SECONDS)
