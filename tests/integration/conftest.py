@@ -2,6 +2,11 @@
 Fixtures for the tests of real processes.
 """
 
+import os
+import signal
+import subprocess
+from contextlib import suppress
+
 import pytest
 
 from .daemon import Daemon
@@ -49,6 +54,37 @@ def proxy(tmp_path):
     yield proxy
     for nginx in started:
         nginx.stop()
+
+
+@pytest.fixture
+def shell(tmp_path):
+    """
+    Start a command line in the folder of the test, with more variables in its environment;
+    all that it has started ends with the test.
+    """
+    processes = []
+
+    def shell(command, **environment):
+        processes.append(
+            subprocess.Popen(
+                ["/bin/sh", "-c", command],
+                env={**os.environ, **environment},
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                cwd=tmp_path,
+                text=True,
+                # The programs of a pipe are one group of processes, which is killed.
+                start_new_session=True,
+            )
+        )
+        return processes[-1]
+
+    yield shell
+    for process in processes:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.communicate(timeout=30)
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from contextlib import suppress
+from functools import partial
 
 import pytest
 
@@ -33,16 +33,33 @@ def anchors(page):
     }
 
 
+# What a block has that publishes streams, of which the commands belong together.
+STREAM = re.compile("Content-Type: (?:multipart/x-mixed-replace|application/x-ndjson)")
+
+
 def commands(*pages, program="curl"):
     """
-    Every command of these pages that begins with this program.
+    Every command of these pages that begins with this program, but for those that publish
+    streams.
     """
     return [
         line
         for page in pages
         for block in blocks(page, "sh")
+        if not STREAM.search(block)
         for line in block.splitlines()
         if line.startswith(f"{program} ")
+    ]
+
+
+def stream_blocks(*pages):
+    """
+    Every block of these pages that publishes streams.
+    """
+    return [
+        pytest.param(block, id=f"{page.name}{number}")
+        for page in pages
+        for number, block in enumerate(filter(STREAM.search, blocks(page, "sh")))
     ]
 
 
@@ -96,6 +113,50 @@ def test_command(command, bus, tmp_path):
     else:
         assert process.communicate(timeout=30)[0] == ""
         assert process.returncode == 0
+
+
+# A machine for tests has no camera.
+INSTEAD = {
+    "-f v4l2 -i /dev/video0": "-f lavfi -i testsrc -frames:v 5",
+    "v4l2src": "videotestsrc num-buffers=5",
+}
+
+
+@pytest.mark.parametrize("block", stream_blocks(*PAGES))
+def test_streams(block, bus, start, shell, tmp_path):
+    """
+    Every command publishes a stream, or records what the next one publishes.
+    """
+    (tmp_path / "access.log").write_text("GET /\n")
+    recording = tmp_path / "recording"
+    other = start()
+    for number, line in enumerate(block.splitlines()):
+        command = line.replace("bus.example:8888/", f"localhost:{other.port}/")
+        for camera, instead in {**INSTEAD, ":8888/": f":{bus.port}/"}.items():
+            command = command.replace(camera, instead)
+        target = other if "bus.example" in line else bus
+        subscriptions = bus.log.count("subscribes to ''")
+        before = publish(target.url + "before", b"", "a/b").id
+        process = shell(command)
+        if line.startswith("curl -sN "):
+            bus.wait_for("subscribes to ''", subscriptions + 1)
+            publish(bus.url + "foo", b"%d" % number, "text/plain")
+        if "-o recording" in line:
+            deadline = time.monotonic() + 30
+            while not recording.exists() or b"\r\n%d\r\n" % number not in (
+                recording.read_bytes()
+            ):
+                assert time.monotonic() < deadline
+                time.sleep(0.02)
+        else:
+            message = next(subscribe(target.url, since=before))
+            assert message.channel in ("cam", "logs/web", "sensors/attic", "foo"), line
+        if line.startswith(("curl -sN ", "tail ")):
+            assert process.poll() is None, line
+            os.killpg(process.pid, signal.SIGINT)
+            process.wait(30)
+        else:
+            assert process.wait(60) == 0, line
 
 
 @pytest.mark.parametrize("command", commands(*PAGES, program="twistd"))
@@ -182,7 +243,7 @@ class TestTools:
     """
 
     @pytest.fixture
-    def shell(self, bus, tmp_path):
+    def shell(self, bus, tmp_path, shell):
         """
         Start one, as a reader would.
         """
@@ -190,30 +251,7 @@ class TestTools:
             (tmp_path / name).write_bytes(b"\xff\xd8")
         (tmp_path / "access.log").write_text("GET /\n")
         paths = f"{BIN}:{os.environ['PATH']}"
-        environment = {**os.environ, "MSGBUS_URL": bus.url, "PATH": paths}
-        processes = []
-
-        def shell(command):
-            processes.append(
-                subprocess.Popen(
-                    ["/bin/sh", "-c", command],
-                    env=environment,
-                    stdin=subprocess.DEVNULL,
-                    stdout=subprocess.PIPE,
-                    stderr=subprocess.PIPE,
-                    cwd=tmp_path,
-                    text=True,
-                    # What stands before a pipe has to end too.
-                    start_new_session=True,
-                )
-            )
-            return processes[-1]
-
-        yield shell
-        for process in processes:
-            with suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-            process.communicate(timeout=30)
+        return partial(shell, MSGBUS_URL=bus.url, PATH=paths)
 
     def test_all(self, bus, shell):
         """
