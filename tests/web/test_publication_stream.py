@@ -5,7 +5,10 @@ requests whose bodies are streams of messages.
 
 import json
 import re
+from itertools import pairwise
 
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionDone, ConnectionLost
 from twisted.web import server
@@ -16,6 +19,7 @@ from msgbus.web.publication_stream import MESSAGES_A_TURN
 
 from ..memory import unchunked
 from ..requests import authorization, get, post
+from ..strategies import splits
 from .testcase import WebTestCase
 
 MULTIPART = "Content-Type: multipart/x-mixed-replace; boundary=B\n"
@@ -1247,6 +1251,94 @@ class LineTests(StreamTestCase):
         """
         code, _, _ = self.server.ask(post(body="a b", headers=NDJSON))
         self.assertEqual((code, self.bodies()), (204, [b"a b"]))
+
+
+LENGTHS = [b"Content-Length: 2\r\n\r\nab\r\n", b"Content-Length: 0\r\n\r\n\r\n"]
+HEADERS = [b"A: b\r\n", b"Content-Type: x\r\n", b"Idempotency-Key: k\r\n", b" c\r\n"]
+HEADERS += [b"Content-Location: /msgbus/a/b\r\n", b"Content-Location: http://[\r\n"]
+HEADERS += [b"From: \x01\r\n", b"Msgbus-Origin:\r\n", b"Msgbus-Gap: 1\r\n"]
+PARTS = [
+    part(b"1"),
+    part(b"23"),
+    part(b"4", "Msgbus-Id: 1-2"),
+    part(b"", "Content-Type: x"),
+]
+PARTS += [part(b"6", "Msgbus-Id: 1-4711000000000017"), part(b"7", "Idempotency-Key: k")]
+PIECES = [
+    b"--B\r\n",
+    b"\r\n--B\r\n",
+    b"--B--",
+    b"\r\n\r\n",
+    b"\n",
+    b"\xff",
+    b"x" * 70,
+    b":",
+]
+ENVELOPES = [
+    b'{"type": "a/b", "body": "1"}\n',
+    b'{"gap": 1}\n',
+    b"{}\n",
+    b"[1]\n",
+    b"}\r\n",
+]
+ENVELOPES += [
+    b'{"type": "a/b"',
+    b', "base64": "YQ=="',
+    b', "channel": "/"',
+    b', "id": "1-2"',
+]
+fragments = st.sampled_from(LENGTHS + HEADERS + PARTS + PIECES + ENVELOPES)
+
+
+class FuzzTests(StreamTestCase):
+    """
+    Bodies of anything.
+    """
+
+    @settings(max_examples=200, deadline=None)
+    @given(
+        st.lists(fragments, max_size=12).map(b"".join),
+        st.sampled_from(["", TOLD]),
+        st.sampled_from([MULTIPART, "Content-Type: multipart/x-mixed-replace\n", NDJSON]),
+        st.sampled_from(["", "&raw=1"]),
+        st.data(),
+    )
+    def test_anything(self, body, told, content_type, query, data):
+        """
+        Any body is answered once, and alike wherever it is cut, in pieces or in chunks; and
+        so is the request behind it, if the connection stays open.
+        """
+        path = f"/msgbus/a/?format=ndjson{query}"
+        answers = []
+        cuts = [0, *sorted(data.draw(splits(body))), len(body)]
+        pieces = [body[start:stop] for start, stop in pairwise(cuts)]
+        behind = post(body="behind").replace("\n", "\r\n").encode()
+        for chunked, split in ((False, [body]), (False, pieces), (True, pieces)):
+            # No ids are remembered.
+            self.setUp()
+            length = CHUNKED if chunked else f"Content-Length: {len(body)}\n"
+            sent = [chunk(piece) if chunked else piece for piece in split if piece]
+            peer = self.server.connect()
+            peer.send(head(path, told + length, type=content_type))
+            for piece in [*sent, chunk(b"") if chunked else b"", behind]:
+                peer.send(piece)
+            self.turn()
+            received = peer.received()
+            codes = re.findall(rb"HTTP/1\.1 (\d+) ", received)
+            bodies = self.bodies()
+            # Refused streams differ in whether the connection is closed.
+            self.assertIn(len(codes), (1, 2), received)
+            if len(codes) == 2 or b"behind" in bodies:
+                self.assertEqual((codes[1], bodies.pop()), (b"204", b"behind"))
+            else:
+                self.assertTrue(told or codes != [b"200"])
+            summary = re.findall(rb'{"published.*}', received)
+            self.assertEqual(len(summary), 1, received)
+            summary = json.loads(summary[0])
+            summary.pop("id")
+            answers.append((codes[0], bodies, summary))
+        self.assertEqual(answers, [answers[0]] * 3)
+        self.assertEqual(self.server.resource._mount.publication_streams, set())
 
 
 class OtherSiteTests(StreamTestCase):
