@@ -110,6 +110,16 @@ class RepeatedHeadTests(SynchronousTestCase):
             self.assertEqual(repeated.read(b"x" + other, 1), (read, 1234, 1 + len(other)))
             self.assertEqual(repeated.read(head + b"abc", 0), (headers, 3, len(head)))
 
+    def test_gap(self):
+        """
+        A head that tells a gap is not learned, because readers take the gap away from the
+        headers, which equal heads would have in common.
+        """
+        repeated = RepeatedHead()
+        head = b"\r\n--B\r\nMsgbus-Gap: 1\r\nContent-Length: 3\r\n\r\n"
+        repeated.learn(head, {"msgbus-gap": "1", "content-length": "3"})
+        self.assertIsNone(repeated.read(head, 0))
+
     def test_leaves(self):
         """
         A head that may have to be read in another way is left to the parser.
