@@ -61,9 +61,8 @@ class StreamPublisher:
         self._answered = answered
         self._notify = notify
         self._connection: StreamConnection | None = None
-        # Whether `_run` runs, and what it waits for.
+        # Whether `_run` runs.
         self._running = False
-        self._waiting: Deferred[object] = succeed(None)
         # Those who wait until there is room.
         self._callers: deque[tuple[Deferred[int], int]] = deque()
         self._closing = False
@@ -169,8 +168,8 @@ class StreamPublisher:
 
     async def _run(self) -> None:
         """
-        Keep a connection, as long as there is anything to publish or it stays open by
-        itself.
+        Connect, and connect again until everything is answered.  A connection that is lost
+        while nothing is unanswered is no loss: the next message makes another.
         """
         while True:
             try:
@@ -178,10 +177,8 @@ class StreamPublisher:
             except Unreachable as error:
                 if self._stream.unanswered:
                     await self._wait(error)
-                    continue
-            if self._stream.unanswered and not self._error:
-                continue
-            break
+            if not self._stream.unanswered:
+                break
         self._running = False
         if self._closing:
             self._end()
@@ -198,8 +195,7 @@ class StreamPublisher:
             self._log.warn("{url}: {lost}", url=self._stream.url, lost=lost)
         else:
             self._notify(lost)
-        self._waiting = deferLater(self._reactor, lost.seconds)
-        await self._waiting
+        await deferLater(self._reactor, lost.seconds)
 
     async def _connect(self) -> None:
         """
