@@ -274,6 +274,9 @@ class PublicationStream:
             raise Unreachable("The server ended the stream.")
 
     def _line(self, line: bytes) -> Iterator[tuple[int, Answer]]:
+        if not line:
+            # A heartbeat.
+            return
         answer = part_answer(line)
         if isinstance(answer.result, Unreachable):
             raise answer.result

@@ -13,9 +13,11 @@ from functools import partial
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
+from twisted.internet.task import LoopingCall
 from twisted.web import server
 
 from ..formats.envelope import line
+from ..formats.framing import HEARTBEAT_SECONDS
 from ..message import Receipt
 from .responses import answer, set_stream_headers
 from .streamed_body import NDJSON
@@ -81,11 +83,15 @@ class StreamAnswer:
         self._lines: list[bytes] = []
         self._flushing = False
         self._ended = False
+        # An empty line from time to time, because proxies cut answers that are silent.
+        self._beating = LoopingCall(request.write, b"\n")
+        self._beating.clock = reactor
         if told:
             request.setHeader(b"Content-Type", NDJSON.encode("ascii"))
             set_stream_headers(request)
             # The publisher may wait for the head of the answer before it sends anything.
             request.write(b"")
+            self._beating.start(HEARTBEAT_SECONDS, now=False)
 
     @property
     def is_full(self) -> bool:
@@ -135,6 +141,8 @@ class StreamAnswer:
         There are no more messages: the answer ends once all are on the disk.
         """
         self._ended = True
+        if self._beating.running:
+            self._beating.stop()
         self.flush()
 
     def flush(self) -> None:

@@ -14,6 +14,7 @@ from twisted.internet.error import ConnectionDone, ConnectionLost
 from twisted.web import server
 from twisted.web.resource import Resource
 
+from msgbus.formats.framing import HEARTBEAT_SECONDS
 from msgbus.message import Message
 from msgbus.web.publication_stream import MESSAGES_A_TURN
 
@@ -381,6 +382,19 @@ class ToldTests(StreamTestCase):
     """
     Publishers that are told at once what becomes of each message.
     """
+
+    def test_heartbeats(self):
+        """
+        While there is nothing to tell, an empty line comes from time to time; none comes to
+        a publisher that reads no receipts, and none behind the end.
+        """
+        silent, peer = self.open(), self.told()
+        self.server.clock.advance(HEARTBEAT_SECONDS)
+        self.assertEqual(peer.received(), b"1\r\n\n\r\n")
+        self.assertEqual(silent.received(), b"")
+        peer.leave(ConnectionDone())
+        silent.leave(ConnectionDone())
+        self.assertEqual(self.server.clock.getDelayedCalls(), [])
 
     def test_receipts(self):
         """
@@ -982,10 +996,8 @@ class ConnectionTests(StreamTestCase):
         self.server.clock.advance(
             self.server.resource._mount.fanout.limits.stall_seconds + 1
         )
-        (line,) = b"".join(unchunked(peer.received().removesuffix(b"0\r\n\r\n"))).split(
-            b"\n"
-        )[:-1]
-        self.assertEqual(json.loads(line)["status"], 408)
+        answered = b"".join(unchunked(peer.received().removesuffix(b"0\r\n\r\n")))
+        self.assertEqual(json.loads(answered.splitlines()[-1])["status"], 408)
 
     def test_idle_behind(self):
         """
