@@ -6,6 +6,7 @@ import json
 import os
 import re
 import socket
+import ssl
 import threading
 import time
 from contextlib import suppress
@@ -13,6 +14,7 @@ from contextlib import suppress
 from msgbus.formats.multipart import Decoder
 
 from .blocking import GET, publish, raw, rest_of
+from .certificates import Authority
 
 TYPE = b"Content-Type: multipart/x-mixed-replace; boundary=B\r\n"
 TOLD = b"Accept: application/x-ndjson\r\n"
@@ -370,6 +372,32 @@ class TestEndless:
         sender.join()
         flood.close()
         subscriber.close()
+
+    def test_tls(self, start, tmp_path):
+        """
+        Over TLS, where bytes may come while the publisher has to wait for the disk, all is
+        published, in order.
+        """
+        authority = Authority(tmp_path)
+        listen = f"ssl:0:privateKey={authority.issue('localhost')}:interface=127.0.0.1"
+        file = str(tmp_path / "history")
+        bus = start("--listen", listen, "--history-file", file, "--history", "100000")
+        context = ssl.create_default_context(cafile=authority.file)
+        with context.wrap_socket(raw(bus), server_hostname="localhost") as client:
+            client.sendall(head())
+            for begin in range(0, 20_000, 1000):
+                numbers = range(begin, begin + 1000)
+                client.sendall(chunk(b"".join(part(b"%d" % n) for n in numbers)))
+            client.sendall(chunk(part(b"x" * 1_000_000) * 3) + chunk())
+            status, told = answer(client)
+        assert (status, told["published"]) == (200, 20_003)
+        with context.wrap_socket(raw(bus), server_hostname="localhost") as client:
+            client.sendall(GET.replace(b"foo", b"foo?last=20003"))
+            seen = bytearray()
+            while seen.count(b"x" * 1_000_000) < 3:
+                seen += client.recv(1 << 20)
+        found = re.findall(rb"\r\n\r\n(\d+)\r\n--", seen)
+        assert found == [b"%d" % number for number in range(20_000)]
 
     def test_does_not_read_receipts(self, start):
         """
