@@ -23,6 +23,8 @@ _MAX_HEADER_BYTES = 16 * 1024
 _MAX_BOUNDARY = 70
 # The longest that is taken from the first line of a stream, or of a publisher.
 _MAX_ODD_BOUNDARY = 200
+# A boundary that could not be told from the end of a delimiter, or none.
+_HYPHENS = re.compile("|--+")
 # How many line ends there may be before a delimiter.
 _MAX_EMPTY_LINES = 4
 _MAX_PADDING = 128
@@ -186,7 +188,7 @@ class Decoder:
         """
         if self._state == self._head:
             begun = any(not name.startswith("msgbus-") for name in self._headers)
-            return begun or self._at < len(self._buffer)
+            return begun or bool(self._buffer[self._at :].strip(b"\r\n"))
         return self._state == self._body or self._state == self._open_body
 
     def end(self) -> None:
@@ -218,6 +220,9 @@ class Decoder:
             return None
         self._keep(len(self._buffer) - self._at)
         body = b"".join(self._pieces)
+        if not self._headers and not body.strip(b"\r\n"):
+            # Not a part, but empty lines behind the last delimiter.
+            return None
         return self._part(_LAST_LINE_END.sub(b"", body))
 
     def close(self) -> None:
@@ -445,20 +450,20 @@ def declared_boundary(content_type: str) -> str | None:
         raise Malformed(f"{content_type[:100]!r} is no content type.") from None
     if boundary and (len(boundary) > _MAX_ODD_BOUNDARY or not boundary.isascii()):
         raise Malformed(f"The boundary {boundary[:100]!r} is not up to 200 of ASCII.")
-    return boundary or None
+    return None if not boundary or _HYPHENS.fullmatch(boundary) else boundary
 
 
 def _boundary_in(line: bytes) -> str:
     """
     The boundary in the first line of a stream, which is a delimiter.
     """
-    boundary = line.removeprefix(b"--")
-    if boundary == line or not 0 < len(boundary) <= _MAX_ODD_BOUNDARY:
+    text = line.decode("latin-1")
+    boundary = text.removeprefix("--")
+    if boundary == text or _HYPHENS.fullmatch(boundary):
         raise Malformed("The type names no boundary, and the stream begins with none.")
-    try:
-        return boundary.decode("ascii")
-    except UnicodeDecodeError:
-        raise Malformed("The boundary in the first line is not ASCII.") from None
+    if not boundary.isascii() or len(boundary) > _MAX_ODD_BOUNDARY:
+        raise Malformed("The boundary in the first line is not up to 200 of ASCII.")
+    return boundary
 
 
 def _length(headers: dict[str, str]) -> int | None:

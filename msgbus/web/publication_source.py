@@ -17,7 +17,7 @@ from ..formats.multipart import Decoder, Part
 from ..formats.publication import Publication, parse_envelope
 from ..ids import origin_of
 from ..message import Invalid, Message, is_folder
-from .query import channel_name
+from .query import channel_name, is_no_store
 
 __all__ = ["Envelopes", "Parts", "RawLines", "Source", "Target", "Wish"]
 
@@ -190,7 +190,7 @@ class Parts:
         )
         if "msgbus-origin" in headers or "msgbus-id" in headers:
             message = message.with_origin(_origin(headers))
-        keep = "no-store" not in find("cache-control", "").lower()
+        keep = not is_no_store(find("cache-control"))
         return message, keep, find("idempotency-key")
 
     def _template(self, content_type: str, location: str, sender: str) -> Message:

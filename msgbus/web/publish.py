@@ -18,7 +18,7 @@ from .channel import Channel
 from .headers import check_origin, check_transfer_encoding, header
 from .heads import Head, ResponseHead
 from .mount import Mount, when_published
-from .query import channel_name, requires_subscriber
+from .query import channel_name, is_no_store, requires_subscriber
 from .request import Request
 from .responses import REFUSALS, Refusal, answer
 
@@ -51,7 +51,7 @@ def publish(mount: Mount, request: server.Request, path: bytes) -> int:
         sender_of(header(request, b"Authorization")),
     )
     options = Options(
-        keep=not _no_store(header(request, b"Cache-Control", many=True)),
+        keep=not is_no_store(header(request, b"Cache-Control", many=True)),
         require=requires_subscriber(request.uri.partition(b"?")[2]),
         key=header(request, b"Idempotency-Key"),
     )
@@ -184,11 +184,3 @@ def _told(receipt: Receipt) -> tuple[bytes, bytes]:
 def _body(request: server.Request) -> bytes:
     # None only until Twisted has read the head, which is before it renders a resource.
     return cast(BinaryIO, request.content).read()
-
-
-def _no_store(cache_control: str | None) -> bool:
-    """
-    Does a publisher forbid to keep its message (RFC 9111, section 5.2.1.5)?
-    """
-    directives = (cache_control or "").lower().split(",")
-    return "no-store" in (directive.strip() for directive in directives)

@@ -25,6 +25,7 @@ __all__ = [
     "PAGE",
     "Wanted",
     "channel_name",
+    "is_no_store",
     "parse_line_stream",
     "parse_subscription",
     "requires_subscriber",
@@ -172,6 +173,14 @@ def parse_line_stream(query: bytes) -> str | None:
     if not _choice(parameters, "raw", _YES_OR_NO):
         return None
     return ",".join(parameters.get("type", [_TEXT]))
+
+
+def is_no_store(cache_control: str | None) -> bool:
+    """
+    Does a publisher forbid to keep its message (RFC 9111, section 5.2.1.5)?
+    """
+    directives = (cache_control or "").lower().split(",")
+    return "no-store" in (directive.strip() for directive in directives)
 
 
 def _since(parameters: dict[str, list[str]]) -> Since | None:

@@ -213,6 +213,23 @@ class SenderTests(SynchronousTestCase):
             stream = delimiter + sized(JPEG) + b"\r\n" + delimiter + sized(b"2") + b"\r\n"
             self.check(f'; boundary="{boundary}"', stream, JPEG, b"2")
 
+    def test_hyphens(self):
+        """
+        A boundary of hyphens alone is none.
+        """
+        stream = b"--B\r\n" + sized(b"1") + b"\r\n"
+        self.check('; boundary="----"', stream, b"1")
+        with self.assertRaisesRegex(Malformed, "begins with none"):
+            read(b"-----\r\n" + stream, [], None)
+
+    def test_line_at_end(self):
+        """
+        A stream may end with empty lines behind a delimiter.
+        """
+        for end in (b"\r\n", b"\n", b"\r\n\r\n"):
+            stream = b"--B\r\n" + sized(b"1") + b"\r\n--B\r\n" + end
+            self.check("; boundary=B", stream, b"1")
+
     def test_nested(self):
         """
         The delimiter of a nested stream that begins with that of the outer one is no
