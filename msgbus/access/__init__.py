@@ -1,0 +1,28 @@
+"""
+Who may do what: users and their passwords, and the rules of an operator.
+
+It knows neither HTTP nor sockets, and reads no file by itself: it is given what is in them.
+What a refusal looks like is up to `web`.
+
+Read `rules` first (who may publish and subscribe to what), then `patterns` (the names in
+it), `rule_limits` (the limits in it) and `readable` (what it comes to for one subscriber);
+`users` (the names and hashes of a file), `passwords` (those hashes) and `checker` (whether
+a password is right, without making others wait), with `verified` (the passwords that were
+right of late).  Both kinds of files are cut into lines by `file_lines`.
+"""
+
+from .checker import Busy, PasswordChecker, new_pool
+from .rules import BadRules, Decision, Rules, Verb
+from .users import BadUsers, Users
+
+__all__ = [
+    "BadRules",
+    "BadUsers",
+    "Busy",
+    "Decision",
+    "PasswordChecker",
+    "Rules",
+    "Users",
+    "Verb",
+    "new_pool",
+]
