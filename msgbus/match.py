@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from .message import Invalid, Message
 
-__all__ = ["Pattern", "Filter", "EVERYTHING"]
+__all__ = ["Channels", "EVERYTHING", "Filter", "Pattern"]
 
 MAX_CHARACTERS = 1000
 MAX_GLOBS = 32
@@ -76,6 +77,19 @@ class Pattern:
         return self._unwanted is None or not self._unwanted.fullmatch(text)
 
 
+class Channels(Protocol):
+    """
+    Some channels: a value that can be hashed and compared.
+    """
+
+    def allows(self, channel: str) -> bool:
+        """
+        Is this channel one of them?
+        """
+
+    def __hash__(self) -> int: ...
+
+
 @dataclass(frozen=True, slots=True, init=False)
 class Filter:
     """
@@ -90,6 +104,7 @@ class Filter:
         sender: Matches the sender.  A message without a sender has the empty one: `*`
             matches it, `?*` and `alice` do not.
         channel: Matches the full name of the channel; useful if a folder is subscribed to.
+        readable: The channels that the subscriber may read; None for all.
 
     Raises:
         Invalid: See `Pattern`.
@@ -98,6 +113,7 @@ class Filter:
     type: Pattern
     sender: Pattern
     channel: Pattern
+    readable: Channels | None
     _results: dict[tuple[str, str, str], bool] = field(repr=False, compare=False)
 
     def __init__(self, type: str = "", sender: str = "", channel: str = "") -> None:
@@ -105,12 +121,33 @@ class Filter:
         object.__setattr__(self, "type", Pattern(type))
         object.__setattr__(self, "sender", Pattern(sender))
         object.__setattr__(self, "channel", Pattern(channel))
+        object.__setattr__(self, "readable", None)
         object.__setattr__(self, "_results", {})
+
+    def within(self, readable: Channels | None) -> Filter:
+        """
+        A filter that lets pass what this one does, but only from these channels; from all
+        for None.
+        """
+        filter = object.__new__(Filter)
+        for name in ("type", "sender", "channel"):
+            object.__setattr__(filter, name, getattr(self, name))
+        object.__setattr__(filter, "readable", readable)
+        object.__setattr__(filter, "_results", {})
+        return filter
+
+    def covers(self, channel: str) -> bool:
+        """
+        May the subscriber read this channel?
+        """
+        return self.readable is None or self.readable.allows(channel)
 
     def matches(self, message: Message) -> bool:
         """
         Does this message pass?
         """
+        if not self.covers(message.channel):
+            return False
         # Without a channel pattern, one result is remembered for all channels.
         matters = self.channel.positive or self.channel.negated
         channel = message.channel if matters else ""

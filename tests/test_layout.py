@@ -22,13 +22,14 @@ GROUND = {"message", "match", "ids", "invalid"}
 
 # In the order in which a message travels, from a publisher's socket inward and out again.
 MAY_IMPORT = {
-    "server": {"web", "fanout", "formats", "bus"},
-    "web": {"fanout", "formats", "bus"},
+    "server": {"web", "access", "fanout", "formats", "bus"},
+    "web": {"access", "fanout", "formats", "bus"},
     "fanout": {"formats", "bus"},
     "formats": set(),
     "bus": set(),
+    "access": set(),
     "client": {"formats"},
-    "scripts": {"client", "formats"},
+    "scripts": {"client", "formats", "access"},
     # A name for users.
     "blocking": {"client"},
 }
@@ -49,6 +50,14 @@ PURE = {
     "fanout.replay",
     "web.query",
     "web.origins",
+    "access.rules",
+    "access.patterns",
+    "access.rule_limits",
+    "access.readable",
+    "access.users",
+    "access.passwords",
+    "access.verified",
+    "access.file_lines",
     "client.url",
     "client.options",
     "client.errors",

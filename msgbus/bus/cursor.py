@@ -86,7 +86,7 @@ class Cursor:
         # and whether messages were dropped of which it is not known whether they match.
         # Both count only what no gap has told yet.
         self._missed = 0
-        self._unknown = foreign or (self._resumes and history.lost(name) > self._id)
+        self._unknown = foreign or (self._resumes and self._lost() > self._id)
         if self._wanted is not None:
             # Go back now, so that few of the last messages are dropped before that.
             self._go_back(history.entries(name))
@@ -224,4 +224,17 @@ class Cursor:
 
     def _covers(self, channel: str) -> bool:
         name = self._name
-        return channel == name or (is_folder(name) and channel.startswith(name))
+        if channel != name and not (is_folder(name) and channel.startswith(name)):
+            return False
+        return self._filter.covers(channel)
+
+    def _lost(self) -> Id:
+        """
+        The newest id of a message that may have been lost, of those that the subscriber
+        may read: others must not be told of.
+        """
+        if self._filter.readable is None:
+            return self._history.lost(self._name)
+        history = self._history
+        ids = [id for name, id in history.lost_ids.items() if self._covers(name)]
+        return max([history.forgotten, *ids])

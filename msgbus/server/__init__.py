@@ -4,6 +4,7 @@
 What is served is up to `web`.
 
 Read `plugin` first, which puts the parts together; then `options`, `listen` (where the bus
-listens, as endpoint strings), and `service` (starts, tells systemd that the bus is ready,
-and stops everything in order).
+listens, as endpoint strings), `service` (starts, tells systemd that the bus is ready, and
+stops everything in order), and `users` (the users and rules of a bus, which are read from
+files by `access_files`, also while it runs).
 """

@@ -13,10 +13,13 @@ from pathlib import Path
 from twisted.python import usage
 
 from .. import __version__
+from ..access.rules import ANONYMOUS, Rules, Verb
+from ..access.users import Users
 from ..bus.history import Keep
 from ..fanout.fanout import Limits
 from ..message import Invalid
 from ..web.origins import Origins
+from .access_files import AccessFiles
 from .listen import CannotListen, endpoint
 
 __all__ = ["Options"]
@@ -79,6 +82,10 @@ class Options(usage.Options):
         self["history-file"] = None
         self["docroot"] = None
         self["secret"] = None
+        self["users"] = None
+        self["access"] = None
+        self["access-files"] = None
+        self["check-access"] = None
         self["drain"] = 10.0
         self["verbosity"] = 0
         self["warnings"] = []
@@ -225,6 +232,29 @@ class Options(usage.Options):
             raise usage.UsageError("There can be one password only.")
         self["secret"] = secret
 
+    def opt_users(self, file: str) -> None:
+        """
+        A file of users and hashes of their passwords, as msgbus-passwd and htpasswd -B
+        write it. Everybody has to give a name and password of it, unless the rules of
+        --access allow something to those who do not. Read again at SIGHUP.
+        """
+        # A daemon changes its working directory.
+        self["users"] = Path(file).absolute()
+
+    def opt_access(self, file: str) -> None:
+        """
+        A file of rules that say who may publish and subscribe to what; see
+        docs/access.md. Without it, every user may do everything. Read again at SIGHUP.
+        """
+        self["access"] = Path(file).absolute()
+
+    def opt_check_access(self, question: str) -> None:
+        """
+        Do not serve, but say whether somebody may do something, and by which line of
+        --access, as for 'alice publish chat/x'; '@anonymous' is somebody without a name.
+        """
+        self["check-access"] = question
+
     def opt_drain(self, seconds: str) -> None:
         """
         Seconds that a stop may take to answer requests and to deliver what
@@ -280,6 +310,7 @@ class Options(usage.Options):
                 "--max-waiting has no room for one message of --max-message:"
                 " who gets such a one slowly is cut"
             )
+        self._check_access()
         try:
             self["endpoints"] = {
                 text: endpoint(reactor, text) for text in self["listen"] or [DEFAULT_LISTEN]
@@ -287,6 +318,53 @@ class Options(usage.Options):
             self["origins"] = Origins(self["allow-origin"], self["host"])
         except (CannotListen, Invalid) as error:
             raise usage.UsageError(str(error)) from None
+
+    def _check_access(self) -> None:
+        """
+        Read the files of users and rules.
+
+        Raises:
+            UsageError: They cannot be used, or the options contradict each other.
+            SystemExit: A question was answered; 0 if the answer is yes, otherwise 1.
+        """
+        if self["users"] is None:
+            if self["access"] is not None or self["check-access"] is not None:
+                raise usage.UsageError("Rules are about users: give their file by --users.")
+            return
+        if self["secret"] is not None:
+            raise usage.UsageError("With --users there is no password for everybody.")
+        files = AccessFiles(self["users"], self["access"])
+        try:
+            users, rules = files.load()
+            self["access-files"] = files
+            if self["check-access"] is None:
+                return
+            allowed, sentence = _answer(self["check-access"], users, rules)
+        except Invalid as error:
+            raise usage.UsageError(str(error)) from None
+        print(sentence)
+        raise SystemExit(0 if allowed else 1)
+
+
+def _answer(question: str, users: Users, rules: Rules | None) -> tuple[bool, str]:
+    """
+    The answer to `--check-access`, and a sentence that says why.
+    """
+    words = question.split()
+    if len(words) != 3 or words[1] not in [verb.value for verb in Verb]:
+        raise usage.UsageError(
+            "--check-access asks 'NAME publish CHANNEL', with one of publish, subscribe"
+            f" and relay, not {question!r}."
+        )
+    name, verb, channel = words
+    if name != ANONYMOUS and name not in users:
+        return False, f"There is no user {name!r}."
+    if rules is None:
+        if name == ANONYMOUS:
+            return False, "Everybody has to give a name and a password."
+        return True, "Without --access, every user may do everything."
+    decision = rules.decide(None if name == ANONYMOUS else name, Verb(verb), channel)
+    return decision.allowed, decision.sentence
 
 
 def _bytes(option: str, value: str) -> int:

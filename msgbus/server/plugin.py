@@ -9,16 +9,19 @@ from typing import cast
 from twisted.application.service import Service
 from twisted.internet.interfaces import IReactorTime
 
+from ..access.checker import PasswordChecker, new_pool
 from ..bus.bus import Bus
 from ..bus.history import History, Keep
 from ..bus.store import Store
 from ..fanout.fanout import Limits
-from ..web.auth import portal_for
+from ..web.auth import portal_for, portal_with
 from ..web.resource import BusResource
 from ..web.root import Root
 from ..web.site import Site
+from ..web.visitor import Access
 from .options import Options
 from .service import BusService
+from .users import UserService
 
 __all__ = ["Options", "makeService"]
 
@@ -35,9 +38,14 @@ def makeService(options: Options) -> Service:
     store = None
     if options["history-file"] is not None:
         store = Store(options["history-file"], bus, reactor)
-    root = Root(
-        options["origins"], options["docroot"], portal_for(secret) if secret else None
-    )
+    portal = portal_for(secret) if secret else None
+    access = None
+    if options["access-files"] is not None:
+        access = Access(*options["access-files"].load())
+        pool = new_pool()
+        checker = PasswordChecker(access.users, cast(IReactorTime, reactor), pool)
+        portal = portal_with(checker, access)
+    root = Root(options["origins"], options["docroot"], portal, access)
     bus_resource = BusResource(
         bus,
         cast(IReactorTime, reactor),
@@ -48,12 +56,17 @@ def makeService(options: Options) -> Service:
         ),
     )
     root.putChild(b"msgbus", bus_resource)
-    return BusService(
+    site = Site(root, max_body=bus.max_message)
+    service = BusService(
         reactor,
         options["endpoints"],
-        Site(root, max_body=bus.max_message),
+        site,
         bus_resource,
         store,
         drain=options["drain"],
         warnings=options["warnings"],
     )
+    if access is not None:
+        files = options["access-files"]
+        service.users = UserService(files, access, checker, pool, site, bus_resource)
+    return service

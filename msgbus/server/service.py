@@ -11,6 +11,7 @@ import resource
 import signal
 import socket
 import sys
+import time
 from collections.abc import Sequence
 from types import TracebackType
 from typing import Any
@@ -28,6 +29,7 @@ from ..web.headers import is_loopback
 from ..web.resource import BusResource
 from ..web.root import Root
 from ..web.site import Site
+from .users import UserService
 
 __all__ = ["BusService", "CannotStart", "notify"]
 
@@ -77,6 +79,8 @@ class BusService(Service):
         self._store = store
         self._ports: list[IListeningPort] = []
         self._stopping = False
+        # Set by whoever gives the bus users.
+        self.users: UserService | None = None
         self._watchdog = LoopingCall(notify, "WATCHDOG=1")
         self._watchdog.clock = reactor
 
@@ -120,6 +124,8 @@ class BusService(Service):
                 self._store.load()
             except CannotLoad as error:
                 raise self._cannot_start(f"{error}: {self._store.file}") from error
+        if self.users is not None:
+            self.users.start()
         self._raise_file_limit()
         for warning in self._warnings:
             self._log.warn("{warning}", warning=warning)
@@ -159,6 +165,8 @@ class BusService(Service):
             )
         if self._watchdog.running:
             self._watchdog.stop()
+        if self.users is not None:
+            self.users.stop()
 
     async def _at_most(self, seconds: float, awaited: Deferred[None]) -> None:
         try:
@@ -171,6 +179,7 @@ class BusService(Service):
         # do not tell a second signal from the first.
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._handle_signal)
+        signal.signal(signal.SIGHUP, self._handle_hangup)
         self._log.info("Serving, until SIGTERM or SIGINT")
         notify("READY=1")
         if (seconds := _watchdog_seconds()) is not None:
@@ -178,6 +187,17 @@ class BusService(Service):
 
     def _handle_signal(self, number: int, frame: object) -> None:
         self._reactor.callFromThread(self._signalled, signal.Signals(number).name)
+
+    def _handle_hangup(self, number: int, frame: object) -> None:
+        self._reactor.callFromThread(self._reload)
+
+    def _reload(self) -> None:
+        notify(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
+        if self.users is None:
+            self._log.info("SIGHUP: there are no files to read again")
+        else:
+            self.users.reload()
+        notify("READY=1")
 
     def _signalled(self, name: str) -> None:
         if self._stopping:

@@ -19,11 +19,23 @@ from twisted.cred.credentials import IUsernamePassword, UsernamePassword
 from twisted.cred.error import UnauthorizedLogin
 from twisted.cred.portal import IRealm, Portal
 from twisted.internet.defer import Deferred, fail, succeed
+from twisted.web import server
 from zope.interface import Interface, implementer
 
 from ..message import Invalid
+from .headers import header
+from .request import Request
+from .visitor import Access, Visitor
 
-__all__ = ["ISender", "SharedSecret", "portal_for", "login", "sender_of"]
+__all__ = [
+    "ISender",
+    "SharedSecret",
+    "portal_for",
+    "login",
+    "portal_with",
+    "sender_of",
+    "visitor_of",
+]
 
 
 class ISender(Interface):
@@ -61,10 +73,14 @@ class SharedSecret:
 
 @implementer(IRealm)
 class _Realm:
+    def __init__(self, access: Access | None = None) -> None:
+        self._access = access
+
     def requestAvatar(
         self, avatarId: bytes | tuple[()], mind: object, *interfaces: type[Interface]
     ) -> tuple[type[Interface], object, Callable[[], None]]:
-        return ISender, avatarId, lambda: None
+        name = avatarId.decode("utf-8") if isinstance(avatarId, bytes) else ""
+        return ISender, Visitor(name, self._access), lambda: None
 
 
 def portal_for(secret: bytes) -> Portal:
@@ -72,6 +88,14 @@ def portal_for(secret: bytes) -> Portal:
     A portal of `twisted.cred` that lets in those who give this password.
     """
     return Portal(_Realm(), [SharedSecret(secret)])
+
+
+def portal_with(checker: ICredentialsChecker, access: Access) -> Portal:
+    """
+    A portal of `twisted.cred` that lets in those whom this checker knows, to do what they
+    may.
+    """
+    return Portal(_Realm(access), [checker])
 
 
 def is_constant(portal: Portal) -> bool:
@@ -99,6 +123,20 @@ def login(portal: Portal, authorization: str | None) -> Deferred[Any]:
     if credentials is None:
         return fail(UnauthorizedLogin())
     return portal.login(UsernamePassword(*credentials), None, ISender)
+
+
+def visitor_of(request: server.Request) -> Visitor:
+    """
+    Who has sent a request: whom `Root` has let in, or, without a `Root`, somebody who names
+    any sender.
+
+    Raises:
+        Refusal: The header `Authorization` is malformed, or given twice.
+        Invalid: The same.
+    """
+    if isinstance(request, Request) and request.visitor is not None:
+        return request.visitor
+    return Visitor(sender_of(header(request, b"Authorization")))
 
 
 def sender_of(authorization: str | None) -> str:

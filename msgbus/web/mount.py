@@ -22,10 +22,12 @@ from ..formats.framing import Framing
 from ..ids import Since, format_id
 from ..match import Filter
 from ..message import Message, Receipt
+from .auth import visitor_of
 from .channel import Channel
 from .origins import Origins
 from .query import Wanted
 from .request import Request
+from .visitor import Denied, Visitor
 
 __all__ = ["Mount", "STOPPING", "finish", "when_published"]
 
@@ -40,6 +42,11 @@ class Stoppable(Protocol):
     def stop(self) -> None:
         """
         Take nothing more.
+        """
+
+    def check_rights(self) -> None:
+        """
+        Take nothing more if the publisher has lost the right to publish it.
         """
 
 
@@ -80,6 +87,8 @@ class Mount:
         self.fanout = Fanout(bus, reactor, limits)
         self.closed = False
         self.takes_streams = True
+        # The members whose subscribers may lose a right, with what they subscribed to.
+        self._limited: dict[Member, tuple[Visitor, str, Filter]] = {}
         self.publication_streams: set[Stoppable] = set()
         self._verbosity = verbosity
 
@@ -93,6 +102,7 @@ class Mount:
 
     def publish(
         self,
+        visitor: Visitor,
         client: Callable[[], IAddress],
         message: Message,
         body: bytes,
@@ -101,17 +111,24 @@ class Mount:
         key: str | None = None,
     ) -> Receipt | Deferred[Receipt]:
         """
-        Publish what a client has sent.
+        Publish what a client has sent, if it may.
 
         Args:
+            visitor: Who has sent it.
             client: Gives its address, which is asked for only if it is logged.
 
         Returns:
             See `Bus.submit`, also for the other arguments, and for what it raises.
+
+        Raises:
+            Denied: The visitor may not publish there.
         """
         if self.closed:
             raise Stopping(STOPPING)
+        may_count = visitor.check_publish(message.channel, require)
         published = self.bus.submit(message, body, keep, require, key)
+        if not may_count:
+            published = _without_count(published)
         if self._verbosity >= 2:
             self._log_publication(client, message, body)
         return published
@@ -160,6 +177,7 @@ class Mount:
 
     def subscribe(
         self,
+        visitor: Visitor,
         client: Callable[[], IAddress],
         name: str,
         wanted: Wanted,
@@ -183,6 +201,8 @@ class Mount:
             heartbeat=wanted.heartbeat or framing.heartbeat_seconds,
             cursor=cursor,
         )
+        if visitor.is_limited:
+            self._limited[member] = (visitor, name, wanted.filter)
         self._log_subscription("{peer} subscribes to {name!r}", client, name)
         return member
 
@@ -200,7 +220,8 @@ class Mount:
         leaves when the request reports that the response has ended.
         """
         client = request.getClientAddress
-        member = self.subscribe(client, name, wanted, framing, response, cursor)
+        visitor = visitor_of(request)
+        member = self.subscribe(visitor, client, name, wanted, framing, response, cursor)
         request.registerProducer(member, True)
         request.notifyFinish().addBoth(lambda _: self.leave(member, client, name))
         return member
@@ -210,7 +231,24 @@ class Mount:
         End the subscription of a response that has ended.
         """
         member.stopProducing()
+        self._limited.pop(member, None)
         self._log_subscription("{peer} leaves {name!r}", client, name)
+
+    def check_rights(self) -> None:
+        """
+        Cut the subscribers that may not read any more what they subscribed to, or may read
+        more or less of it: they subscribe again, and get what they may read now.  Refuse
+        the rest of streams that may not be published any more.
+        """
+        for member, (visitor, name, filter) in tuple(self._limited.items()):
+            try:
+                changed = visitor.check_subscribe(name, filter.within(None)) != filter
+            except Denied:
+                changed = True
+            if changed:
+                member.cut()
+        for publishing in tuple(self.publication_streams):
+            publishing.check_rights()
 
     def close(self) -> None:
         """
@@ -249,6 +287,17 @@ def when_published(
         published.addCallback(call)
     else:
         call(published)
+
+
+def _without_count(
+    published: Receipt | Deferred[Receipt],
+) -> Receipt | Deferred[Receipt]:
+    """
+    The receipt, with no subscribers.
+    """
+    if isinstance(published, Deferred):
+        return published.addCallback(lambda receipt: receipt._replace(subscribers=0))
+    return published._replace(subscribers=0)
 
 
 def finish(request: server.Request) -> None:

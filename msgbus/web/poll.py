@@ -18,13 +18,16 @@ from ..fanout.member import Response
 from ..formats.framing import Framing
 from ..formats.multipart_framing import gap_value, location
 from ..ids import Gap, format_id
+from ..match import Filter
 from ..message import Message
+from .auth import visitor_of
 from .headers import header
 from .mount import STOPPING, Mount, finish
 from .query import Wanted
 from .request import Request
 from .responses import Refusal, answer, status_of
 from .search import Search
+from .visitor import Denied
 
 __all__ = ["Body", "Polls"]
 
@@ -79,7 +82,7 @@ class Polls:
     def __init__(self, mount: Mount) -> None:
         self._mount = mount
         self._may_wait = True
-        self._requests: dict[Search, server.Request] = {}
+        self._requests: dict[Search, tuple[server.Request, str, Filter]] = {}
 
     def poll(self, request: server.Request, name: str, wanted: Wanted) -> int:
         """
@@ -101,7 +104,7 @@ class Polls:
 
         mount = self._mount
         search = Search(mount.bus, mount.reactor, mount.fanout.turns, name, wanted, respond)
-        self._requests[search] = request
+        self._requests[search] = (request, name, wanted.filter)
         # Kept in a variable, because a request that has lost its connection has no channel.
         channel = request.channel if isinstance(request, Request) else None
         if channel is not None:
@@ -130,9 +133,22 @@ class Polls:
         """
         Refuse the requests for which a message is still looked for.
         """
-        for search, request in tuple(self._requests.items()):
+        for search, (request, _, _) in tuple(self._requests.items()):
             search.stop()
             answer(request, status_of(Stopping()), STOPPING)
+
+    def check_rights(self) -> None:
+        """
+        Refuse the requests that may not be answered any more with all that they ask for.
+        """
+        for search, (request, name, filter) in tuple(self._requests.items()):
+            try:
+                if visitor_of(request).check_subscribe(name, filter.within(None)) == filter:
+                    continue
+                raise Denied(403, "The rights to what this request waits for have changed.")
+            except Denied as denied:
+                search.stop()
+                answer(request, denied.status, str(denied))
 
     def _respond(
         self, request: server.Request, message: Message | None, gap: Gap | None, tags: str

@@ -15,9 +15,10 @@ from typing import Protocol, TypeVar
 from ..formats.lines import LineDecoder
 from ..formats.multipart import Decoder, Part
 from ..formats.publication import Publication, parse_envelope
-from ..ids import origin_of
+from ..ids import life_of, origin_of, parse_origin
 from ..message import Invalid, Message, is_folder
 from .query import channel_name, is_no_store
+from .visitor import Visitor
 
 __all__ = ["Envelopes", "Parts", "RawLines", "Source", "Target", "Wish"]
 
@@ -46,14 +47,14 @@ class Target:
         name: The channel, or the folder below which each message names its own.
         prefixes: Where the bus is mounted, and where the publisher says that it is; see
             `Parts`.
-        sender: Who has sent the messages that name nobody, or nobody that is believed.
-        believed: Whether a message may name its sender.
+        visitor: Who publishes.
+        life: See `Bus.life`.
     """
 
     name: str
     prefixes: tuple[str, ...]
-    sender: str
-    believed: bool
+    visitor: Visitor
+    life: int
 
     def channel(self, location: str) -> str:
         """
@@ -90,11 +91,25 @@ class Target:
             raise Invalid(f"The channel {channel!r} is not in the folder {self.name!r}.")
         return channel
 
-    def sender_named(self, sender: str) -> str:
+    def sender(self, named: str, channel: str) -> str:
         """
-        Who has sent a message that names this sender.
+        Who has sent a message to this channel that names this sender.
         """
-        return sender if sender and self.believed else self.sender
+        believed = named and self.visitor.is_believed(channel)
+        return named if believed else self.visitor.sender
+
+    def origin(self, claimed: str, channel: str) -> str:
+        """
+        The origin of a message to this channel that claims this one.
+        """
+        if not claimed or self.visitor.may_relay(channel):
+            return claimed
+        # That this bus has published it first, anybody may say: it only means that their
+        # message is not published.
+        with suppress(Invalid):
+            if life_of(parse_origin(claimed)) == self.life:
+                return claimed
+        return ""
 
 
 class Source(Protocol[T]):
@@ -189,7 +204,8 @@ class Parts:
             find("from", ""),
         )
         if "msgbus-origin" in headers or "msgbus-id" in headers:
-            message = message.with_origin(_origin(headers))
+            origin = self._target.origin(_origin(headers), message.channel)
+            message = message.with_origin(origin)
         keep = not is_no_store(find("cache-control"))
         return message, keep, find("idempotency-key")
 
@@ -198,8 +214,8 @@ class Parts:
         template = self._templates.get(key)
         if template is None:
             target = self._target
-            channel, named = target.channel(location), target.sender_named(sender)
-            template = Message(channel, b"", content_type, named)
+            channel = target.channel(location)
+            template = Message(channel, b"", content_type, target.sender(sender, channel))
             if len(self._templates) >= MAX_TEMPLATES:
                 self._templates.clear()
             self._templates[key] = template
@@ -232,14 +248,14 @@ class Envelopes(LineDecoder):
 
     def _message(self, publication: Publication) -> Message:
         target = self._target
+        channel = publication.channel
+        channel = target.name if channel is None else target.inside(channel)
         return Message(
-            target.name
-            if publication.channel is None
-            else target.inside(publication.channel),
+            channel,
             b"",
             publication.content_type,
-            target.sender_named(publication.sender),
-            origin=publication.origin,
+            target.sender(publication.sender, channel),
+            origin=target.origin(publication.origin, channel),
         )
 
 
@@ -250,7 +266,7 @@ class RawLines(LineDecoder):
 
     def __init__(self, target: Target, max_line: int, content_type: str) -> None:
         super().__init__(max_line)
-        self._template = Message(target.name, b"", content_type, target.sender)
+        self._template = Message(target.name, b"", content_type, target.visitor.sender)
 
     def wish(self, item: bytes) -> Wish:
         """

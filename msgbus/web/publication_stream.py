@@ -17,7 +17,8 @@ from twisted.web.server import NOT_DONE_YET
 from ..bus.bus import Stopping
 from ..formats import multipart
 from ..formats.multipart import Malformed, declared_boundary
-from .auth import sender_of
+from ..message import is_folder
+from .auth import visitor_of
 from .headers import check_origin, check_transfer_encoding, header
 from .mount import STOPPING, Mount
 from .publication_source import Envelopes, Parts, RawLines, Source, Target
@@ -26,6 +27,7 @@ from .request import Request
 from .responses import REFUSALS, Refusal, status_of
 from .stream_answer import StreamAnswer
 from .streamed_body import MULTIPART, NDJSON
+from .visitor import Denied, Visitor
 from .websocket import ENVELOPE_BYTES, ENVELOPE_FACTOR
 
 __all__ = ["PublicationStream", "publish_stream"]
@@ -59,13 +61,18 @@ def publish_stream(mount: Mount, request: server.Request, path: bytes) -> int:
         raise Stopping(STOPPING)
     check_transfer_encoding(request)
     check_origin(request, mount.origins)
-    source = _source(mount, request, channel_name(path))
+    visitor = visitor_of(request)
+    name = channel_name(path)
+    source = _source(mount, request, visitor, name)
+    if not is_folder(name):
+        visitor.check_publish(name)
     require = requires_subscriber(request.uri.partition(b"?")[2])
     told = NDJSON in (header(request, b"Accept", many=True) or "").lower()
     body = request.body if isinstance(request, Request) else None
     if body is not None:
         body.accept()
-    stream = PublicationStream(mount, request, source, require, told)
+    answer = StreamAnswer(request, mount.reactor, told)
+    stream = PublicationStream(mount, request, name, source, require, answer)
     mount.publication_streams.add(stream)
     request.notifyFinish().addBoth(stream.gone)
     if body is not None:
@@ -77,17 +84,14 @@ def publish_stream(mount: Mount, request: server.Request, path: bytes) -> int:
     return NOT_DONE_YET
 
 
-def _source(mount: Mount, request: server.Request, name: str) -> Source[Any]:
+def _source(
+    mount: Mount, request: server.Request, visitor: Visitor, name: str
+) -> Source[Any]:
     content_type = header(request, b"Content-Type") or ""
     prefixes = [mount.prefix]
     if declared := header(request, b"Msgbus-Prefix"):
         prefixes.insert(0, declared)
-    target = Target(
-        name,
-        tuple(prefixes),
-        sender_of(header(request, b"Authorization")),
-        isinstance(request, Request) and request.is_open,
-    )
+    target = Target(name, tuple(prefixes), visitor, mount.bus.life)
     max_message = mount.bus.max_message
     if content_type.partition(";")[0].strip().lower() == MULTIPART:
         try:
@@ -111,18 +115,22 @@ class PublicationStream:
         request: The request with that body.
         source: Reads messages in it.
         require: Whether a message is refused if there is no subscriber for it.
-        told: See `StreamAnswer`.
+        name: The channel or folder to which it is published.
+        answer: Tells the publisher what becomes of its messages.
     """
 
     def __init__(
         self,
         mount: Mount,
         request: server.Request,
+        name: str,
         source: Source[Any],
         require: bool,
-        told: bool,
+        answer: StreamAnswer,
     ) -> None:
         self._mount = mount
+        self._name = name
+        self._visitor = visitor_of(request)
         self._client = request.getClientAddress
         self._body = request.body if isinstance(request, Request) else None
         self._source = source
@@ -135,7 +143,8 @@ class PublicationStream:
         self._ending: Callable[[], None] | None = None
         # Whether nothing is published any more.
         self._ended = False
-        self._answer = StreamAnswer(request, mount.reactor, told, self._go_on)
+        self._answer = answer
+        answer.has_room = self._go_on
 
     def receive(self, data: bytes) -> None:
         """
@@ -168,6 +177,17 @@ class PublicationStream:
         Take nothing more, because the bus stops.
         """
         self._end_by(partial(self._break, 503, STOPPING))
+
+    def check_rights(self) -> None:
+        """
+        Take nothing more if the publisher has lost the right to publish it.
+        """
+        try:
+            self._visitor.check_exists()
+            if not is_folder(self._name):
+                self._visitor.check_publish(self._name)
+        except Denied as denied:
+            self.fail(denied.status, str(denied))
 
     def gone(self, _: object) -> None:
         """
@@ -269,7 +289,13 @@ class PublicationStream:
             message, body, keep, require, key = wish
             self._answer.add(
                 self._mount.publish(
-                    self._client, message, body, keep, self._require or require, key
+                    self._visitor,
+                    self._client,
+                    message,
+                    body,
+                    keep,
+                    self._require or require,
+                    key,
                 )
             )
         except REFUSALS as error:

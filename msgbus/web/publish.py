@@ -13,7 +13,7 @@ from twisted.web import http, server
 from twisted.web.server import NOT_DONE_YET
 
 from ..message import Message, Receipt
-from .auth import sender_of
+from .auth import visitor_of
 from .channel import Channel
 from .headers import check_origin, check_transfer_encoding, header
 from .heads import Head, ResponseHead
@@ -21,6 +21,7 @@ from .mount import Mount, when_published
 from .query import channel_name, is_no_store, requires_subscriber
 from .request import Request
 from .responses import REFUSALS, Refusal, answer
+from .visitor import Visitor
 
 __all__ = ["publish"]
 
@@ -44,18 +45,15 @@ def publish(mount: Mount, request: server.Request, path: bytes) -> int:
         raise Refusal(
             400, "A message needs a Content-Type, such as text/plain or image/jpeg."
         )
-    message = Message(
-        channel_name(path),
-        _body(request),
-        content_type,
-        sender_of(header(request, b"Authorization")),
-    )
+    visitor = visitor_of(request)
+    message = Message(channel_name(path), _body(request), content_type, visitor.sender)
     options = Options(
         keep=not is_no_store(header(request, b"Cache-Control", many=True)),
         require=requires_subscriber(request.uri.partition(b"?")[2]),
         key=header(request, b"Idempotency-Key"),
     )
-    published = mount.publish(request.getClientAddress, message, message.body, *options)
+    client = request.getClientAddress
+    published = mount.publish(visitor, client, message, message.body, *options)
 
     def acknowledge(receipt: Receipt) -> None:
         id, subscribers = _told(receipt)
@@ -66,7 +64,9 @@ def publish(mount: Mount, request: server.Request, path: bytes) -> int:
             and not request._disconnected
             and request.requestHeaders.hasHeader(b"Content-Length")
         ):
-            request.remember(partial(RepeatedPublication, mount, request, message, options))
+            request.remember(
+                partial(RepeatedPublication, mount, request, visitor, message, options)
+            )
         answer(request, 204)
 
     when_published(published, acknowledge)
@@ -90,20 +90,27 @@ class RepeatedPublication:
 
     Args:
         request: The request from which the head is remembered; about to be answered.
+        visitor: Who sent it; the head tells, so it is the same for each repetition.
         message: The message of that request.
         options: What that request asked for.  If it had a key, each repetition has a key
             of its own, which replaces it.
     """
 
-    __slots__ = ("_answer", "_message", "_mount", "_options", "_persistent")
+    __slots__ = ("_answer", "_message", "_mount", "_options", "_persistent", "_visitor")
 
     # About how many bytes of memory it takes.
     size = 2_000
 
     def __init__(
-        self, mount: Mount, request: Request, message: Message, options: Options
+        self,
+        mount: Mount,
+        request: Request,
+        visitor: Visitor,
+        message: Message,
+        options: Options,
     ) -> None:
         self._mount = mount
+        self._visitor = visitor
         self._message = message.with_body(b"")
         self._options = options
         self._persistent = bool(request.channel.persistent)
@@ -119,7 +126,9 @@ class RepeatedPublication:
         key = head.key.decode("ascii") or None
         client = channel.transport.getPeer
         try:
-            published = self._mount.publish(client, self._message, body, keep, require, key)
+            published = self._mount.publish(
+                self._visitor, client, self._message, body, keep, require, key
+            )
         except REFUSALS:
             return False
         if isinstance(published, Deferred):

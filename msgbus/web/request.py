@@ -17,6 +17,7 @@ from twisted.web.http_headers import Headers
 from .channel import Answering, Channel, too_large
 from .heads import Head, Meaning
 from .streamed_body import StreamedBody, is_streamed
+from .visitor import Visitor
 
 __all__ = ["Request"]
 
@@ -42,9 +43,8 @@ class Request(server.Request):
     _version = -1
     # The `Origins` by whose rules `Host` was accepted, so that it is checked only once.
     host_checked_by: object = None
-    # Is the request let in without a password, so that it may name any sender?  Set by
-    # `Root`.
-    is_open = False
+    # Who has sent the request; set by `Root`.
+    visitor: Visitor | None = None
     # The body, if it is taken while it comes.
     body: StreamedBody | None = None
     # Was the request judged by nothing but its head and the local address?  Set by `Root`.

@@ -7,6 +7,7 @@ Each way in is a module: `publish`, `stream`, `poll` and `websocket`; browsers g
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import cast
 
 from twisted.internet.interfaces import IReactorTime
@@ -16,6 +17,7 @@ from twisted.web.server import NOT_DONE_YET
 
 from ..bus.bus import Bus
 from ..fanout.fanout import Limits
+from .auth import visitor_of
 from .headers import check_host, foreign_page, header, is_preflight, set_safety_headers
 from .mount import Mount
 from .origins import Origins
@@ -90,6 +92,13 @@ class BusResource(Resource):
         for publishing in tuple(self._mount.publication_streams):
             publishing.stop()
 
+    def check_rights(self) -> None:
+        """
+        End what somebody has begun who has lost the right to it; see `Access.replace`.
+        """
+        self._mount.check_rights()
+        self._polls.check_rights()
+
     def close(self) -> None:
         """
         End all streams, each once its subscriber has been sent all that waits for it.
@@ -144,6 +153,8 @@ class BusResource(Resource):
             header(request, b"Accept", many=True),
             header(request, b"Last-Event-ID"),
         )
+        filter = visitor_of(request).check_subscribe(name, wanted.filter)
+        wanted = replace(wanted, filter=filter)
         if wants_websocket(request):
             return open_websocket(self._mount, request, name, wanted)
         # A proxy may serve the bus at another path.  `Content-Location` of each message

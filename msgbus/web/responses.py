@@ -12,6 +12,7 @@ from twisted.web.server import NOT_DONE_YET
 from ..bus.bus import Nobody, Stopping, TooLarge
 from ..bus.idempotency import Reused
 from ..message import Invalid
+from .visitor import Denied
 
 __all__ = ["REFUSALS", "Refusal", "answer", "set_stream_headers", "status_of"]
 
@@ -23,6 +24,8 @@ _STATUSES: dict[type[Exception], int] = {
     Nobody: 409,
     Invalid: 400,
     Stopping: 503,
+    # Or 401; see `Denied.status`.
+    Denied: 403,
 }
 REFUSALS = tuple(_STATUSES)
 
@@ -71,6 +74,8 @@ def answer(
     # The client may have gone while the answer waited for a Deferred.
     if request._disconnected:
         return NOT_DONE_YET
+    if code == http.UNAUTHORIZED:
+        request.setHeader(b"WWW-Authenticate", b'Basic realm="msgbus"')
     if code != http.NO_CONTENT:
         body = f"{text}\n".encode() if isinstance(text, str) else text
         request.setHeader(b"Content-Type", content_type)
@@ -95,4 +100,6 @@ def status_of(error: Exception) -> int:
     """
     The status code for an error that is one of `REFUSALS`.
     """
+    if isinstance(error, Denied):
+        return error.status
     return next(code for kind, code in _STATUSES.items() if isinstance(error, kind))

@@ -15,8 +15,9 @@ from twisted.web import server
 from twisted.web.resource import IResource, Resource
 from twisted.web.util import DeferredResource
 
+from ..access.checker import Busy
 from ..message import Invalid
-from .auth import is_constant, login
+from .auth import is_constant, login, sender_of
 from .documents import Document
 from .headers import check_host, header, is_preflight, set_safety_headers
 from .origins import Origins
@@ -24,6 +25,7 @@ from .request import Request
 from .resource import BusResource
 from .responses import Refusal
 from .site import Site
+from .visitor import Access, Denied, Visitor
 
 __all__ = ["Root"]
 
@@ -37,6 +39,8 @@ class Root(Resource):
         origins: Which web pages may use what is below it.
         documents: The folder of the documents, if there is one.
         portal: Checks the credentials, if a password is asked for.
+        access: The users and rules that hold, if the portal knows users; whoever changes
+            them has to call `Site.heads.forget`.
 
     Attributes:
         guarded: Whether a password is asked for.
@@ -47,11 +51,13 @@ class Root(Resource):
         origins: Origins | None = None,
         documents: Path | None = None,
         portal: Portal | None = None,
+        access: Access | None = None,
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]  # Twisted
         self._origins = origins or Origins()
         self._documents = documents
         self._portal = portal
+        self._access = access
         self.guarded = portal is not None
 
     def getChildWithDefault(self, path: bytes, request: server.Request) -> IResource:
@@ -60,20 +66,40 @@ class Root(Resource):
         """
         try:
             check_host(request, self._origins)
-            if self._portal is None or is_preflight(request):
-                return self._behind(path, request)
+            if is_preflight(request):
+                return self._behind(path, request, Visitor(""))
             # A header that cannot be read is refused here, since `_denied` cannot.
             header(request, b"Origin")
-            entered = login(self._portal, header(request, b"Authorization"))
+            authorization = header(request, b"Authorization")
+            if self._portal is None:
+                visitor = Visitor(sender_of(authorization), trusted=True)
+                return self._behind(path, request, visitor)
+            if self._access is not None and authorization is None:
+                return self._behind(path, request, Visitor("", self._access))
+            entered = login(self._portal, authorization)
         except Refusal as refusal:
             return _Page(refusal)
-        entered.addCallback(lambda _: self._behind(path, request))
+        except Invalid as error:
+            return _Page(Refusal(400, str(error)))
+        entered.addCallback(self._entered, path, request)
         return DeferredResource(entered.addErrback(self._denied, request))
 
-    def _behind(self, path: bytes, request: server.Request) -> IResource:
+    def _entered(
+        self, login: tuple[object, object, object], path: bytes, request: server.Request
+    ) -> IResource:
+        """
+        The resource for somebody whose password is right.
+        """
+        _, avatar, _ = login
+        if not isinstance(avatar, Visitor):
+            # It is of a portal that a program has made.
+            avatar = Visitor(sender_of(header(request, b"Authorization")))
+        return self._behind(path, request, avatar)
+
+    def _behind(self, path: bytes, request: server.Request, visitor: Visitor) -> IResource:
         child = cast(IResource, super().getChildWithDefault(path, request))  # type: ignore[no-untyped-call]  # Twisted
         if isinstance(request, Request):
-            request.is_open = self._portal is None
+            request.visitor = visitor
         if type(request) is Request:
             # Nothing else may judge the request: neither a resource that a program has put
             # around this one or the bus, nor a portal that may judge the same credentials
@@ -83,7 +109,11 @@ class Root(Resource):
                 and type(request.site) is Site
                 and request.site.resource is self
                 and type(child) is BusResource
-                and (self._portal is None or is_constant(self._portal))
+                and (
+                    self._portal is None
+                    or self._access is not None
+                    or is_constant(self._portal)
+                )
             )
         return child
 
@@ -92,6 +122,11 @@ class Root(Resource):
         The document that the path names; without documents, a page that says where the bus
         is.
         """
+        try:
+            if isinstance(request, Request) and request.visitor is not None:
+                request.visitor.check_enter()
+        except Denied as denied:
+            return _Page(Refusal(denied.status, str(denied)))
         if self._documents is not None:
             return Document(self._documents)
         if request.path == b"/" and request.method in (b"GET", b"HEAD"):
@@ -105,13 +140,16 @@ class Root(Resource):
         set_safety_headers(request, self._origins)
         if failure.check(Invalid):
             return _Page(Refusal(400, failure.getErrorMessage()))
+        if isinstance(failure.value, Busy):
+            retry_after = (b"Retry-After", b"%d" % failure.value.retry_after)
+            return _Page(Refusal(503, failure.getErrorMessage(), [retry_after]))
         failure.trap(UnauthorizedLogin)
         return _Page(
             Refusal(
                 401,
-                "This bus asks for a password: give it by Basic authentication, under any"
-                " name, as in curl -u NAME:PASSWORD.",
-                [(b"WWW-Authenticate", b'Basic realm="msgbus"')],
+                "This bus asks for a password: give it by Basic authentication"
+                + (", under any name," if self._access is None else " with your name,")
+                + " as in curl -u NAME:PASSWORD.",
             )
         )
 

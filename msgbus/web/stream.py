@@ -19,12 +19,14 @@ from ..formats.stream_formats import STREAM_FORMATS, FramingOptions
 from ..ids import Since, parse_id
 from ..match import EVERYTHING
 from ..message import Invalid
+from .auth import visitor_of
 from .channel import Channel
 from .heads import Head, ResponseHead
 from .mount import Mount, finish
 from .query import Wanted
 from .request import Request
 from .responses import set_stream_headers
+from .visitor import Visitor
 
 __all__ = ["stream"]
 
@@ -60,7 +62,7 @@ def stream(mount: Mount, request: server.Request, name: str, wanted: Wanted) -> 
             request.remember(
                 partial(RepeatedSubscription, mount, request, name, wanted, framing)
             )
-        opened = Stream(mount, channel, name, bool(request.chunked))
+        opened = Stream(mount, visitor_of(request), channel, name, bool(request.chunked))
         request.replace_with(opened)
         opened.begin(wanted, framing, cursor, ready=False)
     else:
@@ -76,15 +78,19 @@ class Stream:
     the memory of the request is released, because streams are many and live long.
 
     Args:
+        visitor: Who subscribes.
         channel: The connection of the response.
         name: The name of the channel or folder that is subscribed to.
         chunked: Whether the response is in chunks (RFC 9112, section 7.1).
     """
 
-    __slots__ = ("_channel", "_chunked", "_member", "_mount", "_name")
+    __slots__ = ("_channel", "_chunked", "_member", "_mount", "_name", "_visitor")
 
-    def __init__(self, mount: Mount, channel: Channel, name: str, chunked: bool) -> None:
+    def __init__(
+        self, mount: Mount, visitor: Visitor, channel: Channel, name: str, chunked: bool
+    ) -> None:
         self._mount = mount
+        self._visitor = visitor
         self._channel = channel
         self._name = name
         self._chunked = chunked
@@ -105,7 +111,13 @@ class Stream:
         )
         self._channel.begin_stream()
         self._member = self._mount.subscribe(
-            self._channel.getPeer, self._name, wanted, framing, response, cursor
+            self._visitor,
+            self._channel.getPeer,
+            self._name,
+            wanted,
+            framing,
+            response,
+            cursor,
         )
         self._channel.registerProducer(self._member, True)  # type: ignore[no-untyped-call]  # Twisted
 
@@ -155,6 +167,7 @@ class RepeatedSubscription:
         "_name",
         "_persistent",
         "_unfiltered",
+        "_visitor",
         "_wanted",
     )
 
@@ -162,6 +175,7 @@ class RepeatedSubscription:
         self, mount: Mount, request: Request, name: str, wanted: Wanted, framing: Framing
     ) -> None:
         self._mount = mount
+        self._visitor = visitor_of(request)
         self._name = name
         # A filter remembers results, which take more memory than its text.  All filters
         # that let every message pass are replaced by one that they share.
@@ -202,7 +216,7 @@ class RepeatedSubscription:
         opening = self._framing.opening(begins)
         channel.repeater.answers.append(self._answer.fill(begins.encode("ascii")))
         channel.repeater.answers.append(opening)
-        opened = Stream(mount, channel, self._name, self._chunked)
+        opened = Stream(mount, self._visitor, channel, self._name, self._chunked)
         channel.begin_answer(opened, self._persistent)
         opened.begin(wanted, self._framing, cursor, channel.repeater.flush())
         return True

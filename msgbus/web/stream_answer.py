@@ -52,9 +52,9 @@ class StreamAnswer:
         reactor: The lines of one of its turns are sent together.
         told: Whether there is a line for each message.  If not, the publisher is answered
             once, at the end, because it may not read before.
-        has_room: Called when the answer is not full any more.
 
     Attributes:
+        has_room: Called when the answer is not full any more.
         told: As given.
         count: How many messages there have been, published or not.
         error: Why the stream has ended before its end, as told at the end; empty if it has
@@ -66,14 +66,13 @@ class StreamAnswer:
         request: server.Request,
         reactor: IReactorTime,
         told: bool,
-        has_room: Callable[[], object],
     ) -> None:
         self.told = told
         self.count = 0
         self.error: dict[str, object] = {}
         self._request = request
         self._reactor = reactor
-        self._has_room = has_room
+        self.has_room: Callable[[], object] = bool
         self._published = 0
         self._repeated = 0
         self._last_id: str | None = None
@@ -179,7 +178,7 @@ class StreamAnswer:
             else:
                 self._lines.append(result)
         if was_full and not self.is_full:
-            self._has_room()
+            self.has_room()
         if not self._flushing:
             # Not at once: hundreds of messages are written to the disk together.
             self._flushing = True

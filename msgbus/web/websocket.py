@@ -22,13 +22,14 @@ from ..formats.envelope import line
 from ..formats.publication import InvalidPublication, Publication, parse_publication
 from ..formats.websocket_frames import WebSocketFraming, close, frame
 from ..message import Message, Receipt
-from .auth import sender_of
+from .auth import visitor_of
 from .channel import LINGER_SECONDS
-from .headers import check_origin, header
+from .headers import check_origin
 from .mount import Mount, when_published
 from .query import Wanted
 from .request import Request
 from .responses import REFUSALS, Refusal, status_of
+from .visitor import Visitor
 from .websocket_handshake import accept_token
 from .websocket_reader import WebSocketReader
 
@@ -65,8 +66,7 @@ def open_websocket(mount: Mount, request: server.Request, name: str, wanted: Wan
     token = accept_token(request)
     # Browsers let any page open a WebSocket to any host, and read what comes over it.
     check_origin(request, mount.origins)
-    sender = sender_of(header(request, b"Authorization"))
-    publish = partial(_publish, mount, request.getClientAddress, name, sender)
+    publish = partial(_publish, mount, visitor_of(request), request.getClientAddress, name)
     outlet = mount.outlet(request, wanted.overflow is Overflow.LATEST)
     cursor, begins = mount.begin(name, wanted.filter, wanted.since)
     websocket = WebSocket(
@@ -94,17 +94,18 @@ def open_websocket(mount: Mount, request: server.Request, name: str, wanted: Wan
 
 def _publish(
     mount: Mount,
+    visitor: Visitor,
     client: Callable[[], IAddress],
     name: str,
-    sender: str,
     publication: Publication,
 ) -> Receipt | Deferred[Receipt]:
     """
     Publish what a client has sent to this channel, unless it has named another.
     """
     channel = name if publication.channel is None else publication.channel
-    message = Message(channel, publication.body, publication.content_type, sender)
+    message = Message(channel, publication.body, publication.content_type, visitor.sender)
     return mount.publish(
+        visitor,
         client,
         message,
         message.body,

@@ -1,0 +1,50 @@
+"""
+Reads the files of users and rules, at the start and again when the operator asks for it.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple
+
+from ..access.rules import Rules
+from ..access.users import Users
+from ..message import Invalid
+
+__all__ = ["AccessFiles", "CannotRead"]
+
+
+class CannotRead(Invalid):
+    """
+    A file cannot be read.
+    """
+
+
+class AccessFiles(NamedTuple):
+    """
+    Attributes:
+        users: The file of users.
+        rules: The file of rules; None if users may do everything.
+    """
+
+    users: Path
+    rules: Path | None
+
+    def load(self) -> tuple[Users, Rules | None]:
+        """
+        What the files say now.
+
+        Raises:
+            Invalid: One of them cannot be read or used.  The text names the file.
+        """
+        users = Users.parse(_read(self.users), str(self.users))
+        if self.rules is None:
+            return users, None
+        return users, Rules.parse(_read(self.rules), str(self.rules))
+
+
+def _read(file: Path) -> bytes:
+    try:
+        return file.read_bytes()
+    except OSError as error:
+        raise CannotRead(f"{file}: {error.strerror}.") from None

@@ -1,0 +1,202 @@
+"""
+Who has sent a request, and what they may do.
+
+No I/O.  What the rules say is up to `access.rules`; names and passwords are up to `auth`.
+"""
+
+from __future__ import annotations
+
+from ..access.rules import Rules, Verb
+from ..access.users import Users
+from ..match import EVERYTHING, Filter
+from ..message import is_folder
+
+__all__ = ["Access", "Denied", "Visitor"]
+
+
+class Denied(Exception):
+    """
+    Somebody may not do what they ask for.  The text is one sentence that says why.
+
+    Attributes:
+        status: 401 if a name and password may help, otherwise 403.
+    """
+
+    def __init__(self, status: int, sentence: str) -> None:
+        super().__init__(sentence)
+        self.status = status
+
+
+class Access:
+    """
+    The users and rules that hold at the moment.
+
+    Args:
+        users: Those who may sign in.
+        rules: What everybody may do; None if users may do everything, and nobody else may
+            do anything.
+
+    Attributes:
+        users: As given.
+        rules: As given.
+        version: Changes whenever they do.
+    """
+
+    def __init__(self, users: Users, rules: Rules | None) -> None:
+        self.users = users
+        self.rules = rules
+        self.version = 0
+
+    def replace(self, users: Users, rules: Rules | None) -> None:
+        """
+        From now on, these hold.
+        """
+        self.users, self.rules = users, rules
+        self.version += 1
+
+
+class Visitor:
+    """
+    Who has sent a request.  What they may do is asked anew each time, because a WebSocket
+    or a stream may live longer than a right.
+
+    Args:
+        sender: The name under which they publish; empty for none.
+        access: What holds for them; None where the bus has no users of its own, and whoever
+            reaches it may do everything.
+        trusted: Whether they may name other senders, if there are no rules.
+
+    Attributes:
+        sender: As given.
+    """
+
+    __slots__ = ("sender", "_access", "_channel", "_may_count", "_trusted", "_version")
+
+    def __init__(
+        self, sender: str, access: Access | None = None, trusted: bool = False
+    ) -> None:
+        self.sender = sender
+        self._access = access
+        self._trusted = trusted
+        # The last channel to which they were allowed to publish, and `Access.version` then.
+        self._channel = ""
+        self._version = -1
+        self._may_count = True
+
+    def check_publish(self, channel: str, require: bool = False) -> bool:
+        """
+        Check that they may publish to a channel.
+
+        Args:
+            require: Whether they ask to be refused if nobody subscribes to it.
+
+        Returns:
+            Whether they may know how many subscribe: those who may not read a channel
+            learn nothing about it.
+
+        Raises:
+            Denied: They may not.
+        """
+        access = self._access
+        if access is None:
+            return True
+        if access.version != self._version or channel != self._channel:
+            self._check(access, Verb.PUBLISH, channel)
+            rules = access.rules
+            self._may_count = (
+                rules is None
+                or rules.decide(self.sender or None, Verb.SUBSCRIBE, channel).allowed
+            )
+            self._channel, self._version = channel, access.version
+        if require and not self._may_count:
+            self._deny(f"To require a subscriber, one must be able to be one: {channel!r}.")
+        return self._may_count
+
+    @property
+    def is_limited(self) -> bool:
+        """
+        May they lose a right while the bus runs?
+        """
+        return self._access is not None
+
+    def check_exists(self) -> None:
+        """
+        Check that they are still a user, or may visit the bus without being one.
+
+        Raises:
+            Denied: They are not.
+        """
+        if self._access is not None:
+            self._check_user(self._access)
+
+    def check_enter(self) -> None:
+        """
+        Check that they may load documents: everybody may who may read any channel.
+
+        Raises:
+            Denied: They may not.
+        """
+        if self._access is not None:
+            self.check_subscribe("", EVERYTHING)
+
+    def check_subscribe(self, name: str, filter: Filter) -> Filter:
+        """
+        The filter with which they may subscribe to a channel or folder: with a folder, they
+        get the channels below it that they may read.
+
+        Args:
+            filter: With which they want to subscribe.
+
+        Raises:
+            Denied: They may read nothing there.
+        """
+        access = self._access
+        if access is None:
+            return filter
+        if access.rules is None or not is_folder(name):
+            self._check(access, Verb.SUBSCRIBE, name)
+            return filter
+        self._check_user(access)
+        readable = access.rules.readable(self.sender or None)
+        if readable.nothing:
+            self._deny("The access file lets you subscribe to nothing.")
+        return filter if readable.everything else filter.within(readable)
+
+    def is_believed(self, channel: str) -> bool:
+        """
+        May they name another sender of what they publish to this channel?
+        """
+        if self._access is None or self._access.rules is None:
+            return self._trusted
+        return self.may_relay(channel)
+
+    def may_relay(self, channel: str) -> bool:
+        """
+        May they say that they only pass on what they publish to this channel, with the
+        origin that it has?
+        """
+        if self._access is None or self._access.rules is None:
+            return True
+        decision = self._access.rules.decide(self.sender or None, Verb.RELAY, channel)
+        return decision.allowed
+
+    def _check(self, access: Access, verb: Verb, channel: str) -> None:
+        self._check_user(access)
+        if access.rules is not None:
+            decision = access.rules.decide(self.sender or None, verb, channel)
+            if not decision.allowed:
+                self._deny(decision.sentence)
+
+    def _check_user(self, access: Access) -> None:
+        if self.sender:
+            if self.sender not in access.users:
+                raise Denied(401, f"There is no user {self.sender!r} any more.")
+        elif access.rules is None:
+            self._deny("This bus asks for a name and a password.")
+
+    def _deny(self, sentence: str) -> None:
+        if self.sender:
+            raise Denied(403, sentence)
+        raise Denied(
+            401, f"{sentence} A name and a password may help, as in curl -u NAME:PASSWORD."
+        )
