@@ -99,24 +99,15 @@ class Polls:
             wanted = replace(wanted, wait=0)
 
         def respond(message: Message | None) -> None:
-            gone(None)
+            self._forget(search)
             self._respond(request, message, search.gap, tags)
 
         mount = self._mount
         search = Search(mount.bus, mount.reactor, mount.fanout.turns, name, wanted, respond)
         self._requests[search] = (request, name, wanted.filter)
-        # Kept in a variable, because a request that has lost its connection has no channel.
-        channel = request.channel if isinstance(request, Request) else None
-        if channel is not None:
-            channel.waits = True
-
-        def gone(_: object) -> None:
-            search.stop()
-            self._requests.pop(search, None)
-            if channel is not None:
-                channel.waits = False
-
-        request.notifyFinish().addErrback(gone)
+        if isinstance(request, Request):
+            request.channel.waits = True
+        request.notifyFinish().addErrback(lambda _: self._forget(search))
         search.look()
         return NOT_DONE_YET
 
@@ -147,8 +138,18 @@ class Polls:
                     continue
                 raise Denied(403, "The rights to what this request waits for have changed.")
             except Denied as denied:
-                search.stop()
+                self._forget(search)
                 answer(request, denied.status, str(denied))
+
+    def _forget(self, search: Search) -> None:
+        """
+        Stop a search, because its request is being answered or its client has gone.
+        """
+        search.stop()
+        request, _, _ = self._requests.pop(search, (None, "", None))
+        # A request that has lost its connection has no channel.
+        if isinstance(request, Request) and request.channel is not None:
+            request.channel.waits = False
 
     def _respond(
         self, request: server.Request, message: Message | None, gap: Gap | None, tags: str
