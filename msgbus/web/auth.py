@@ -34,6 +34,7 @@ __all__ = [
     "login",
     "portal_with",
     "sender_of",
+    "set_visitor",
     "visitor_of",
 ]
 
@@ -134,9 +135,22 @@ def visitor_of(request: server.Request) -> Visitor:
         Refusal: The header `Authorization` is malformed, or given twice.
         Invalid: The same.
     """
-    if isinstance(request, Request) and request.visitor is not None:
-        return request.visitor
+    known = (
+        request.visitor if isinstance(request, Request) else request.getComponent(ISender)  # type: ignore[no-untyped-call]  # Twisted
+    )
+    if isinstance(known, Visitor):
+        return known
     return Visitor(sender_of(header(request, b"Authorization")))
+
+
+def set_visitor(request: server.Request, visitor: Visitor) -> None:
+    """
+    Say who has sent a request, which may be one of another site than ours.
+    """
+    if isinstance(request, Request):
+        request.visitor = visitor
+    else:
+        request.setComponent(ISender, visitor)  # type: ignore[no-untyped-call]  # Twisted
 
 
 def sender_of(authorization: str | None) -> str:

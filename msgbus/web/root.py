@@ -17,7 +17,7 @@ from twisted.web.util import DeferredResource
 
 from ..access.checker import Busy
 from ..message import Invalid
-from .auth import is_constant, login, sender_of
+from .auth import is_constant, login, sender_of, set_visitor, visitor_of
 from .documents import Document
 from .headers import check_host, header, is_preflight, set_safety_headers
 from .origins import Origins
@@ -98,8 +98,7 @@ class Root(Resource):
 
     def _behind(self, path: bytes, request: server.Request, visitor: Visitor) -> IResource:
         child = cast(IResource, super().getChildWithDefault(path, request))  # type: ignore[no-untyped-call]  # Twisted
-        if isinstance(request, Request):
-            request.visitor = visitor
+        set_visitor(request, visitor)
         if type(request) is Request:
             # Nothing else may judge the request: neither a resource that a program has put
             # around this one or the bus, nor a portal that may judge the same credentials
@@ -123,9 +122,9 @@ class Root(Resource):
         is.
         """
         try:
-            if isinstance(request, Request) and request.visitor is not None:
-                request.visitor.check_enter()
+            visitor_of(request).check_enter()
         except Denied as denied:
+            set_safety_headers(request, self._origins)
             return _Page(Refusal(denied.status, str(denied)))
         if self._documents is not None:
             return Document(self._documents)
