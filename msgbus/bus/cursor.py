@@ -86,7 +86,7 @@ class Cursor:
         # and whether messages were dropped of which it is not known whether they match.
         # Both count only what no gap has told yet.
         self._missed = 0
-        self._unknown = foreign or (self._resumes and self._lost() > self._id)
+        self._unknown = foreign or (self._resumes and self._has_lost())
         if self._wanted is not None:
             # Go back now, so that few of the last messages are dropped before that.
             self._go_back(history.entries(name))
@@ -228,13 +228,19 @@ class Cursor:
             return False
         return self._filter.covers(channel)
 
-    def _lost(self) -> Id:
+    def _has_lost(self) -> bool:
         """
-        The newest id of a message that may have been lost, of those that the subscriber
-        may read: others must not be told of.
+        Have messages been lost since where the cursor begins?  Only those count that the
+        subscriber may read: they must not be told of others.
         """
+        history, name = self._history, self._name
         if self._filter.readable is None:
-            return self._history.lost(self._name)
-        history = self._history
-        ids = [id for name, id in history.lost_ids.items() if self._covers(name)]
-        return max([history.forgotten, *ids])
+            return history.lost(name) > self._id
+        if history.forgotten > self._id:
+            return True
+        # The entry of a folder is also that of channels below it, which the subscriber may
+        # not be able to read.  So only channels are looked at.
+        return any(
+            id > self._id and not is_folder(lost) and self._covers(lost)
+            for lost, id in history.lost_ids.items()
+        )
