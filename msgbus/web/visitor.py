@@ -70,7 +70,15 @@ class Visitor:
         sender: As given.
     """
 
-    __slots__ = ("sender", "_access", "_channel", "_may_count", "_trusted", "_version")
+    __slots__ = (
+        "sender",
+        "_access",
+        "_channel",
+        "_hashed",
+        "_may_count",
+        "_trusted",
+        "_version",
+    )
 
     def __init__(
         self, sender: str, access: Access | None = None, trusted: bool = False
@@ -78,6 +86,9 @@ class Visitor:
         self.sender = sender
         self._access = access
         self._trusted = trusted
+        # The hash of the password that they gave: with another password, they are to show
+        # that they know it.
+        self._hashed = None if access is None else access.users.hash_of(sender)
         # The last channel to which they were allowed to publish, and `Access.version` then.
         self._channel = ""
         self._version = -1
@@ -121,7 +132,8 @@ class Visitor:
 
     def check_exists(self) -> None:
         """
-        Check that they are still a user, or may visit the bus without being one.
+        Check that they are still a user, with the same password, or may visit the bus
+        without being one.
 
         Raises:
             Denied: They are not.
@@ -189,8 +201,11 @@ class Visitor:
 
     def _check_user(self, access: Access) -> None:
         if self.sender:
-            if self.sender not in access.users:
+            hashed = access.users.hash_of(self.sender)
+            if hashed is None:
                 raise Denied(401, f"There is no user {self.sender!r} any more.")
+            if hashed != self._hashed:
+                raise Denied(401, f"The password of {self.sender!r} is another one now.")
         elif access.rules is None:
             self._deny("This bus asks for a name and a password.")
 
