@@ -44,6 +44,15 @@ class Glob:
         """
         return len(self.pieces[1:-1])
 
+    def reaches(self, prefix: str) -> bool:
+        """
+        Does it match any text that begins so?
+        """
+        first = self.pieces[0]
+        return first.startswith(prefix) or (
+            len(self.pieces) > 1 and prefix.startswith(first)
+        )
+
     def matches(self, text: str) -> bool:
         """
         Does it match this text, from beginning to end?

@@ -180,6 +180,16 @@ class Rules:
             )
         return readable
 
+    def may_below(self, user: str | None, verb: Verb, folder: str) -> bool:
+        """
+        Is there a rule that lets this user do this with channels below a folder?  If not,
+        there is no such channel; otherwise other rules may still deny it.
+        """
+        return any(
+            right.allowed and any(glob.reaches(folder) for glob in right.channels)
+            for right in self._rights(user)[verb]
+        )
+
     def _decided(
         self, user: str | None, verb: Verb, channel: str
     ) -> tuple[Decision, RuleLimits]:

@@ -17,7 +17,6 @@ from twisted.web.server import NOT_DONE_YET
 from ..bus.bus import Stopping
 from ..formats import multipart
 from ..formats.multipart import Malformed, declared_boundary
-from ..message import is_folder
 from .auth import visitor_of
 from .headers import check_origin, check_transfer_encoding, header
 from .mount import STOPPING, Mount
@@ -64,8 +63,7 @@ def publish_stream(mount: Mount, request: server.Request, path: bytes) -> int:
     visitor = visitor_of(request)
     name = channel_name(path)
     source = _source(mount, request, visitor, name)
-    if not is_folder(name):
-        visitor.check_publish(name)
+    visitor.check_publish_below(name)
     require = requires_subscriber(request.uri.partition(b"?")[2])
     told = NDJSON in (header(request, b"Accept", many=True) or "").lower()
     body = request.body if isinstance(request, Request) else None
@@ -183,9 +181,7 @@ class PublicationStream:
         Take nothing more if the publisher has lost the right to publish it.
         """
         try:
-            self._visitor.check_exists()
-            if not is_folder(self._name):
-                self._visitor.check_publish(self._name)
+            self._visitor.check_publish_below(self._name)
         except Denied as denied:
             self.fail(denied.status, str(denied))
 

@@ -123,23 +123,25 @@ class Visitor:
             self._deny(f"To require a subscriber, one must be able to be one: {channel!r}.")
         return self._may_count
 
+    def check_publish_below(self, name: str) -> None:
+        """
+        Check that they may publish to a channel, or to any channel below a folder.
+
+        Raises:
+            Denied: They may not.
+        """
+        if not is_folder(name):
+            self.check_publish(name)
+        elif self._access is not None:
+            self._check_user(self._access)
+            self._check_below(self._access, Verb.PUBLISH, name)
+
     @property
     def is_limited(self) -> bool:
         """
         May they lose a right while the bus runs?
         """
         return self._access is not None
-
-    def check_exists(self) -> None:
-        """
-        Check that they are still a user, with the same password, or may visit the bus
-        without being one.
-
-        Raises:
-            Denied: They are not.
-        """
-        if self._access is not None:
-            self._check_user(self._access)
 
     def check_enter(self) -> None:
         """
@@ -169,9 +171,8 @@ class Visitor:
             self._check(access, Verb.SUBSCRIBE, name)
             return filter
         self._check_user(access)
+        self._check_below(access, Verb.SUBSCRIBE, name)
         readable = access.rules.readable(self.sender or None)
-        if readable.nothing:
-            self._deny("The access file lets you subscribe to nothing.")
         return filter if readable.everything else filter.within(readable)
 
     def is_believed(self, channel: str) -> bool:
@@ -198,6 +199,12 @@ class Visitor:
             decision = access.rules.decide(self.sender or None, verb, channel)
             if not decision.allowed:
                 self._deny(decision.sentence)
+
+    def _check_below(self, access: Access, verb: Verb, folder: str) -> None:
+        rules, user = access.rules, self.sender or None
+        if rules is not None and not rules.may_below(user, verb, folder):
+            where = f" below {folder!r}" if folder else ""
+            self._deny(f"The access file lets you {verb.value} to nothing{where}.")
 
     def _check_user(self, access: Access) -> None:
         if self.sender:
