@@ -148,6 +148,11 @@ class Source(Protocol[T]):
         Read nothing more, and release what was received.
         """
 
+    def judge_anew(self) -> None:
+        """
+        Remember nothing of what the publisher may do, because that has changed.
+        """
+
     def wish(self, item: T) -> Wish | None:
         """
         What such a message asks for; None if it is no message, but tells something else.
@@ -184,6 +189,13 @@ class Parts:
         Has a part begun that is not complete?
         """
         return self._decoder.is_inside
+
+    def judge_anew(self) -> None:
+        """
+        Forget the senders and origins that were believed.
+        """
+        self._templates.clear()
+        self._headers = None
 
     def wish(self, item: Part) -> Wish:
         """
@@ -231,6 +243,11 @@ class Envelopes(LineDecoder):
         super().__init__(max_line)
         self._target = target
 
+    def judge_anew(self) -> None:
+        """
+        Do nothing: each line is judged by itself.
+        """
+
     def wish(self, item: bytes) -> Wish | None:
         """
         What a line asks for; None if it is empty, or tells a gap.
@@ -267,6 +284,11 @@ class RawLines(LineDecoder):
     def __init__(self, target: Target, max_line: int, content_type: str) -> None:
         super().__init__(max_line)
         self._template = Message(target.name, b"", content_type, target.visitor.sender)
+
+    def judge_anew(self) -> None:
+        """
+        Do nothing: no line names a sender or an origin.
+        """
 
     def wish(self, item: bytes) -> Wish:
         """

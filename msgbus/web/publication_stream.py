@@ -178,8 +178,10 @@ class PublicationStream:
 
     def check_rights(self) -> None:
         """
-        Take nothing more if the publisher has lost the right to publish it.
+        Take nothing more if the publisher has lost the right to publish it, and judge anew
+        whether they may name other senders.
         """
+        self._source.judge_anew()
         try:
             self._visitor.check_publish_below(self._name)
         except Denied as denied:
