@@ -53,6 +53,12 @@ class Glob:
             len(self.pieces) > 1 and prefix.startswith(first)
         )
 
+    def covers(self, prefix: str) -> bool:
+        """
+        Does it surely match every text that begins so?
+        """
+        return self.pieces[1:] == ("",) and prefix.startswith(self.pieces[0])
+
     def matches(self, text: str) -> bool:
         """
         Does it match this text, from beginning to end?

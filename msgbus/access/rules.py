@@ -182,13 +182,18 @@ class Rules:
 
     def may_below(self, user: str | None, verb: Verb, folder: str) -> bool:
         """
-        Is there a rule that lets this user do this with channels below a folder?  If not,
-        there is no such channel; otherwise other rules may still deny it.
+        May this user do this with channels below a folder, whichever they are?
+
+        Returns:
+            False if it is certain that there is no such channel.
         """
-        return any(
-            right.allowed and any(glob.reaches(folder) for glob in right.channels)
-            for right in self._rights(user)[verb]
-        )
+        for right in self._rights(user)[verb]:
+            for glob in right.channels:
+                if right.allowed and glob.reaches(folder):
+                    return True
+                if not right.allowed and glob.covers(folder):
+                    return False
+        return False
 
     def _decided(
         self, user: str | None, verb: Verb, channel: str

@@ -136,7 +136,7 @@ def visitor_of(request: server.Request) -> Visitor:
         Invalid: The same.
     """
     known = (
-        request.visitor if isinstance(request, Request) else request.getComponent(ISender)  # type: ignore[no-untyped-call]  # Twisted
+        request.visitor if isinstance(request, Request) else request.getComponent(ISender)
     )
     if isinstance(known, Visitor):
         return known
@@ -150,7 +150,7 @@ def set_visitor(request: server.Request, visitor: Visitor) -> None:
     if isinstance(request, Request):
         request.visitor = visitor
     else:
-        request.setComponent(ISender, visitor)  # type: ignore[no-untyped-call]  # Twisted
+        request.setComponent(ISender, visitor)
 
 
 def sender_of(authorization: str | None) -> str:
