@@ -97,8 +97,9 @@ class Root(Resource):
         return self._behind(path, request, avatar)
 
     def _behind(self, path: bytes, request: server.Request, visitor: Visitor) -> IResource:
-        child = cast(IResource, super().getChildWithDefault(path, request))  # type: ignore[no-untyped-call]  # Twisted
+        # Before the child is looked up, because `getChild` asks what the visitor may do.
         set_visitor(request, visitor)
+        child = cast(IResource, super().getChildWithDefault(path, request))  # type: ignore[no-untyped-call]  # Twisted
         if type(request) is Request:
             # Nothing else may judge the request: neither a resource that a program has put
             # around this one or the bus, nor a portal that may judge the same credentials
