@@ -11,10 +11,14 @@ from twisted.internet.testing import StringTransport
 from twisted.logger import globalLogPublisher
 from twisted.python.failure import Failure
 
+from msgbus.access.checker import PasswordChecker
+from msgbus.access.rules import Rules
+from msgbus.access.users import Users
 from msgbus.bus.bus import Bus
 from msgbus.formats.multipart import Decoder
 from msgbus.web import BusResource, Root, Site
-from msgbus.web.auth import portal_for
+from msgbus.web.auth import portal_for, portal_with
+from msgbus.web.visitor import Access
 
 
 class ComeBefore(dict):
@@ -29,20 +33,57 @@ class ComeBefore(dict):
         pass
 
 
+class Reactor(Clock):
+    """
+    A clock that also takes results from threads, in its next turn.
+    """
+
+    def callFromThread(self, call, *args):
+        self.callLater(0, call, *args)
+
+
 class Server:
     """
     A bus at /msgbus/, as `twistd msgbus` serves it.
+
+    Args:
+        users: The hash of each user's password by the user's name; passwords are hashed in
+            `pool`.
+        rules: Who may do what, as lines of text.
     """
 
     def __init__(
-        self, max_message=1024 * 1024, origins=None, documents=None, secret=None, **options
+        self,
+        max_message=1024 * 1024,
+        origins=None,
+        documents=None,
+        secret=None,
+        users=None,
+        rules=None,
+        **options,
     ):
-        self.clock = Clock()
+        self.clock = Reactor()
         self.bus = Bus(max_message=max_message)
-        self.root = Root(origins, documents, portal_for(secret) if secret else None)
+        self.pool = InlinePool()
+        portal = portal_for(secret) if secret else None
+        self.access = None
+        if users is not None:
+            self.access = Access(Users(users), _rules(rules))
+            self.checker = PasswordChecker(self.access.users, self.clock, self.pool)
+            portal = portal_with(self.checker, self.access)
+        self.root = Root(origins, documents, portal, self.access)
         self.resource = BusResource(self.bus, self.clock, origins=origins, **options)
         self.root.putChild(b"msgbus", self.resource)
         self.site = Site(self.root, max_body=max_message, reactor=self.clock)
+
+    def allow(self, users, rules):
+        """
+        Have other users and rules from now on, as after a reload.
+        """
+        self.access.replace(Users(users), _rules(rules))
+        self.checker.replace(self.access.users)
+        self.site.heads.forget()
+        self.resource.check_rights()
 
     def connect(self, address="127.0.0.1"):
         """
@@ -65,6 +106,10 @@ class Server:
         End this turn of the reactor.
         """
         self.clock.advance(0)
+
+
+def _rules(text):
+    return None if text is None else Rules.parse(text.encode(), "access")
 
 
 class Peer:

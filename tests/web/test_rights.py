@@ -1,0 +1,418 @@
+"""
+Tests for who may do what at each door of a bus: `msgbus.web.visitor`, and all who ask it.
+"""
+
+import ast
+import inspect
+import textwrap
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import NamedTuple
+
+from twisted.internet import task
+from twisted.internet.task import Cooperator
+from twisted.trial.unittest import SynchronousTestCase
+
+from msgbus.message import Message
+from msgbus.web import publication_stream, query, resource, root
+
+from ..memory import Server
+from ..requests import HOST, authorization
+from .websocket_testcase import UPGRADE, masked, text
+
+# bcrypt of "other".
+OTHER = "$2y$04$DCpTBZ7BAjsCTMML9083zusGO/nknOniItVtr687uY3SFxQEsuMhu"
+# bcrypt of "secret".
+SECRET = "$2y$05$Ia1/yEG8t0WTxGKT6S9jD.yS4egKjZP.kFjfBO/EGFgjostPM/rAW"
+
+USERS = {"alice": OTHER, "bob": OTHER, "carol": OTHER, "dave": OTHER}
+RULES = """
+alice  publish,subscribe,relay  *
+carol  subscribe                foo
+dave   publish                  foo a/*
+"""
+
+FOREIGN = "Origin: https://evil.example\nSec-Fetch-Site: cross-site\n"
+WHO = {
+    "nobody": "",
+    "wrong password": authorization("alice:wrong"),
+    "no password": authorization("alice:"),
+    "unknown user": authorization("mallory:other"),
+    "no name": authorization(":other"),
+    "a token": "Authorization: Bearer alice\n",
+    "without the right": authorization("bob:other"),
+    "with the right": authorization("alice:other"),
+    "a foreign page": authorization("alice:other") + FOREIGN,
+}
+
+# Bodies that only those with the right may get: one that is kept, and one that is published
+# after the request.
+KEPT, LIVE = b"-kept secret-", b"-live secret-"
+SECRETS = (KEPT, LIVE, b"a/kept", b"a/live", b"From: eve", b'"eve"')
+
+
+def ask(method, path, headers="", body=b""):
+    """
+    The bytes of a request.
+    """
+    if body:
+        headers += f"Content-Length: {len(body)}\n"
+    head = f"{method} {path} HTTP/1.1\n{HOST}{headers}\n"
+    return head.replace("\n", "\r\n").encode() + body
+
+
+class Door(NamedTuple):
+    """
+    A kind of request.
+
+    Attributes:
+        verb: What one has to be allowed; None if anybody may ask it.
+        by: What in the bus answers it, by the names in the code.
+        rest: What is sent once an answer has begun.
+        answer: The status for those who may.
+        gets: Which secrets come to those who may.
+    """
+
+    verb: str | None
+    by: str
+    method: str
+    path: str
+    headers: str = ""
+    body: bytes = b""
+    rest: bytes = b""
+    answer: int = 200
+    gets: tuple = ()
+
+    def request(self, who, more=""):
+        """
+        The bytes of the request, as somebody of `WHO` sends it.
+        """
+        headers = WHO[who] + more + self.headers
+        return ask(self.method, self.path, headers, self.body)
+
+
+def _doors():
+    """
+    All of them, by name.
+    """
+    doors = {}
+    both = (KEPT, LIVE)
+    for form in query._NAMES:
+        live = () if form == query.MESSAGE else (LIVE,)
+        by = "self._polls.poll" if form == query.MESSAGE else "stream"
+        path = f"/msgbus/foo?format={form}"
+        if live:
+            doors[f"{form}"] = Door("subscribe", by, "GET", path, gets=live)
+            kept = f"{path}&since=all&overflow=latest&heartbeat=30&envelope=0"
+            doors[f"{form} since"] = Door("subscribe", by, "GET", kept, gets=both)
+        else:
+            doors[f"{form}"] = Door("subscribe", by, "GET", path, gets=(KEPT,))
+        doors[f"{form} HEAD"] = Door("subscribe", by, "HEAD", f"{path}&last=1")
+        doors[f"{form} last"] = Door(
+            "subscribe", by, "GET", f"{path}&last=1", gets=(KEPT, *live)
+        )
+        doors[f"{form} resumed"] = Door(
+            "subscribe", by, "GET", path, "Last-Event-ID: 1-1\n", gets=(KEPT, *live)
+        )
+        for name in ("", "a/"):
+            folder = f"/msgbus/{name}?format={form}&last=9&channel=a/*&sender=eve&type=*/*"
+            doors[f"{form} of {name!r}"] = Door(
+                "subscribe", by, "GET", folder, gets=(KEPT, *live)
+            )
+    for kind in ("text/event-stream", "application/x-ndjson", "multipart/mixed"):
+        accept = f"Accept: {kind}\n"
+        doors[f"Accept {kind}"] = Door(
+            "subscribe", "stream", "GET", "/msgbus/foo", accept, gets=(LIVE,)
+        )
+    poll = "/msgbus/foo?format=message"
+    doors["poll"] = Door(
+        "subscribe", "self._polls.poll", "GET", poll + "&since=now&wait=9", gets=(LIVE,)
+    )
+    doors["tag"] = Door(
+        "subscribe", "self._polls.poll", "GET", poll, "If-None-Match: *\n", answer=304
+    )
+    page = "Accept: text/html\n"
+    doors["page"] = Door("subscribe", "live_page", "GET", "/msgbus/foo", page)
+    doors["page HEAD"] = Door("subscribe", "live_page", "HEAD", "/msgbus/foo", page)
+    doors["page of a folder"] = Door("subscribe", "live_page", "GET", "/msgbus/a/", page)
+    socket = ("subscribe", "open_websocket", "GET")
+    for raw in (0, 1):
+        path = f"/msgbus/foo?last=1&raw={raw}"
+        frame = masked(1, b"hello") if raw else text(body="hello", ack=1)
+        doors[f"WebSocket raw={raw}"] = Door(
+            *socket, path, UPGRADE, rest=frame, answer=101, gets=both
+        )
+    to_bob = text(channel="foo", body="hello")
+    doors["WebSocket of a folder"] = Door(
+        *socket, "/msgbus/a/?last=1", UPGRADE, rest=to_bob, answer=101, gets=both
+    )
+    return doors | _ways_to_publish() | _others()
+
+
+def _ways_to_publish():
+    plain = "Content-Type: text/plain\n"
+    doors = {}
+    for method in ("POST", "PUT"):
+        for query_string in ("", "?require=1"):
+            path = "/msgbus/foo" + query_string
+            door = Door("publish", "publish", method, path, plain, b"hello", answer=204)
+            doors[method + query_string] = door
+    doors["POST to a folder"] = doors["POST"]._replace(path="/msgbus/a/")
+    doors["POST once"] = doors["POST"]._replace(headers=plain + "Idempotency-Key: x\n")
+    doors["POST unkept"] = doors["POST"]._replace(
+        headers=plain + "Cache-Control: no-store\n"
+    )
+    part = b"--b\r\nContent-Type: text/plain\r\n%b\r\nhello\r\n--b--\r\n"
+    parts = "Content-Type: multipart/x-mixed-replace; boundary=b\n"
+    lines = "Content-Type: application/x-ndjson\n"
+    receipts = "Accept: application/x-ndjson\n"
+    line = b'{"type": "text/plain", "body": "hello", "channel": "%b"}\n'
+    bodies = {
+        "parts": (parts, "foo", part % b""),
+        "parts to a folder": (parts, "a/", part % b"Content-Location: x\r\n"),
+        "parts to the root": (parts, "", part % b"Content-Location: /msgbus/foo\r\n"),
+        "envelopes": (lines, "foo?format=ndjson", line % b"foo"),
+        "envelopes to a folder": (lines, "a/?format=ndjson", line % b"a/x"),
+        "raw lines": (lines, "foo?format=ndjson&raw=1", b"hello\n"),
+        "raw lines to a folder": (lines, "a/?format=ndjson&raw=1", b"hello\n"),
+    }
+    for name, (kind, path, body) in bodies.items():
+        door = Door("publish", "publish_stream", "POST", "/msgbus/" + path, kind, body)
+        doors[name] = door
+        doors[name + ", receipts"] = door._replace(headers=kind + receipts)
+        doors[name + ", required"] = door._replace(
+            method="PUT", path=f"{door.path}{'&' if '?' in path else '?'}require=1"
+        )
+    return doors
+
+
+def _others():
+    preflight = "Access-Control-Request-Method: POST\n"
+    return {
+        "document": Door("subscribe", "Document", "GET", "/x.txt", gets=(KEPT,)),
+        "document HEAD": Door("subscribe", "Document", "HEAD", "/x.txt"),
+        "no document": Door("subscribe", "Document", "GET", "/y.txt", answer=404),
+        "module": Door(None, "module", "GET", "/msgbus/.js/msgbus.js"),
+        "OPTIONS": Door(None, "self._options", "OPTIONS", "/msgbus/foo", answer=204),
+        "preflight": Door(
+            None, "self._options", "OPTIONS", "/msgbus/foo", preflight, answer=403
+        ),
+        "no slash": Door(None, "self._redirect", "GET", "/msgbus", answer=308),
+        "unknown": Door(None, "", "DELETE", "/msgbus/foo", answer=405),
+    }
+
+
+DOORS = _doors()
+
+
+def _called(function):
+    """
+    The names of what a function returns the results of.
+    """
+    tree = ast.parse(textwrap.dedent(inspect.getsource(function)))
+    return {
+        ast.unparse(node.value.func)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Return) and isinstance(node.value, ast.Call)
+    }
+
+
+class DoorTests(SynchronousTestCase):
+    """
+    Every door, and everybody who comes to it.
+    """
+
+    def setUp(self):
+        folder = Path(self.enterContext(TemporaryDirectory()))
+        (folder / "x.txt").write_bytes(KEPT)
+        self.server = Server(documents=folder, users=USERS, rules=RULES)
+        for channel in ("foo", "a/kept"):
+            self.server.bus.publish(Message(channel, KEPT, "text/plain", "eve"))
+        # Twisted reads files in steps, which a global cooperator schedules.
+        steps = Cooperator(
+            scheduler=lambda step: self.server.clock.callLater(0, step),
+            terminationPredicateFactory=lambda: lambda: False,
+        )
+        self.patch(task, "_theCooperator", steps)
+        self.published = []
+        # A required subscriber is there, but none of the bus's own.
+        self.server.bus.subscribe("", self.published.append)
+
+    def come(self, door, who, more=""):
+        """
+        All bytes that somebody gets at a door, also of what is published afterwards.
+        """
+        peer = self.server.connect()
+        peer.send(door.request(who, more))
+        # The password is checked in a thread.
+        data = peer.received() + peer.received()
+        peer.send(door.rest)
+        data += peer.received()
+        self.mine = [m for m in self.published if m.body not in (KEPT, LIVE)]
+        self.published.clear()
+        for channel in ("foo", "a/live"):
+            self.server.bus.publish(Message(channel, LIVE, "text/plain", "eve"))
+        for _ in range(3):
+            data += peer.received()
+        return data
+
+    def assert_told_nothing(self, data, name):
+        """
+        Assert that it is one answer of 401 or 403, in one sentence, that tells nothing.
+        """
+        head, _, body = data.partition(b"\r\n\r\n")
+        self.assertRegex(head, rb"\AHTTP/1.1 40[13] ", name)
+        self.assertEqual(b" 401 " in head[:15], b"WWW-Authenticate: Basic" in head, name)
+        if "HEAD" not in name:
+            self.assertRegex(body, rb"\A[A-Z][^\n]*\.\n\Z", name)
+        self.assertNotRegex(
+            head, rb"(?i)\r\n(msgbus-(id|gap|sub|orig)|etag|from|content-location)", name
+        )
+        for secret in SECRETS:
+            self.assertNotIn(secret, data, name)
+        self.assertEqual(self.mine, [], name)
+
+    def test_refused(self):
+        """
+        Whoever may not, is told so in one sentence, whatever the door; nothing is published
+        or delivered, or told of what there is.
+        """
+        for name, door in DOORS.items():
+            for who in WHO:
+                if who in ("with the right", "a foreign page") or door.verb is None:
+                    continue
+                data = self.come(door, who)
+                self.assert_told_nothing(data, f"{name} by {who}")
+                code = 403 if who == "without the right" else 401
+                self.assertIn(b" %d " % code, data[:15], (name, who, data))
+
+    def test_allowed(self):
+        """
+        Whoever may, gets what the door is for; so the table is right about the doors.
+        """
+        for name, door in DOORS.items():
+            self.setUp()
+            data = self.come(door, "with the right")
+            self.assertEqual(data[9:12], b"%d" % door.answer, (name, data))
+            for secret in (KEPT, LIVE):
+                self.assertEqual(secret in data, secret in door.gets, (name, data))
+            publishes = door.verb == "publish" or door.by == "open_websocket"
+            self.assertEqual(
+                [m.sender for m in self.mine], ["alice"] * publishes, (name, data)
+            )
+
+    def test_foreign_pages(self):
+        """
+        A page of another site neither publishes nor opens a WebSocket, whoever has loaded
+        it, and is not let read anything.
+        """
+        for name, door in DOORS.items():
+            data = self.come(door, "a foreign page")
+            self.assertEqual(self.mine, [], name)
+            self.assertNotIn(b"Access-Control-Allow", data, name)
+            if door.verb == "publish" or door.by == "open_websocket":
+                self.assertIn(b" 403 ", data[:15], name)
+                self.assert_told_nothing(data, name)
+            elif door.by in ("stream", "self._polls.poll"):
+                self.assertIn(b"Cross-Origin-Resource-Policy: same-origin", data, name)
+
+    def test_open(self):
+        """
+        What anybody may ask tells nothing, and a password that is wrong is not ignored.
+        """
+        for name, door in DOORS.items():
+            if door.verb is None:
+                data = self.come(door, "nobody")
+                self.assertEqual(data[9:12], b"%d" % door.answer, name)
+                self.assertEqual(self.mine, [])
+                if name != "preflight":
+                    data = self.come(door, "wrong password")
+                    self.assertEqual(data[9:12], b"401", name)
+
+    def test_without_rules(self):
+        """
+        Without rules, users may do everything, and others nothing.
+        """
+        self.server.allow(USERS, None)
+        for name, door in DOORS.items():
+            if door.verb is not None:
+                for who in ("nobody", "wrong password", "unknown user"):
+                    self.assert_told_nothing(self.come(door, who), name)
+                data = self.come(door, "without the right")
+                self.assertEqual(data[9:12], b"%d" % door.answer, name)
+
+    def test_repeated(self):
+        """
+        A head that is remembered for one is not for another who sends it alike but for the
+        name; and one without a right is asked each time.
+        """
+        for name, door in DOORS.items():
+            for _ in range(3):
+                self.come(door, "with the right")
+                if door.verb is not None:
+                    data = self.come(door, "without the right")
+                    self.assert_told_nothing(data, name)
+
+    def test_told_to_one_who_only_reads(self):
+        """
+        One who may only read publishes by no door, a WebSocket that is open included.
+        """
+        for name, door in DOORS.items():
+            request = door.request("nobody", authorization("carol:other"))
+            peer = self.server.connect()
+            peer.send(request)
+            data = peer.received() + peer.received()
+            peer.send(door.rest)
+            data += peer.received()
+            self.assertEqual(self.published, [], name)
+            if door.by == "open_websocket" and "foo" in door.path:
+                self.assertIn(b"101", data[:15])
+                self.assertIn(b"No line of the access file lets", data)
+                self.assertIn(b"\x03\xf0" if "raw=1" in name else b'"status": 403', data)
+            elif door.verb == "publish":
+                self.assertIn(b" 403 ", data[:15], name)
+
+    def test_told_to_one_who_only_publishes(self):
+        """
+        One who may only publish reads by no door, and is told no number of subscribers,
+        nor by `require` whether there are any.
+        """
+        for name, door in DOORS.items():
+            data = self.come(door, "nobody", authorization("dave:other"))
+            for secret in SECRETS:
+                self.assertNotIn(secret, data, name)
+            if door.verb == "subscribe":
+                self.assertRegex(data[:15], b"40[34]", name)
+            elif door.verb == "publish" and "require" not in door.path:
+                self.assertNotRegex(data, rb'ubscribers"?: [1-9]', name)
+            elif door.verb == "publish":
+                self.assertIn(b"To require a subscriber", data, name)
+                self.assertEqual(self.mine, [], name)
+
+    def test_no_other_door(self):
+        """
+        All that answers requests is in the table: formats, methods, parameters, and what
+        the bus, the root of the site and streams of publications are made of.
+        """
+        doors = DOORS.values()
+        by = {door.by for door in doors}
+        self.assertEqual(
+            _called(resource.BusResource._render_method)
+            | _called(resource.BusResource._subscribe),
+            by - {"Document", ""} | {"self._subscribe"},
+        )
+        self.assertEqual(_called(root.Root.getChild), {"Document", "_Page"})
+        self.assertEqual(
+            _called(root.Root.getChildWithDefault),
+            {"self._behind", "_Page", "DeferredResource"},
+        )
+        self.assertEqual(
+            _called(publication_stream._source), {"Parts", "Envelopes", "RawLines"}
+        )
+        methods = resource._METHODS.decode().split(", ")
+        self.assertEqual({door.method for door in doors}, {*methods, "DELETE"})
+        paths = " ".join(door.path for door in doors)
+        for parameter in query._KNOWN:
+            self.assertRegex(paths, rf"[?&]{parameter}=")
+        renders = [n for n in vars(resource.BusResource) if n.startswith("render")]
+        self.assertEqual(renders, ["render"])
