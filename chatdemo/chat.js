@@ -13,6 +13,7 @@ import {
   element,
   Log,
   part,
+  publishAs,
   senderOf,
   sentenceOf,
   show,
@@ -69,7 +70,6 @@ const mine = new Set(recalled("mine"));
 const letters = [];
 let sending = false;
 let unread = 0;
-let signedIn = false;
 
 /** @param {Message} message */
 function item(message) {
@@ -137,21 +137,15 @@ async function deliver(letter) {
   };
   if (typeof letter.body !== "string" && letter.body.size > LARGE_BYTES) await smaller();
   for (;;) {
-    const { type, body, key } = letter;
-    const user = signedIn ? undefined : letter.user;
+    const { type, body, key, user } = letter;
     const patience = typeof body === "string" ? Infinity : FILE_SECONDS;
     try {
-      const options = { user, key, patience };
-      return (await publish(addressOf(BUS, ROOM), body, type, options)).id;
+      const where = addressOf(BUS, ROOM);
+      const send = (/** @type {string | undefined} */ user) =>
+        publish(where, body, type, { user, key, patience });
+      return (await publishAs(name, BUS, send, user)).id;
     } catch (error) {
       if (!(error instanceof BusError)) throw error;
-      if (error.status === 401 && !signedIn) {
-        // The bus asks for a password, so the browser has one, with a name.
-        signedIn = name.disabled = true;
-        name.value = "";
-        name.placeholder = "as you signed in";
-        continue;
-      }
       if (error.status !== 413 || !(await smaller())) throw error;
     }
   }

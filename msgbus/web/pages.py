@@ -8,19 +8,28 @@ from __future__ import annotations
 import hashlib
 import secrets
 from functools import cache
+from html import escape
 from pathlib import Path
 from string import Template
 
 from twisted.web import http, server
 from twisted.web.server import NOT_DONE_YET
 
-from .responses import Refusal
+from .auth import visitor_of
+from .responses import Refusal, answer
+from .visitor import Denied, Visitor
 
-__all__ = ["MODULES", "live_page", "module"]
+__all__ = ["MODULES", "SIGN_IN", "live_page", "module", "sign_in"]
 
 MODULES = b".js/"
 """
 The path of the modules below the root of the bus.  No name of a channel begins with a dot.
+"""
+
+SIGN_IN = b".sign-in"
+"""
+The path at which a page has its browser ask for a name and a password.  Browsers send them
+with all requests to paths in the same folder and below, so it is at the root of the bus.
 """
 
 _FOLDER = Path(__file__).parent / "page"
@@ -54,7 +63,14 @@ def live_page(request: server.Request, path: bytes) -> int:
     nonce = secrets.token_urlsafe(16)
     # With relative addresses, the page works at whatever path a proxy serves the bus.
     root = "../" * path.count(b"/") or "./"
-    page = Template(_read("live.html").decode()).substitute(nonce=nonce, root=root)
+    visitor = visitor_of(request)
+    sender = f'value="{escape(visitor.sender)}" disabled' if visitor.sender else ""
+    page = Template(_read("live.html").decode()).substitute(
+        nonce=nonce,
+        root=root,
+        sender=sender,
+        signed_in="" if _may_sign_in(visitor) else "hidden",
+    )
     policy = _POLICY.format(nonce=nonce)
     request.setHeader(b"Content-Security-Policy", policy.encode("ascii"))
     request.setHeader(b"Referrer-Policy", b"no-referrer")
@@ -62,6 +78,26 @@ def live_page(request: server.Request, path: bytes) -> int:
     request.setHeader(b"X-DNS-Prefetch-Control", b"off")
     request.setHeader(b"Cache-Control", b"no-store")
     return _send(request, "text/html", page.encode())
+
+
+def sign_in(request: server.Request) -> int:
+    """
+    Answer with 204 to whoever has signed in, and to everybody where the bus has no users.
+
+    Raises:
+        Denied: They have not, so that their browser asks them for a name and a password.
+    """
+    request.setHeader(b"Cache-Control", b"no-store")
+    if _may_sign_in(visitor_of(request)):
+        raise Denied(401, "You have not signed in: that takes a name and a password.")
+    return answer(request, http.NO_CONTENT)
+
+
+def _may_sign_in(visitor: Visitor) -> bool:
+    """
+    Does the bus have users, and is this none of them?
+    """
+    return visitor.is_limited and not visitor.sender
 
 
 def module(request: server.Request, path: bytes) -> int:

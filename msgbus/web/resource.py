@@ -21,7 +21,7 @@ from .auth import visitor_of
 from .headers import check_host, foreign_page, header, is_preflight, set_safety_headers
 from .mount import Mount
 from .origins import Origins
-from .pages import MODULES, live_page, module
+from .pages import MODULES, SIGN_IN, live_page, module, sign_in
 from .poll import Polls
 from .publication_stream import publish_stream
 from .publish import publish
@@ -141,6 +141,8 @@ class BusResource(Resource):
             )
         if path.startswith(MODULES):
             return module(request, path)
+        if path == SIGN_IN:
+            return sign_in(request)
         return self._subscribe(request, path)
 
     def _subscribe(self, request: server.Request, path: bytes) -> int:

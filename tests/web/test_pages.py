@@ -8,14 +8,22 @@ import re
 from base64 import b64encode
 from pathlib import Path
 
+from twisted.cred.checkers import ICredentialsChecker
+from twisted.cred.credentials import IUsernamePassword
+from twisted.internet.defer import succeed
 from twisted.trial.unittest import SynchronousTestCase
+from zope.interface import implementer
 
 import msgbus
+from msgbus.access import Rules, Users
 from msgbus.message import Message
+from msgbus.web import Root
+from msgbus.web.auth import portal_with
 from msgbus.web.origins import Origins
+from msgbus.web.visitor import Access
 
 from ..memory import Server
-from ..requests import get
+from ..requests import authorization, get
 
 PAGE = Path(msgbus.__file__).parent / "web" / "page"
 BROWSER = "Accept: text/html,application/xhtml+xml,*/*;q=0.8\n"
@@ -111,6 +119,76 @@ class LivePageTests(SynchronousTestCase):
             self.assertEqual(code, 200)
             self.assertIn("multipart/x-mixed-replace", head["Content-Type"])
             self.assertEqual(head["Vary"], "Accept")
+
+
+@implementer(ICredentialsChecker)
+class AnyPassword:
+    """
+    Believes everybody's name.
+    """
+
+    credentialInterfaces = (IUsernamePassword,)
+
+    def requestAvatarId(self, credentials):
+        return succeed(credentials.username)
+
+
+class SignInTests(SynchronousTestCase):
+    """
+    How the pages learn who has signed in, and ask those who have not.
+    """
+
+    def setUp(self):
+        self.server = Server()
+
+    def give_users(self):
+        """
+        From now on, the bus has users, and everybody may do everything.
+        """
+        users = Users({'a"<b': "hash"})
+        access = Access(users, Rules.parse(b"* publish,subscribe *\n", "access"))
+        root = Root(None, None, portal_with(AnyPassword(), access), access)
+        root.putChild(b"msgbus", self.server.resource)
+        self.server.site.resource = root
+
+    def page(self, headers=""):
+        """
+        The text of the live page.
+        """
+        return self.server.ask(get(headers=BROWSER + headers))[2].decode()
+
+    def test_without_users(self):
+        """
+        A bus without users asks nobody, and its page has a field for any name.
+        """
+        code, head, body = self.server.ask(get("/msgbus/.sign-in"))
+        self.assertEqual((code, body), (204, b""))
+        self.assertEqual(head["Cache-Control"], "no-store")
+        self.assertIn('<button id="sign-in" type="button" hidden>', self.page())
+        self.assertIn('placeholder="nobody" >', self.page())
+
+    def test_stranger(self):
+        """
+        Somebody who has not signed in is asked to, and gets a button for it.
+        """
+        self.give_users()
+        code, head, body = self.server.ask(get("/msgbus/.sign-in"))
+        self.assertEqual(code, 401)
+        self.assertEqual(head["WWW-Authenticate"], 'Basic realm="msgbus"')
+        self.assertIn(b"You have not signed in", body)
+        self.assertIn('<button id="sign-in" type="button" >', self.page())
+        self.assertIn('placeholder="nobody" >', self.page())
+
+    def test_user(self):
+        """
+        A user is not asked again, and sees the name that all publications will have.
+        """
+        self.give_users()
+        user = authorization('a"<b:x')
+        self.assertEqual(self.server.ask(get("/msgbus/.sign-in", user))[0], 204)
+        page = self.page(user)
+        self.assertIn('<button id="sign-in" type="button" hidden>', page)
+        self.assertIn('placeholder="nobody" value="a&quot;&lt;b" disabled>', page)
 
 
 class ChatTests(SynchronousTestCase):

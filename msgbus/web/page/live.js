@@ -13,9 +13,11 @@ import {
   Log,
   mediaType,
   part,
+  publishAs,
   senderOf,
   sentenceOf,
   show,
+  signingIn,
   size,
   watch,
 } from "./view.js";
@@ -132,9 +134,10 @@ function publishing() {
     try {
       // Not by its own type, which may be another here.
       const what = chosen ? await chosen.arrayBuffer() : sent;
-      const user = name.value || undefined;
       const where = addressOf(BUS, FOLDER ? channel.value : NAME);
-      const { subscribers } = await publish(where, what, type.value, { user });
+      const { subscribers } = await publishAs(name, BUS, (user) =>
+        publish(where, what, type.value, { user }),
+      );
       outcome.textContent = `Published, for ${subscribers} subscriber${subscribers === 1 ? "" : "s"}.`;
       if (chosen) {
         file.value = "";
@@ -153,4 +156,5 @@ heading();
 pausing();
 filtering();
 publishing();
+signingIn(part("sign-in", HTMLButtonElement), BUS, part("outcome", HTMLOutputElement));
 watch(log, part("state", HTMLOutputElement), () => location.href, { last: LAST });

@@ -22,6 +22,9 @@ const LAST_DELAY_SECONDS = 30;
 /** A stream that lasted for so long was a good one. */
 const GOOD_SECONDS = 5;
 
+/** Below the root of the bus; its answer is 401 until somebody has signed in. */
+const SIGN_IN = ".sign-in";
+
 /** Answers that another try may change (RFC 9110, section 15; RFC 6585, section 4). */
 const PASSING = [408, 429];
 
@@ -198,6 +201,25 @@ export async function publish(url, body, type, options = {}) {
       signal?.throwIfAborted();
     }
   }
+}
+
+/**
+ * Sign in at a bus that has users or a password: the browser asks for a name and a password,
+ * unless it knows them already, and from then on sends them with each request to the bus.
+ *
+ * @param {string | URL} bus - The address of the bus, such as `/msgbus/`.
+ * @returns {Promise<void>} Rejected with a `BusError` if the user of the browser did not sign
+ *   in.
+ */
+export async function signIn(bus) {
+  const { address, user, password } = addressOf(bus, {});
+  const request = new Request(new URL(SIGN_IN, address), {
+    headers: authorization(user, password),
+    ...access(user),
+    cache: "no-store",
+  });
+  const response = await reached(fetch(request));
+  if (response.status !== 204) throw await refusal(response);
 }
 
 /**

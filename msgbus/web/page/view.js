@@ -7,7 +7,7 @@
  * @module
  */
 
-import { BusError, subscribe } from "./msgbus.js";
+import { BusError, signIn, subscribe } from "./msgbus.js";
 
 /** @import { Message, State } from "./msgbus.js" */
 
@@ -195,6 +195,50 @@ export function addressOf(bus, name) {
  */
 export function sentenceOf(error) {
   return error instanceof BusError ? error.message : String(error);
+}
+
+/**
+ * Publish under the name in a field.  If the bus accepts names only with a password, have the
+ * browser ask for both, and publish under the name with which its user has signed in.  From
+ * then on, the field cannot be used.
+ *
+ * @template T
+ * @param {HTMLInputElement} field
+ * @param {URL} bus
+ * @param {(user: string | undefined) => Promise<T>} send - Publishes under this name, or, if
+ *   there is none, as whoever has signed in.
+ * @param {string} [user] - The name that was in the field, if it may have changed.
+ */
+export async function publishAs(field, bus, send, user = field.value) {
+  if (field.disabled || !user) return send(undefined);
+  try {
+    return await send(user);
+  } catch (error) {
+    if (!(error instanceof BusError) || error.status !== 401) throw error;
+  }
+  await signIn(bus);
+  field.disabled = true;
+  field.value = "";
+  field.placeholder = "as you signed in";
+  return send(undefined);
+}
+
+/**
+ * A button by which the user of the browser signs in, after which the page is loaded again.
+ *
+ * @param {HTMLButtonElement} button
+ * @param {URL} bus
+ * @param {HTMLElement} output - Where to say what went wrong.
+ */
+export function signingIn(button, bus, output) {
+  button.onclick = async () => {
+    try {
+      await signIn(bus);
+      location.reload();
+    } catch (error) {
+      output.textContent = sentenceOf(error);
+    }
+  };
 }
 
 /**
