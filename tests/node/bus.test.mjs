@@ -4,12 +4,13 @@
 
 import assert from "node:assert/strict";
 import { once } from "node:events";
+import { writeFileSync } from "node:fs";
 import { createServer } from "node:net";
 import { join } from "node:path";
 import { after, test } from "node:test";
 
 import { folder, kill, start, stop } from "./buses.mjs";
-import { BusError, publish, subscribe, timeOf } from "../../msgbus/web/page/msgbus.js";
+import { BusError, publish, signIn, subscribe, timeOf } from "../../msgbus/web/page/msgbus.js";
 
 after(stop);
 
@@ -163,6 +164,25 @@ test("A password comes from the address, or the options", async () => {
   const got = await take(url.replace("//", "//x:s%3A%C3%9F@"), (got) => got.length === 2, { last: 2 });
   assert.deepEqual(got.map(({ sender }) => sender), ["älice", "älice"]);
   await kill(bus);
+});
+
+test("Who has not signed in is told so", async () => {
+  const file = join(folder, "users");
+  // The password is "secret".
+  writeFileSync(file, "alice:$2y$05$Ia1/yEG8t0WTxGKT6S9jD.yS4egKjZP.kFjfBO/EGFgjostPM/rAW\n");
+  const bus = await start(0, "--users", file);
+  await assert.rejects(signIn(bus.url), (error) => {
+    assert(error instanceof BusError);
+    assert.deepEqual([error.status, error.passing], [401, false]);
+    assert.match(error.message, /have not signed in/);
+    return true;
+  });
+  await assert.rejects(signIn(bus.url.replace("//", "//alice:wrong@")), { status: 401 });
+  await signIn(bus.url.replace("//", "//alice:secret@"));
+  await kill(bus);
+  const open = await start();
+  await signIn(open.url);
+  await kill(open);
 });
 
 test("What is refused says why, and is not tried again", async () => {

@@ -62,6 +62,7 @@ look.replaceSync(`
     border: 1px solid var(--edge);
     border-radius: 0.4rem;
   }
+  :disabled { color: var(--faint); background: var(--back) !important; }
   ::placeholder { color: var(--faint); opacity: 1; }
   button {
     max-width: 100%;
@@ -77,7 +78,8 @@ look.replaceSync(`
   #state { max-width: 100%; overflow-wrap: anywhere; }
   #state::before { content: "● "; color: var(--faint); }
   #state[data-state="open"]::before { color: var(--good); }
-  [data-state="lost"], [data-state="closed"], [data-state="lost"]::before {
+  [data-state="lost"], [data-state="closed"], [data-state="lost"]::before,
+  [data-state="closed"]::before {
     color: var(--bad) !important;
   }
   .skip:not(:focus) { position: absolute; left: -99rem; }
