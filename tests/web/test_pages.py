@@ -141,12 +141,12 @@ class SignInTests(SynchronousTestCase):
     def setUp(self):
         self.server = Server()
 
-    def give_users(self):
+    def give_users(self, rules=b"* publish,subscribe *\n"):
         """
-        From now on, the bus has users, and everybody may do everything.
+        From now on, the bus has users, and these rules.
         """
         users = Users({'a"<b': "hash"})
-        access = Access(users, Rules.parse(b"* publish,subscribe *\n", "access"))
+        access = Access(users, Rules.parse(rules, "access"))
         root = Root(None, None, portal_with(AnyPassword(), access), access)
         root.putChild(b"msgbus", self.server.resource)
         self.server.site.resource = root
@@ -178,6 +178,18 @@ class SignInTests(SynchronousTestCase):
         self.assertIn(b"You have not signed in", body)
         self.assertIn('<button id="sign-in" type="button" >', self.page())
         self.assertIn('placeholder="nobody" >', self.page())
+
+    def test_documents(self):
+        """
+        What is beside the bus is for those who may read some channel.
+        """
+        self.give_users()
+        self.assertEqual(self.server.ask(get("/"))[0], 200)
+        self.give_users(b'a"<b subscribe foo\n')
+        code, _, body = self.server.ask(get("/"))
+        self.assertEqual(code, 401)
+        self.assertIn(b"lets you subscribe to nothing", body)
+        self.assertEqual(self.server.ask(get("/", authorization('a"<b:x')))[0], 200)
 
     def test_user(self):
         """
