@@ -5,6 +5,7 @@ What the tools have in common: options, the URL of the bus, complaints, and exit
 from __future__ import annotations
 
 import argparse
+import getpass
 import os
 import signal
 import sys
@@ -63,14 +64,20 @@ def new_parser(
         "A bare CHANNEL stands for http://localhost:8888/msgbus/CHANNEL, or for a channel\n"
         "of the bus at MSGBUS_URL in the environment.  A URL begins with http://, https://,\n"
         "or http+unix://, such as http+unix://%2Frun%2Fmsgbus.sock/msgbus/CHANNEL.\n"
-        "A password is taken from the URL, from --user, or from MSGBUS_PASSWORD.",
+        "A password is taken from the URL, from --user, or from MSGBUS_PASSWORD, or asked\n"
+        "for with --ask-password.",
     )
     who = parser.add_argument_group("who and where")
     who.add_argument(
         "--user",
         default="",
         metavar="NAME[:PASSWORD]",
-        help="the name to send under, and the bus's password, if it has one",
+        help="the name to send under, and the password, if the bus asks for one",
+    )
+    who.add_argument(
+        "--ask-password",
+        action="store_true",
+        help="ask for the password in the terminal",
     )
     who.add_argument(
         "--ca",
@@ -208,8 +215,20 @@ def bus_url(arguments: argparse.Namespace, text: str) -> BusURL:
     Raises:
         Invalid: It is neither, or the name or password cannot be sent.
     """
+    if arguments.ask_password:
+        # From now on it is as if `--user` had the password: a tool may have several URLs.
+        name, _, _ = arguments.user.partition(":")
+        arguments.user = f"{name}:{_ask_password()}"
+        arguments.ask_password = False
     user, _, password = arguments.user.partition(":")
     return locate(text, os.environ).with_credentials(user, password)
+
+
+def _ask_password() -> str:
+    try:
+        return getpass.getpass()
+    except EOFError:
+        raise Invalid("No password was given.") from None
 
 
 def complain(name: str, problem: object) -> None:

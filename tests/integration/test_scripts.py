@@ -274,6 +274,59 @@ class TestAll:
         told = [json.loads(line) for line in dumped.end().out.splitlines()]
         assert [one["sender"] for one in told] == ["alice", "bob", "carol", "alice"]
 
+    def test_asked_password(self, tool, start, tmp_path):
+        """
+        With `--ask-password`, the terminal is asked for it, and shows nothing of it.
+        """
+        (tmp_path / "secret").write_text("geheim")
+        bus = start("--secret-file", "secret")
+        for password, code in (("geheim", 0), ("falsch", 1)):
+            terminal = pexpect.spawn(
+                str(BIN / "msgsend"),
+                ["--user", "alice", "--ask-password", f"{bus.url}foo", "hello"],
+                encoding="utf-8",
+                timeout=30,
+            )
+            terminal.expect("Password: ")
+            terminal.sendline(password)
+            terminal.expect(pexpect.EOF)
+            assert password not in terminal.before
+            terminal.close()
+            assert terminal.exitstatus == code
+            assert code == 0 or "The answer is 401: This bus asks" in terminal.before
+
+    @pytest.mark.parametrize(
+        ("user", "sentence"),
+        [
+            ("", "lets somebody without a name and password"),
+            ("alice:wrong", "The answer is 401: This bus asks for a password"),
+            ("alice:secret", "The answer is 403: No line of the access file lets the user"),
+        ],
+    )
+    def test_rights(self, tool, start, tmp_path, user, sentence):
+        """
+        Each tool shows the sentence by which a bus with users refuses it, and ends.
+        """
+        # The password is "secret".
+        hashed = "$2y$05$Ia1/yEG8t0WTxGKT6S9jD.yS4egKjZP.kFjfBO/EGFgjostPM/rAW"
+        (tmp_path / "users").write_text(f"alice:{hashed}\n")
+        (tmp_path / "access").write_text("alice publish,subscribe mine\n")
+        bus = start("--users", "users", "--access", "access")
+        to = f"{bus.url}foo"
+        options = ["--user", user] if user else []
+        # Without a name, msgchat gives the login name.
+        commands = {"msgchat": [to]} if user else {}
+        commands |= {
+            "msgsend": [to, "hello"],
+            "msgdump": [to],
+            "msgbus-test-pub": [to, "-n", "1"],
+            "msgbus-test-sub": [to, "-n", "1"],
+            "msgbus-bridge": [to, f"{bus.url}mine"],
+        }
+        for name, arguments in commands.items():
+            told = tool(None, name, *options, *arguments).end(1).err.decode()
+            assert sentence in told, (name, told)
+
     @pytest.mark.parametrize(
         "command",
         [
