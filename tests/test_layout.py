@@ -196,6 +196,12 @@ def test_functions_fit_on_a_screen():
 @pytest.mark.parametrize(
     "name",
     [
+        "msgbus.access.BadRules",
+        "msgbus.access.BadUsers",
+        "msgbus.access.PasswordChecker",
+        "msgbus.access.Rules",
+        "msgbus.access.Users",
+        "msgbus.access.new_pool",
         "msgbus.blocking.Publisher",
         "msgbus.blocking.publish",
         "msgbus.blocking.stream",
@@ -209,11 +215,14 @@ def test_functions_fit_on_a_screen():
         "msgbus.match.Filter",
         "msgbus.message.Invalid",
         "msgbus.message.Message",
+        "msgbus.web.Access",
         "msgbus.web.BusResource",
         "msgbus.web.Origins",
         "msgbus.web.Request",
         "msgbus.web.Root",
         "msgbus.web.Site",
+        "msgbus.web.portal_for",
+        "msgbus.web.portal_with",
     ],
 )
 def test_what_users_import(name):

@@ -16,10 +16,21 @@ a `channel`, on which `request`s are read within limits; its `repeater` answers 
 whose `heads` are remembered, without having them parsed again.
 """
 
+from .auth import portal_for, portal_with
 from .origins import Origins
 from .request import Request
 from .resource import BusResource
 from .root import Root
 from .site import Site
+from .visitor import Access
 
-__all__ = ["BusResource", "Origins", "Request", "Root", "Site"]
+__all__ = [
+    "Access",
+    "BusResource",
+    "Origins",
+    "Request",
+    "Root",
+    "Site",
+    "portal_for",
+    "portal_with",
+]

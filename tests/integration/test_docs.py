@@ -13,6 +13,7 @@ from functools import partial
 import pytest
 
 from msgbus.client.blocking import publish, subscribe
+from msgbus.client.errors import Refused
 
 from .certificates import Authority
 from .daemon import BIN
@@ -169,6 +170,9 @@ def test_twistd(command, start, tmp_path):
     (tmp_path / "key.pem").write_text(pem[:cut])
     (tmp_path / "cert.pem").write_text(pem[cut:])
     (tmp_path / "secret").write_text("x")
+    hashed = "$2y$05$Ia1/yEG8t0WTxGKT6S9jD.yS4egKjZP.kFjfBO/EGFgjostPM/rAW"
+    (tmp_path / "users").write_text(f"alice:{hashed}\n")
+    (tmp_path / "access").write_text("alice publish,subscribe *\n")
     for folder in ("certificates", "site"):
         (tmp_path / folder).mkdir()
     (tmp_path / "certificates/localhost.pem").write_text(pem)
@@ -206,23 +210,64 @@ def test_bridge(start, tmp_path):
     process.communicate(timeout=30)
 
 
-def test_embedding(tmp_path):
+def serving(program, folder):
     """
-    The program of docs/embedding.md runs, and serves.
+    Start a program of docs/embedding.md on a port of its own, which it prints in its first
+    line.
     """
-    page = CHECKOUT / "docs/embedding.md"
-    program = "\n".join(blocks(page, "python")).replace("tcp:8888", "tcp:0")
+    program = program.replace("tcp:8888", "tcp:0")
     program = program.replace(".listen(site)", ".listen(site).addCallback(served)")
     program = (
         "def served(port):\n    print(port.getHost().port, flush=True)\n"
         f"{program}\nreactor.callLater(30, reactor.stop)\nreactor.run()\n"
     )
-    process = subprocess.Popen(
+    return subprocess.Popen(
         [sys.executable, "-u", "-c", program],
         stdout=subprocess.PIPE,
         text=True,
-        cwd=tmp_path,
+        cwd=folder,
     )
+
+
+def test_embedding_users(tmp_path):
+    """
+    The program of docs/embedding.md that has users and rules obeys them, and after its
+    reload the new ones.
+    """
+    _, program, _ = blocks(CHECKOUT / "docs/embedding.md", "python")
+    # The password is "secret".
+    users = "alice:$2y$05$Ia1/yEG8t0WTxGKT6S9jD.yS4egKjZP.kFjfBO/EGFgjostPM/rAW\n"
+    (tmp_path / "users").write_text(users)
+    (tmp_path / "access").write_text("alice publish foo\n")
+    signal_handler = (
+        "import signal\n"
+        "def reloaded(*_):\n    reload()\n    print('reloaded', flush=True)\n"
+        "signal.signal(signal.SIGUSR1, lambda *_: reactor.callFromThread(reloaded))\n"
+    )
+    process = serving(program + signal_handler, tmp_path)
+    try:
+        url = f"http://alice:secret@localhost:{int(process.stdout.readline())}/msgbus/"
+        publish(f"{url}foo", b"hello", "text/plain")
+        with pytest.raises(Refused, match="No line of the access file lets the user"):
+            publish(f"{url}bar", b"hello", "text/plain")
+        (tmp_path / "access").write_text("alice publish bar\n")
+        process.send_signal(signal.SIGUSR1)
+        assert process.stdout.readline() == "reloaded\n"
+        publish(f"{url}bar", b"hello", "text/plain")
+        with pytest.raises(Refused, match="403"):
+            publish(f"{url}foo", b"hello", "text/plain")
+    finally:
+        process.terminate()
+        process.wait(30)
+
+
+def test_embedding(tmp_path):
+    """
+    The first program of docs/embedding.md runs, and serves.
+    """
+    page = CHECKOUT / "docs/embedding.md"
+    mounted, _, without_http = blocks(page, "python")
+    process = serving(mounted + without_http, tmp_path)
     try:
         port = int(process.stdout.readline())
         assert process.stdout.readline() == "sensors/kitchen text/plain kitchen b'21.5'\n"
