@@ -344,8 +344,8 @@ def _parse_verbs(text: str) -> frozenset[Verb]:
         verbs = [Verb(word) for word in text.split(",")]
     except ValueError:
         raise Invalid(
-            f"{text!r} is none of publish, subscribe, publish,subscribe (without a space),"
-            " and nothing."
+            f"{text!r} is none of publish, subscribe and relay, nor several of them, as in"
+            " publish,subscribe (without a space), nor nothing."
         ) from None
     return frozenset(verbs)
 

@@ -11,6 +11,9 @@ import threading
 from base64 import b64encode
 from http.client import HTTPSConnection
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from itertools import islice
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 
@@ -171,6 +174,52 @@ def test_reload(start, run, tmp_path):
     bus.wait_for("Users and rules stay as they were", 2)
     assert run(publish).stdout == "204"
     # A stop would look for errors in the log, and there are two.
+    bus.kill()
+
+
+def test_relay(start, run, tmp_path):
+    """
+    Who may relay names the senders of messages, and their origins; others who publish are
+    the senders themselves.
+    """
+    for name in ("bridge", "alice"):
+        run(f"printf 'secret\\n' | msgbus-passwd users {name}")
+    rules = "alice publish,subscribe sensors/*\n" + block("Bridges and senders", "rules")
+    (tmp_path / "access").write_text(rules)
+    bus = start("--users", "users", "--access", "access")
+    (tmp_path / "part").write_bytes(
+        b"--b\r\nFrom: attic\r\nMsgbus-Origin: 4711/1795636753653-4711000000000017\r\n"
+        b"Content-Type: text/plain\r\n\r\n21.5\r\n--b--\r\n"
+    )
+    for name in ("alice", "bridge"):
+        run(
+            f"curl -s -u {name}:secret {bus.url}sensors/attic --data-binary @part"
+            " -H 'Content-Type: multipart/x-mixed-replace;boundary=b'"
+        )
+    told = subscribe(f"{bus.url}sensors/attic", since="all")
+    messages = [(message.sender, message.origin) for message in islice(told, 2)]
+    origin = "4711/1795636753653-4711000000000017"
+    assert messages == [("alice", ""), ("attic", origin)]
+
+
+def test_reload_without_privileges(start, run):
+    """
+    With `--uid`, the files are read at the start before privileges are dropped, and later
+    only if the user of the bus may read them; otherwise nothing changes.
+    """
+    with TemporaryDirectory() as folder:
+        # Others cannot reach the folder of the test.
+        Path(folder).chmod(0o755)
+        users = Path(folder) / "users"
+        run(f"printf 'secret\\n' | msgbus-passwd {users} alice")
+        nobody = ("twistd", "-n", "--pidfile=", "--uid", "65534", "--gid", "65534")
+        bus = start("--users", str(users), command=nobody)
+        bus.process.send_signal(signal.SIGHUP)
+        bus.wait_for("Users and rules stay as they were.*users: Permission denied")
+        users.chmod(0o644)
+        bus.process.send_signal(signal.SIGHUP)
+        bus.wait_for("Read 1 users")
+    # A stop would look for errors in the log, and there is one.
     bus.kill()
 
 
