@@ -35,7 +35,7 @@ import {
  * @property {string} reason - Why it was refused, or the empty string.
  */
 
-/** Who joins gets so many of the last messages. */
+/** How many of the last messages somebody gets who joins. */
 const LAST = 50;
 
 const TEXT = "text/plain; charset=utf-8";
@@ -43,15 +43,18 @@ const TEXT = "text/plain; charset=utf-8";
 /** A picture that is too large is sent smaller: so many pixels at its longer side. */
 const PIXELS = 1600;
 
-/** One of so many bytes is not even tried: a bus may not stay to say that it is. */
+/**
+ * A larger picture is sent smaller at once: a bus may close the connection before it has said that
+ * the picture is too large.
+ */
 const LARGE_BYTES = 4_000_000;
 
-/** For how long a file is tried, with what was said after it behind it. */
+/** For how long a file is sent again; what was typed after it has to wait. */
 const FILE_SECONDS = 60;
 const QUALITY = 0.85;
 const AGAIN = 0.7;
 
-/** What arrives sooner is not shown as under way. */
+/** A message that is sent within this time is never shown as "Not sent yet". */
 const SOON_MILLISECONDS = 500;
 
 const BUS = new URL("./msgbus/", import.meta.url);
@@ -64,7 +67,7 @@ const name = part("name", HTMLInputElement);
 const outbox = part("outbox", HTMLOListElement);
 const log = new Log(part("log", HTMLElement), item);
 
-/** The ids of what was sent from here: a name is a claim, and anybody's. */
+/** The ids of what was sent from this window: a name does not tell, since others may have it. */
 const mine = new Set(recalled("mine"));
 /** @type {Letter[]} */
 const letters = [];
@@ -162,7 +165,7 @@ function sent(id) {
 }
 
 /**
- * Nothing that was typed is lost: it can be sent again.
+ * Show why the bus refused a message, with buttons to send it again and to forget it.
  *
  * @param {Letter} letter
  */
@@ -186,7 +189,7 @@ function refused(letter) {
 }
 
 /**
- * The same picture, smaller; null if it is none, or would not be.
+ * The same picture, smaller; null if this is no picture, or cannot be made smaller.
  *
  * @param {Blob} picture
  * @returns {Promise<Blob | null>}
@@ -196,7 +199,7 @@ async function shrunk(picture) {
   const bitmap = await createImageBitmap(picture).catch(() => null);
   if (!bitmap) return null;
   const longer = Math.max(bitmap.width, bitmap.height);
-  // A JPEG of that size would be no smaller if it were made again.
+  // A JPEG that has few pixels already would not become smaller without losing some.
   const less = picture.type === "image/jpeg" ? AGAIN : 1;
   const scale = longer > PIXELS ? PIXELS / longer : less;
   const canvas = element("canvas", {
@@ -205,7 +208,7 @@ async function shrunk(picture) {
   });
   const context = canvas.getContext("2d");
   if (!context) return null;
-  // What is transparent would be black.
+  // A JPEG has no transparency; without this, transparent parts would become black.
   context.fillStyle = "#fff";
   context.fillRect(0, 0, canvas.width, canvas.height);
   context.drawImage(bitmap, 0, 0, canvas.width, canvas.height);
@@ -219,7 +222,7 @@ async function sendFiles(files) {
   if (!named()) return;
   for (const one of [...files]) {
     const type = one.type || "application/octet-stream";
-    // Now, while it is there.
+    // Read the file now, since it may be gone when its turn comes.
     const bytes = await one.arrayBuffer().catch(() => null);
     if (bytes) send(new Blob([bytes], { type }), type);
     else alert(`${one.name} cannot be read.`);
@@ -233,14 +236,14 @@ function sendText() {
   keep();
 }
 
-/** Has the one who sends a name? */
+/** Has the user entered a name?  If not, the browser asks for one. */
 function named() {
-  // It goes before the password, behind a colon.
+  // In Basic authentication, a colon ends the name.
   name.value = name.value.replaceAll(":", "").trim();
   return name.reportValidity();
 }
 
-/** Keep what was typed over a reload: a file is too large for that. */
+/** Keep what was typed, so that it survives a reload.  Files are too large for that. */
 function keep() {
   const texts = letters.filter(({ body }) => typeof body === "string");
   remember("letters", texts.map(({ body, type, user, key }) => [body, type, user, key]));

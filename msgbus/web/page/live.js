@@ -124,7 +124,7 @@ function publishing() {
   };
   form.onsubmit = async (event) => {
     event.preventDefault();
-    // Not twice, whoever clicks twice.
+    // A second click does not publish a second time.
     if (publishing) return;
     publishing = true;
     const [chosen] = file.files ?? [];
@@ -132,7 +132,7 @@ function publishing() {
     outcome.dataset.state = "";
     outcome.textContent = "Publishing…";
     try {
-      // Not by its own type, which may be another here.
+      // As bytes, because the user may have entered another type than that of the file.
       const what = chosen ? await chosen.arrayBuffer() : sent;
       const where = addressOf(BUS, FOLDER ? channel.value : NAME);
       const { subscribers } = await publishAs(name, BUS, (user) =>

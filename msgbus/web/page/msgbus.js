@@ -9,17 +9,17 @@
 /** What a stream is asked for: WebKit's `fetch()` fails on the other multipart type. */
 const ACCEPT = "multipart/mixed";
 
-/** Every how many seconds the bus is to show that it lives, unless told otherwise. */
+/** The seconds between two signs of life of the bus, unless the options name others. */
 const HEARTBEAT_SECONDS = 25;
 
-/** For how long an answer to a publication is waited for, beyond what its way there takes. */
+/** How long to wait for the answer to a publication, in addition to the time that sending takes. */
 const ANSWER_SECONDS = 30;
 const SLOWEST_BYTES_PER_SECOND = 10_000;
 
 const FIRST_DELAY_SECONDS = 0.5;
 const LAST_DELAY_SECONDS = 30;
 
-/** A stream that lasted for so long was a good one. */
+/** After a stream that lasted for so long, the delays before further tries are short again. */
 const GOOD_SECONDS = 5;
 
 /** Below the root of the bus; its answer is 401 until somebody has signed in. */
@@ -28,7 +28,7 @@ const SIGN_IN = ".sign-in";
 /** Answers that another try may change (RFC 9110, section 15; RFC 6585, section 4). */
 const PASSING = [408, 429];
 
-/** Of what a server says of its refusal, so many characters are told. */
+/** How many characters of a server's sentence are shown. */
 const SENTENCE_CHARACTERS = 300;
 
 /**
@@ -58,8 +58,8 @@ const SENTENCE_CHARACTERS = 300;
  */
 
 /**
- * What a bus, or the way to it, has against what was asked.  The message is one sentence,
- * fit to be shown as text.
+ * The bus refused a request, or could not be reached.  The message is one sentence that can be
+ * shown as text.
  */
 export class BusError extends Error {
   /**
@@ -569,7 +569,7 @@ export function boundaryOf(contentType) {
   return boundary;
 }
 
-/** What a callback threw, which is none of our business. */
+/** Wraps what a callback of the caller threw, which is handed on to the caller. */
 class Thrown extends Error {}
 
 /**
@@ -596,7 +596,7 @@ async function calling(call) {
  */
 async function listen({ address, user, password }, heartbeat, options, position, opened) {
   const { signal, onmessage, ongap } = options;
-  // The bus says what it thinks of one that cannot be.
+  // An interval that is out of range is refused by the bus, with a sentence.
   const patience = 2 * (heartbeat > 0 ? heartbeat : HEARTBEAT_SECONDS);
   /** @type {Record<string, string>} */
   const headers = { ...authorization(user, password), Accept: ACCEPT };
@@ -628,7 +628,7 @@ async function listen({ address, user, password }, heartbeat, options, position,
     await calling(opened);
     const reader = response.body.getReader();
     for (;;) {
-      // Who cannot beat may be silent for as long as it likes.
+      // A server without `Msgbus-Prefix` knows no heartbeats, so it may be silent.
       if (prefix !== null) silence.start();
       const { done, value } = await reached(reader.read());
       silence.stop();
@@ -645,7 +645,7 @@ async function listen({ address, user, password }, heartbeat, options, position,
         await calling(() => onmessage?.(message));
         if (signal?.aborted) return;
       }
-      // It may be long until the part that a gap is told ahead of.
+      // A gap is told in the head of the next part, whose rest may be long in coming.
       for (const count of gaps(decoder.ahead)) {
         await calling(() => ongap?.(count));
         if (signal?.aborted) return;
@@ -666,8 +666,8 @@ async function listen({ address, user, password }, heartbeat, options, position,
 }
 
 /**
- * A signal for one request, which `signal` ends too.  Ended, it gives up the connection: an
- * answer may go on.
+ * A signal for one request, which `signal` ends too.  Ending it closes the connection, since an
+ * answer may have no end.
  *
  * @param {AbortSignal} [signal]
  */
@@ -725,8 +725,8 @@ async function publishOnce(address, body, headers, signal) {
 }
 
 /**
- * A name that is given takes the place of what the browser was told; then it must not ask
- * its user either.
+ * Which credentials a request has.  If a name is given, it replaces what the browser knows, and
+ * the browser must not ask its user for another one.
  *
  * @param {string | undefined} user
  * @returns {RequestInit}

@@ -24,14 +24,14 @@ const DRAWING_MILLISECONDS = 2000;
 const TEXT = /^(text\/.*|application\/((.+\+)?(json|xml|yaml)|javascript|x-ndjson|toml|sql))$/;
 
 /**
- * To what these elements of a page lead, some browsers connect before they see that it is
- * forbidden to go there.
+ * The elements of a page whose addresses some browsers connect to before they notice that the
+ * policy forbids to load anything from there.
  */
 const LEADING = /<(\/?)(?=(?:a|area|link|i?frame|object|embed|math)[\s\/>])/gi;
 
 /**
- * What a message's page may do is nothing: no scripts, no origin, no forms, no way out, and
- * by this policy, nothing to load.
+ * What is put ahead of a message that is a page.  Its frame gives it no scripts, no origin, no
+ * forms and no way out; this policy forbids it to load anything.
  */
 const FRAME_HEAD =
   "<!doctype html>" +
@@ -55,15 +55,15 @@ export function show(message) {
   return file(message);
 }
 
-/** Ids of what is being drawn in this window, kept where they outlive a frozen page. */
+/** The ids of the messages that are being drawn.  The window keeps them if the page freezes. */
 const drawing = new Set();
 
-/** Those of the page before, if it was left without a word. */
+/** The ids that the page before this one was drawing, if it froze and was closed or killed. */
 const suspects = recalled();
 
 /**
- * A message may be made to keep a browser busy for ever.  It does so once: what was being
- * drawn when a page was frozen, is not drawn again.
+ * Draw a message that may be made to keep a browser busy for ever.  If the page froze while it
+ * drew this message before, the message is offered as a file instead.
  *
  * @param {Message} message
  * @param {() => HTMLElement} draw
@@ -79,7 +79,7 @@ function cautiously(message, draw) {
   return draw();
 }
 
-// Who leaves a page that is not frozen says so.
+// A page that is not frozen notices that it is left, so nothing that it draws is suspect.
 addEventListener("pagehide", () => {
   drawing.clear();
   remember();
@@ -89,7 +89,7 @@ function remember() {
   try {
     sessionStorage.setItem("drawing", JSON.stringify([...drawing]));
   } catch {
-    // A browser may have none.
+    // A browser may have no storage.
   }
 }
 
@@ -174,8 +174,8 @@ export function clock(time) {
 }
 
 /**
- * Where a channel or a folder is.  The bus judges the name, but for what a browser would
- * make something else of.
+ * The address of a channel or a folder.  The bus judges the name, except for segments that a
+ * browser would resolve before it asks the bus.
  *
  * @param {URL} bus
  * @param {string} name
@@ -271,7 +271,7 @@ export async function watch(log, output, address, options) {
  * @param {State} state
  */
 function showState(output, { name, reason, seconds }) {
-  // Who listens to the page need not hear of every try.
+  // A screen reader need not announce every try to connect again.
   if (name === "connecting" && output.dataset.state === "lost") return;
   const told = {
     connecting: "Connecting…",
@@ -287,15 +287,15 @@ function showState(output, { name, reason, seconds }) {
 }
 
 /**
- * A list of messages, of which the last are kept.  It draws as many as a page can, and says
- * how many it did not; and it stays at its end, unless its reader has gone up.
+ * A list that shows the last messages.  If they come faster than a page can draw them, it leaves
+ * some out, and says how many.  It keeps the newest in view, unless its reader has scrolled up.
  */
 export class Log {
-  /** How many are kept, and of how many bytes together; as many may wait to be drawn. */
+  /** How many messages are shown at most, and how many bytes; as many may wait to be drawn. */
   static KEPT = 200;
   static KEPT_BYTES = 32e6;
 
-  /** Drawn at once, and how often. */
+  /** How many messages are drawn at once, and how often. */
   static DRAWN = 25;
   static MILLISECONDS = 100;
 
@@ -320,7 +320,7 @@ export class Log {
       const below = list.scrollHeight - list.scrollTop - list.clientHeight;
       this.#following = below < 60;
     });
-    // Pictures grow once they are there.
+    // A picture takes its height only once it has loaded.
     this.grown = new ResizeObserver(() => this.#follow());
     this.grown.observe(list);
   }
