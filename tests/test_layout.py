@@ -52,7 +52,6 @@ PURE = {
     "web.origins",
     "access.rules",
     "access.patterns",
-    "access.rule_limits",
     "access.readable",
     "access.users",
     "access.passwords",

@@ -61,12 +61,16 @@ def ask(method, path, headers="", body=b""):
     return head.replace("\n", "\r\n").encode() + body
 
 
+USER = "user"
+
+
 class Door(NamedTuple):
     """
     A kind of request.
 
     Attributes:
-        verb: What one has to be allowed; None if anybody may ask it.
+        verb: What one has to be allowed; None if anybody may ask it, and `USER` if every
+            user may.
         by: What in the bus answers it, by the names in the code.
         rest: What is sent once an answer has begun.
         answer: The status for those who may.
@@ -197,6 +201,7 @@ def _others():
         "preflight": Door(
             None, "self._options", "OPTIONS", "/msgbus/foo", preflight, answer=403
         ),
+        "sign in": Door(USER, "sign_in", "GET", "/msgbus/.sign-in", answer=204),
         "no slash": Door(None, "self._redirect", "GET", "/msgbus", answer=308),
         "unknown": Door(None, "", "DELETE", "/msgbus/foo", answer=405),
     }
@@ -281,6 +286,8 @@ class DoorTests(SynchronousTestCase):
             for who in WHO:
                 if who in ("with the right", "a foreign page") or door.verb is None:
                     continue
+                if (who, door.verb) == ("without the right", USER):
+                    continue
                 data = self.come(door, who)
                 self.assert_told_nothing(data, f"{name} by {who}")
                 code = 403 if who == "without the right" else 401
@@ -349,7 +356,7 @@ class DoorTests(SynchronousTestCase):
         for name, door in DOORS.items():
             for _ in range(3):
                 self.come(door, "with the right")
-                if door.verb is not None:
+                if door.verb not in (None, USER):
                     data = self.come(door, "without the right")
                     self.assert_told_nothing(data, name)
 
