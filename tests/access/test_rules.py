@@ -382,6 +382,37 @@ class ReadableTests(SynchronousTestCase):
         self.assertTrue(rules.readable("dave").nothing)
         self.assertEqual(rules.readable("dave"), rules.readable(None))
 
+    def test_below(self):
+        """
+        A folder is refused as a whole only if it is certain that there is no channel in it
+        with which the user may do this.
+        """
+        rules = parse(
+            "alice nothing a/secret/*\n"
+            "alice subscribe a/* b c/d\n"
+            "alice publish x*y\n"
+            "bob subscribe own/%u/*\n"
+        )
+        for user, verb, folder, answer in (
+            ("alice", SUBSCRIBE, "", True),
+            ("alice", SUBSCRIBE, "a/", True),
+            ("alice", SUBSCRIBE, "a/b/", True),
+            ("alice", SUBSCRIBE, "a/secret/", False),
+            ("alice", SUBSCRIBE, "a/secret/b/", False),
+            ("alice", SUBSCRIBE, "b/", False),
+            ("alice", SUBSCRIBE, "c/", True),
+            ("alice", SUBSCRIBE, "c/d/", False),
+            ("alice", PUBLISH, "a/", False),
+            ("alice", PUBLISH, "x/", True),
+            ("alice", PUBLISH, "", True),
+            ("bob", SUBSCRIBE, "own/", True),
+            ("bob", SUBSCRIBE, "own/bob/", True),
+            ("bob", SUBSCRIBE, "own/alice/", False),
+            ("bob", PUBLISH, "", False),
+            (None, SUBSCRIBE, "", False),
+        ):
+            self.assertEqual(rules.may_below(user, verb, folder), answer, (user, folder))
+
     def test_equal_rights(self):
         """
         Users are equal if their rules allow them the same; not if their own names matter.
