@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from functools import partial
+from itertools import islice
 from typing import Any, BinaryIO, cast
 
 from twisted.web import server
@@ -235,16 +236,14 @@ class PublicationStream:
         done = count = 0
         more = True
         try:
-            while (
-                more and not self._ended and count < MESSAGES_A_TURN and done < BYTES_A_TURN
-            ):
-                item = next(self._items, None)
-                if item is not None:
-                    done += self._publish(item)
-                    count += 1
-                    continue
-                more = False
-                if self._ending is not None:
+            for item in islice(self._items, 0 if self._ended else MESSAGES_A_TURN):
+                done += self._publish(item)
+                count += 1
+                if self._ended or done >= BYTES_A_TURN:
+                    break
+            else:
+                more = count == MESSAGES_A_TURN
+                if not more and self._ending is not None and not self._ended:
                     self._ending()
         except multipart.TooLarge as error:
             limit = self._mount.bus.max_message
