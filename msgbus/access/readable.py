@@ -73,14 +73,6 @@ class Readable:
         """
         return self.steps == ((True, frozenset((_ALL,))),)
 
-    @property
-    def nothing(self) -> bool:
-        """
-        Is there no rule that allows anything?  If so, no channel is allowed; otherwise it
-        may still be that other rules deny all that one allows.
-        """
-        return not self.steps
-
     def allows(self, channel: str) -> bool:
         """
         Is this channel allowed?

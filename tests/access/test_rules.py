@@ -379,7 +379,7 @@ class ReadableTests(SynchronousTestCase):
         self.assertEqual(hash(rules.readable("alice")), hash(rules.readable("bob")))
         self.assertFalse(rules.readable("carol").everything)
         self.assertFalse(rules.readable("carol").allows("secret"))
-        self.assertTrue(rules.readable("dave").nothing)
+        self.assertEqual(rules.readable("dave").steps, ())
         self.assertEqual(rules.readable("dave"), rules.readable(None))
 
     def test_below(self):
