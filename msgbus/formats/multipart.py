@@ -421,16 +421,9 @@ def boundary_of(content_type: str) -> str:
         Malformed: The type is not multipart, has no boundary, or has one that is longer
             than the 70 characters of RFC 2046, section 5.1.1.
     """
-    header = EmailMessage()
-    try:
-        header["Content-Type"] = content_type
-        boundary = header.get_boundary()
-    except Exception:  # `email` raises an IndexError for some malformed types.
-        raise Malformed(f"{content_type[:100]!r} is no content type.") from None
-    if header.get_content_maintype() != "multipart" or not boundary:
+    kind, boundary = _type_and_boundary(content_type, _MAX_BOUNDARY)
+    if kind != "multipart" or not boundary:
         raise Malformed(f"{content_type[:100]!r} is not multipart with a boundary.")
-    if len(boundary) > _MAX_BOUNDARY or not boundary.isascii():
-        raise Malformed(f"The boundary {boundary[:100]!r} is not up to 70 of ASCII.")
     return boundary
 
 
@@ -442,15 +435,26 @@ def declared_boundary(content_type: str) -> str | None:
     Raises:
         Malformed: It has more than 200 characters, or some that are not ASCII.
     """
+    _, boundary = _type_and_boundary(content_type, _MAX_ODD_BOUNDARY)
+    return None if _HYPHENS.fullmatch(boundary) else boundary
+
+
+def _type_and_boundary(content_type: str, longest: int) -> tuple[str, str]:
+    """
+    The main type, and the boundary, which is empty if there is none.
+
+    Args:
+        longest: How many characters the boundary may have.
+    """
     header = EmailMessage()
     try:
         header["Content-Type"] = content_type
-        boundary = header.get_boundary()
+        boundary = header.get_boundary() or ""
     except Exception:  # `email` raises an IndexError for some malformed types.
         raise Malformed(f"{content_type[:100]!r} is no content type.") from None
-    if boundary and (len(boundary) > _MAX_ODD_BOUNDARY or not boundary.isascii()):
-        raise Malformed(f"The boundary {boundary[:100]!r} is not up to 200 of ASCII.")
-    return None if not boundary or _HYPHENS.fullmatch(boundary) else boundary
+    if len(boundary) > longest or not boundary.isascii():
+        raise Malformed(f"The boundary {boundary[:100]!r} is not up to {longest} of ASCII.")
+    return header.get_content_maintype(), boundary
 
 
 def _boundary_in(line: bytes) -> str:
