@@ -67,7 +67,7 @@ class Root(Resource):
         try:
             check_host(request, self._origins)
             if is_preflight(request):
-                return self._behind(path, request, Visitor(""))
+                return self._behind(path, request, Visitor("", self._access))
             # A header that cannot be read is refused here, since `_denied` cannot.
             header(request, b"Origin")
             authorization = header(request, b"Authorization")
