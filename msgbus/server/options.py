@@ -84,7 +84,7 @@ class Options(usage.Options):
         self["secret"] = None
         self["users"] = None
         self["access"] = None
-        self["access-files"] = None
+        self["access-files"] = self["users-and-rules"] = None
         self["check-access"] = None
         self["drain"] = 10.0
         self["verbosity"] = 0
@@ -336,7 +336,7 @@ class Options(usage.Options):
         files = AccessFiles(self["users"], self["access"])
         try:
             users, rules = files.load()
-            self["access-files"] = files
+            self["access-files"], self["users-and-rules"] = files, (users, rules)
             if self["check-access"] is None:
                 return
             allowed, sentence = _answer(self["check-access"], users, rules)

@@ -40,8 +40,8 @@ def makeService(options: Options) -> Service:
         store = Store(options["history-file"], bus, reactor)
     portal = portal_for(secret) if secret else None
     access = None
-    if options["access-files"] is not None:
-        access = Access(*options["access-files"].load())
+    if options["users-and-rules"] is not None:
+        access = Access(*options["users-and-rules"])
         pool = new_pool()
         checker = PasswordChecker(access.users, cast(IReactorTime, reactor), pool)
         portal = portal_with(checker, access)
