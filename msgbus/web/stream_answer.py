@@ -57,8 +57,6 @@ class StreamAnswer:
         has_room: Called when the answer is not full any more.
         told: As given.
         count: How many messages there have been, published or not.
-        error: Why the stream has ended before its end, as told at the end; empty if it has
-            not.
     """
 
     def __init__(
@@ -69,10 +67,11 @@ class StreamAnswer:
     ) -> None:
         self.told = told
         self.count = 0
-        self.error: dict[str, object] = {}
         self._request = request
         self._reactor = reactor
         self.has_room: Callable[[], object] = bool
+        # Why the stream has ended before its end, as told then; empty if it has not.
+        self._error: dict[str, object] = {}
         self._published = 0
         self._repeated = 0
         self._last_id: str | None = None
@@ -131,9 +130,9 @@ class StreamAnswer:
         Args:
             of_next: Whether it is one of the next message.
         """
-        self.error = {"status": status, "error": sentence}
+        self._error = {"status": status, "error": sentence}
         if of_next:
-            self.error = {"part": self.count + 1, **self.error}
+            self._error = {"part": self.count + 1, **self._error}
 
     def end(self) -> None:
         """
@@ -157,7 +156,7 @@ class StreamAnswer:
         if at_end:
             lines.append(self._summary())
             if not self.told:
-                status = self.error.get("status", 200)
+                status = self._error.get("status", 200)
                 answer(request, int(str(status)), lines[0], b"application/json")
                 return
         if lines:
@@ -200,6 +199,6 @@ class StreamAnswer:
             "published": self._published,
             "repeated": self._repeated,
             "id": self._last_id,
-            **self.error,
+            **self._error,
         }
         return line(summary) + b"\n"
