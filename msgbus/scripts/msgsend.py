@@ -18,6 +18,8 @@ from tqdm import tqdm
 from ..client.blocking import Publisher, stream
 from ..client.blocking_stream import StreamPublisher
 from ..client.errors import BusError, Refused
+from ..client.notices import Notice
+from ..client.options import Access
 from ..client.responses import Answer
 from ..client.url import BusURL
 from ..message import Invalid
@@ -120,12 +122,10 @@ def _send_lines(arguments: argparse.Namespace) -> int:
     publisher = stream(
         where,
         take,
-        ca=arguments.ca,
-        certificate=arguments.certificate,
-        timeout=arguments.timeout,
         # The first line is tried once, so that a mistyped port is told at once.
         patience=0,
-        notify=lambda notice: complain(NAME, f"{where}: {notice}"),
+        notify=partial(_tell, where),
+        **_access(arguments),
     )
     read = 0
     try:
@@ -164,6 +164,21 @@ def _lines(publisher: StreamPublisher) -> Iterator[bytes]:
             return
 
 
+def _access(arguments: argparse.Namespace) -> Access:
+    """
+    How to get to the bus.
+    """
+    return {
+        "ca": arguments.ca,
+        "certificate": arguments.certificate,
+        "timeout": arguments.timeout,
+    }
+
+
+def _tell(where: BusURL, notice: Notice) -> None:
+    complain(NAME, f"{where}: {notice}")
+
+
 def _complain_of(what: str, where: BusURL, error: Exception, before: int) -> int:
     """
     Tell what was not published and why, and how many messages before it were; the exit
@@ -183,12 +198,10 @@ def _send(arguments: argparse.Namespace) -> int:
     where = bus_url(arguments, arguments.target)
     publisher = Publisher(
         where,
-        ca=arguments.ca,
-        certificate=arguments.certificate,
-        timeout=arguments.timeout,
         # The first message is tried once, so that a mistyped port is told at once.
         patience=0,
-        notify=lambda notice: complain(NAME, f"{where}: {notice}"),
+        notify=partial(_tell, where),
+        **_access(arguments),
     )
     sent = 0
     with publisher:
