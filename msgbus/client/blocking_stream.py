@@ -11,12 +11,12 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import TracebackType
-from typing import Protocol
+from typing import Protocol, Unpack
 
-from ..message import Message
 from .blocking_http import Connection, explained
 from .errors import BusError, Closed, Refused, Unreachable, silent
 from .notices import Notice
+from .options import StreamMessage
 from .publication_stream import HEARTBEAT_SECONDS, PublicationStream
 from .responses import Answer
 
@@ -72,15 +72,7 @@ class StreamPublisher:
         self._closed = False
 
     def publish(
-        self,
-        body: bytes,
-        content_type: str,
-        *,
-        channel: str = "",
-        keep: bool = True,
-        sender: str = "",
-        id: str = "",
-        origin: str = "",
+        self, body: bytes, content_type: str, **given: Unpack[StreamMessage]
     ) -> int:
         """
         Publish one message, and return its number, from 1.  Waits until it is sent, and
@@ -89,11 +81,8 @@ class StreamPublisher:
 
         Args:
             body: At most the limit of the server, 1 MiB unless it was configured otherwise.
-            channel: A channel below the folder that the stream goes to.
-            keep: Whether history may keep the message.
-            sender: In place of the user's name, where the bus asks for no password.
-            id: The id that the message has on the bus that it comes from, which makes sure
-                that it is published once, and `origin` likewise.
+            given: `channel`, `keep`, `sender`, `id` and `origin`; see
+                `msgbus.client.options.StreamMessage`.
 
         Raises:
             Invalid: The message cannot be sent.
@@ -103,9 +92,8 @@ class StreamPublisher:
             Closed: The stream was closed.
         """
         self._check()
-        message = Message(channel, body, content_type, sender, id, origin)
         was_idle = not self._stream.unanswered
-        number = self._stream.add(message, keep=keep)
+        number = self._stream.add(body, content_type, given)
         if was_idle:
             self._alive = time.monotonic()
         self._step(wait=False)

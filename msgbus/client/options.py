@@ -20,6 +20,7 @@ __all__ = [
     "PATIENCE_SECONDS",
     "TIMEOUT_SECONDS",
     "Access",
+    "StreamMessage",
     "Wanted",
     "WantedAndAccess",
     "refuse_unknown",
@@ -79,6 +80,26 @@ class Access(TypedDict, total=False):
     ca: Path | str | None
     certificate: Path | str | None
     timeout: float
+
+
+class StreamMessage(TypedDict, total=False):
+    """
+    What may be said of a message that is published by a stream, beside its body and type.
+
+    Keys:
+        channel: A channel below the folder that the stream goes to.
+        keep: Whether history may keep the message; it may, if this is not given.
+        sender: In place of the user's name, where the bus asks for no password.
+        id: The id that the message has on the bus that it comes from, which makes sure that
+            it is published once.
+        origin: The origin that it has there, likewise.
+    """
+
+    channel: str
+    keep: bool
+    sender: str
+    id: str
+    origin: str
 
 
 class WantedAndAccess(Wanted, Access, total=False):

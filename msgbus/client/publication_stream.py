@@ -16,6 +16,7 @@ from typing import NamedTuple
 from ..message import Message, is_folder
 from .errors import BusError, Refused, Unreachable
 from .notices import Lost
+from .options import StreamMessage, refuse_unknown
 from .requests import part_of, publication_stream_head
 from .response_reader import ResponseReader
 from .responses import SENTENCE_BYTES, Answer, part_answer, refusal
@@ -93,17 +94,26 @@ class PublicationStream:
         self._open = False
         self._end_sent = False
 
-    def add(self, message: Message, *, keep: bool = True) -> int:
+    def add(self, body: bytes, content_type: str, given: StreamMessage) -> int:
         """
         Take one more publication, also if there is no room, and return its number, from 1.
 
-        Args:
-            message: Its channel is the name below the folder; for the channel or folder of
-                the stream itself, the empty string.
-            keep: Whether history may keep it.
+        Raises:
+            Invalid: The message cannot be sent.
+            TypeError: A key of `given` is not known.
         """
+        refuse_unknown("publish", given, StreamMessage)
+        message = Message(
+            given.get("channel", ""),
+            body,
+            content_type,
+            given.get("sender", ""),
+            given.get("id", ""),
+            given.get("origin", ""),
+        )
         number = self._count + 1
         key = f"{self._boundary}-{number}"
+        keep = given.get("keep", True)
         data = part_of(message, key, below=self._folder, keep=keep)
         self._count = number
         self._waiting.append(_Part(number, data))

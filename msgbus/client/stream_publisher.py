@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from typing import Unpack
 
 from twisted.internet.defer import CancelledError, Deferred, fail, succeed
 from twisted.internet.interfaces import IReactorTime
@@ -14,11 +15,11 @@ from twisted.internet.task import deferLater
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from ..message import Message
 from .endpoint import BusEndpoint
 from .errors import BusError, Closed, Refused, Unreachable
 from .failures import explained
 from .notices import Notice
+from .options import StreamMessage
 from .publication_stream import PublicationStream
 from .responses import Answer
 from .stream_connection import StreamConnection
@@ -70,15 +71,7 @@ class StreamPublisher:
         self._ended: list[Deferred[None]] = []
 
     def publish(
-        self,
-        body: bytes,
-        content_type: str,
-        *,
-        channel: str = "",
-        keep: bool = True,
-        sender: str = "",
-        id: str = "",
-        origin: str = "",
+        self, body: bytes, content_type: str, **given: Unpack[StreamMessage]
     ) -> Deferred[int]:
         """
         Publish one message.
@@ -90,11 +83,8 @@ class StreamPublisher:
 
         Args:
             body: At most the limit of the server, 1 MiB unless it was configured otherwise.
-            channel: A channel below the folder that the stream goes to.
-            keep: Whether history may keep the message.
-            sender: In place of the user's name, where the bus asks for no password.
-            id: The id that the message has on the bus that it comes from, which makes sure
-                that it is published once, and `origin` likewise.
+            given: `channel`, `keep`, `sender`, `id` and `origin`; see
+                `msgbus.client.options.StreamMessage`.
 
         Returns:
             A Deferred that fires with the number of the message, from 1, as soon as another
@@ -114,9 +104,8 @@ class StreamPublisher:
             return fail(Closed("The stream was closed."))
         if len(self._callers) >= MAX_CALLERS:
             raise RuntimeError("Wait for the Deferred of publish() before the next call.")
-        message = Message(channel, body, content_type, sender, id, origin)
         was_idle = not self._stream.unanswered
-        number = self._stream.add(message, keep=keep)
+        number = self._stream.add(body, content_type, given)
         if self._connection is not None:
             self._connection.more(was_idle)
         else:

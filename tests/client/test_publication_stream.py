@@ -19,7 +19,7 @@ from msgbus.client.publication_stream import (
 from msgbus.client.response_reader import ResponseReader
 from msgbus.client.url import BusURL
 from msgbus.formats.multipart import Decoder, boundary_of
-from msgbus.message import Message, Receipt
+from msgbus.message import Receipt
 
 HEAD = (
     b"HTTP/1.1 200 OK\r\nContent-Type: application/x-ndjson\r\n"
@@ -84,7 +84,7 @@ class PublicationStreamTests(SynchronousTestCase):
         """
         Add messages with these bodies.
         """
-        return [self.stream.add(Message("", body, "a/b"), **options) for body in bodies]
+        return [self.stream.add(body, "a/b", options) for body in bodies]
 
     def test_request(self):
         """
@@ -108,10 +108,16 @@ class PublicationStreamTests(SynchronousTestCase):
         known of it.
         """
         self.stream = self.make("a/")
-        message = Message(
-            "b:c/ü", b"x\r\n--", "text/plain; c=ä", "bob", "1-2", "7/1-7000000000002"
-        )
-        self.stream.add(message, keep=False)
+        given = {
+            "channel": "b:c/ü",
+            "sender": "bob",
+            "id": "1-2",
+            "origin": "7/1-7000000000002",
+            "keep": False,
+        }
+        self.stream.add(b"x\r\n--", "text/plain; c=ä", given)
+        with self.assertRaisesRegex(TypeError, "'chanel'"):
+            self.stream.add(b"", "a/b", {"chanel": "b"})
         self.add(b"")
         first, second = Server(self.stream).parts()
         keys = {part.headers.pop("idempotency-key") for part in (first, second)}
