@@ -13,6 +13,10 @@ class CuttingProxy:
     Passes on bytes to a port of this machine.  It cuts so many connections, one after the
     other, each after a random number of bytes, and then no more.
 
+    Each second connection brings at least half of the most bytes: a client waits twice as
+    long behind each connection that brought nothing, and would, by bad luck, wait for
+    minutes.
+
     Attributes:
         cuts: How many connections it has yet to cut.
     """
@@ -51,7 +55,8 @@ class CuttingProxy:
                 left = None
                 if self.cuts:
                     self.cuts -= 1
-                    left = [random.randint(1, self._most)]
+                    half = self._most // 2
+                    left = [random.randint(1, half) + half * (self.cuts % 2)]
                 for ends in ((client, server), (server, client)):
                     threading.Thread(target=_copy, args=(*ends, left), daemon=True).start()
 
