@@ -60,6 +60,7 @@ setup(
     install_requires=[
         "twisted[tls]>=26.10",
         "wsproto>=1.2",
+        "joserfc>=1.8",
         "prompt_toolkit>=3.0",
         "tqdm>=4.60",
         "bcrypt>=5.0",
@@ -71,6 +72,7 @@ setup(
             "msgchat = msgbus.scripts.msgchat:run",
             "msgbus-bridge = msgbus.scripts.bridge:run",
             "msgbus-passwd = msgbus.scripts.passwd:run",
+            "msgbus-sign = msgbus.scripts.sign:run",
             "msgbus-test-pub = msgbus.scripts.testpub:run",
             "msgbus-test-sub = msgbus.scripts.testsub:run",
         ]

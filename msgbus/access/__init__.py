@@ -9,6 +9,14 @@ it) and `readable` (what it comes to for one subscriber);
 `users` (the names and hashes of a file), `passwords` (those hashes) and `checker` (whether
 a password is right, without making others wait), with `verified` (the passwords that were
 right of late).  Both kinds of files are cut into lines by `file_lines`.
+
+Rights that somebody shows: `verbs` and `channels` are what a right consists of, `grant`
+what somebody has who shows one, and `credentials` where a request carries it.  `links` are
+signed by `link_keys`, `tokens` are JWTs.
+
+Limits: `limits` are token buckets, told in the fields of `rate_fields`; `open_counts` are
+things that stay open; `guesses` are wrong passwords, and `log_throttle` what is said about
+them.  `addresses` finds the address of a client behind proxies.
 """
 
 from .checker import Busy, PasswordChecker, new_pool

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from enum import Enum
 from typing import NamedTuple
 
 from ..message import Invalid, check_name
 from .file_lines import BadFile, file_lines
 from .patterns import Glob, Pattern
 from .readable import Readable
+from .verbs import Verb
 
 __all__ = ["ANONYMOUS", "BadRules", "Decision", "Rules", "Verb"]
 
@@ -33,16 +33,6 @@ MAX_REMEMBERED = 1000
 ANONYMOUS = "@anonymous"
 USERS = "@users"
 EVERYBODY = "*"
-
-
-class Verb(Enum):
-    """
-    What somebody may do with a channel.
-    """
-
-    PUBLISH = "publish"
-    SUBSCRIBE = "subscribe"
-    RELAY = "relay"
 
 
 _NOTHING = "nothing"

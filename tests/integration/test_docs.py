@@ -9,9 +9,15 @@ import subprocess
 import sys
 import time
 from functools import partial
+from urllib.parse import urlsplit
 
 import pytest
+from joserfc.jwk import ECKey
 
+from msgbus.access.channels import Channels
+from msgbus.access.link_keys import Keys
+from msgbus.access.links import query_of, sign, verify_query
+from msgbus.access.tokens import TokenKey, Tokens
 from msgbus.client.blocking import publish, subscribe
 from msgbus.client.errors import Refused
 
@@ -372,6 +378,106 @@ def test_programs(page, number, shown, bus, tmp_path):
         check=False,
     )
     assert (result.stdout, result.stderr) == (shown, "")
+
+
+class TestAccess:
+    """
+    The commands and programs of docs/access.md.
+    """
+
+    PAGE = CHECKOUT / "docs/access.md"
+
+    @pytest.fixture
+    def shell(self, bus, tmp_path):
+        """
+        Run a command, or start it, as a reader would.
+        """
+        environment = {
+            **os.environ,
+            "MSGBUS_URL": bus.url,
+            "PATH": f"{BIN}:{os.environ['PATH']}",
+        }
+
+        def shell(command):
+            return subprocess.Popen(
+                ["/bin/sh", "-c", command],
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                cwd=tmp_path,
+                text=True,
+                start_new_session=True,
+            )
+
+        return shell
+
+    def links(self, shell):
+        """
+        Run all commands, in their order; what each has printed.
+        """
+        for command in commands(self.PAGE, program="msgbus-sign"):
+            if "|" in command:
+                continue
+            process = shell(command)
+            out, err = process.communicate(timeout=60)
+            assert (process.returncode, err) == (0, ""), command
+            yield command, out
+
+    def test_links(self, bus, shell, tmp_path):
+        """
+        Every command makes a key or a link that the key verifies, or shows a link.
+        """
+        for command, out in self.links(shell):
+            if "--new-key" in command:
+                assert out == "k1\n"
+            elif "--show" in command:
+                assert out.startswith("subscribe: news\nkey: k1\nuntil: ")
+            else:
+                at = "https://bus.example/" if "--url" in command else bus.url
+                assert out.startswith(at), command
+                keys = Keys.parse((tmp_path / "links.key").read_bytes(), "links.key")
+                query = urlsplit(out.strip()).query.encode()
+                assert verify_query(keys, query, time.time()), command
+
+    def test_use(self, bus, shell):
+        """
+        A link can be piped to curl.
+        """
+        list(self.links(shell))
+        (command,) = (c for c in commands(self.PAGE, program="msgbus-sign") if "|" in c)
+        process = shell(command)
+        assert process.stdout.readline().startswith("--msgbus")
+        os.killpg(process.pid, signal.SIGTERM)
+        process.communicate(timeout=30)
+
+    def test_programs(self, shell, tmp_path):
+        """
+        The program makes the link that `msgbus-sign` makes, and that of an issuer makes a
+        token that its public key verifies.
+        """
+        list(self.links(shell))
+        pair = ECKey.generate_key("P-256")
+        (tmp_path / "issuer-private.pem").write_bytes(pair.as_pem(private=True))
+        link, token = (
+            subprocess.run(
+                [sys.executable, "-c", program],
+                capture_output=True,
+                check=True,
+                cwd=tmp_path,
+                text=True,
+                timeout=60,
+            ).stdout.strip()
+            for program in blocks(self.PAGE, "python")
+        )
+        keys = Keys.parse((tmp_path / "links.key").read_bytes(), "links.key")
+        query = urlsplit(link).query
+        grant = verify_query(keys, query.encode(), time.time())
+        assert query == query_of(sign(keys, grant))
+        assert grant.subscribe == Channels(["public/cam"])
+        key = TokenKey.parse("ES256", pair.as_pem(private=False), "issuer.pem")
+        grant = Tokens([key]).verify(token, time.time())
+        assert (grant.name, grant.publish) == ("alice", Channels(["chat/alice"]))
 
 
 @pytest.mark.parametrize(
