@@ -81,9 +81,9 @@ def test_who():
 
 def test_tool(tmp_path):
     """
-    The commands do what is said.
+    The commands about users do what is said; `tests/integration/test_docs.py` runs the others.
     """
-    [commands] = blocks("sh")
+    commands, *_ = blocks("sh")
     folder = Path(sys.executable).parent
     done = subprocess.run(
         ["/bin/sh", "-euc", commands],
