@@ -105,6 +105,7 @@ class Filter:
             matches it, `?*` and `alice` do not.
         channel: Matches the full name of the channel; useful if a folder is subscribed to.
         readable: The channels that the subscriber may read; None for all.
+        also: Another filter that a message has to pass, too; None if there is none.
 
     Raises:
         Invalid: See `Pattern`.
@@ -114,6 +115,7 @@ class Filter:
     sender: Pattern
     channel: Pattern
     readable: Channels | None
+    also: Filter | None
     _results: dict[tuple[str, str, str], bool] = field(repr=False, compare=False)
 
     def __init__(self, type: str = "", sender: str = "", channel: str = "") -> None:
@@ -122,19 +124,30 @@ class Filter:
         object.__setattr__(self, "sender", Pattern(sender))
         object.__setattr__(self, "channel", Pattern(channel))
         object.__setattr__(self, "readable", None)
+        object.__setattr__(self, "also", None)
         object.__setattr__(self, "_results", {})
 
-    def within(self, readable: Channels | None) -> Filter:
+    def within(self, readable: Channels | None, also: Filter | None = None) -> Filter:
         """
-        A filter that lets pass what this one does, but only from these channels; from all
-        for None.
+        A filter with the patterns of this one, for a subscriber that may read these
+        channels (all for None), and there only what passes the other filter, too.
         """
         filter = object.__new__(Filter)
         for name in ("type", "sender", "channel"):
             object.__setattr__(filter, name, getattr(self, name))
         object.__setattr__(filter, "readable", readable)
+        object.__setattr__(filter, "also", also)
         object.__setattr__(filter, "_results", {})
         return filter
+
+    @property
+    def characters(self) -> int:
+        """
+        How long its patterns are together: what it takes to match a message grows with that.
+        """
+        patterns = (self.type, self.sender, self.channel)
+        own = sum(len(pattern.text) for pattern in patterns)
+        return own if self.also is None else own + self.also.characters
 
     def covers(self, channel: str) -> bool:
         """
@@ -147,6 +160,8 @@ class Filter:
         Does this message pass?
         """
         if not self.covers(message.channel):
+            return False
+        if self.also is not None and not self.also.matches(message):
             return False
         # Without a channel pattern, one result is remembered for all channels.
         matters = self.channel.positive or self.channel.negated

@@ -65,8 +65,7 @@ class Cursor:
         # Transient messages up to this id are not read: they were published before the
         # cursor was made, and were not to be kept.
         self._opened_at = history.newest
-        patterns = (filter.type, filter.sender, filter.channel)
-        characters = sum(len(pattern.text) for pattern in patterns)
+        characters = filter.characters
         share = PATTERN_CHARACTERS / (PATTERN_CHARACTERS + characters)
         self._looks = int(LOOKS * share) + 1
         # For `since.last`: how many matching messages are still to be found, while the
