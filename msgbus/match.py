@@ -143,7 +143,7 @@ class Filter:
     @property
     def characters(self) -> int:
         """
-        How long its patterns are together: what it takes to match a message grows with that.
+        How long its patterns are together; matching a message takes longer with more.
         """
         patterns = (self.type, self.sender, self.channel)
         own = sum(len(pattern.text) for pattern in patterns)

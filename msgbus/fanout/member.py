@@ -32,6 +32,8 @@ class Response:
         finish: Ends the response; called once all that waits for it has been sent.
         close_late: Ends the response if more waits for it than the backlog allows, and its
             subscriber has chosen `Overflow.CLOSE`; if None, the connection is cut.
+        deny: Ends the response, with a sentence that says why, if its subscriber loses the
+            right to it; if None, it just ends.
         ready: Whether nothing waits in its transport, so that its outlet need not be asked
             for room.
     """
@@ -39,6 +41,7 @@ class Response:
     outlet: Outlet
     finish: Callable[[], object]
     close_late: Callable[[], object] | None = None
+    deny: Callable[[str], object] | None = None
     ready: bool = False
 
 
@@ -126,6 +129,16 @@ class Member:
             # The waiting bytes are released now; the connection may take longer to close.
             self.stopProducing()
             self.outlet.abort()
+
+    def end(self) -> None:
+        """
+        End the response now: in order if nothing waits for the member, otherwise by closing
+        the connection, without sending what waits.
+        """
+        if self.position is None and self.replay is None:
+            self.finish()
+        else:
+            self.cut()
 
     def finish(self) -> None:
         """

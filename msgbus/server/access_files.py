@@ -11,7 +11,7 @@ from ..access.rules import Rules
 from ..access.users import Users
 from ..message import Invalid
 
-__all__ = ["AccessFiles", "CannotRead"]
+__all__ = ["AccessFiles", "CannotRead", "read"]
 
 
 class CannotRead(Invalid):
@@ -37,13 +37,19 @@ class AccessFiles(NamedTuple):
         Raises:
             Invalid: One of them cannot be read or used.  The text names the file.
         """
-        users = Users.parse(_read(self.users), str(self.users))
+        users = Users.parse(read(self.users), str(self.users))
         if self.rules is None:
             return users, None
-        return users, Rules.parse(_read(self.rules), str(self.rules))
+        return users, Rules.parse(read(self.rules), str(self.rules))
 
 
-def _read(file: Path) -> bytes:
+def read(file: Path) -> bytes:
+    """
+    What is in a file.
+
+    Raises:
+        CannotRead: It cannot be read.
+    """
     try:
         return file.read_bytes()
     except OSError as error:

@@ -14,12 +14,14 @@ from twisted.python import usage
 
 from .. import __version__
 from ..access.rules import ANONYMOUS, Rules, Verb
+from ..access.tokens import ALGORITHMS
 from ..access.users import Users
 from ..bus.history import Keep
 from ..fanout.fanout import Limits
 from ..message import Invalid
 from ..web.origins import Origins
 from .access_files import AccessFiles
+from .grant_files import GrantFiles
 from .listen import CannotListen, endpoint
 
 __all__ = ["Options"]
@@ -86,6 +88,10 @@ class Options(usage.Options):
         self["access"] = None
         self["access-files"] = self["users-and-rules"] = None
         self["check-access"] = None
+        self["link-keys"] = None
+        self["jwt-key"] = []
+        self["jwt-audience"] = ""
+        self["grant-files"] = None
         self["drain"] = 10.0
         self["verbosity"] = 0
         self["warnings"] = []
@@ -255,6 +261,53 @@ class Options(usage.Options):
         """
         self["check-access"] = question
 
+    def opt_link_keys(self, file: str) -> None:
+        """
+        A file of keys, as msgbus-sign makes it. Whoever shows a link that was signed with
+        one of them may do what the link says. Without --users or --secret-file, nobody
+        else may do anything. Read again at SIGHUP.
+        """
+        self["link-keys"] = self._secret_file("link-keys", file)
+
+    def opt_jwt_key(self, key: str) -> None:
+        """
+        An algorithm and a file with a key for it, as ES256:issuer.pem: whoever shows a
+        JWT that this key verifies may do what its claims say; may be given several
+        times. A secret of HS256 is in the file as it is, every other key as PEM. Without
+        --users or --secret-file, nobody else may do anything. Read again at SIGHUP.
+        """
+        algorithm, colon, file = key.partition(":")
+        if algorithm not in ALGORITHMS or not colon or not file:
+            raise usage.UsageError(
+                f"--jwt-key {key!r} is not ALGORITHM:FILE, with one of"
+                f" {', '.join(ALGORITHMS)}."
+            )
+        secret = algorithm.startswith("HS")
+        path = self._secret_file("jwt-key", file) if secret else Path(file).absolute()
+        self["jwt-key"].append((algorithm, path))
+
+    def opt_jwt_audience(self, name: str) -> None:
+        """
+        The name of this bus, which has to be in the claim 'aud' of each JWT. Without it,
+        a JWT with 'aud' is refused.
+        """
+        self["jwt-audience"] = name
+
+    def _secret_file(self, option: str, file: str) -> Path:
+        """
+        The absolute path of a file of secrets; a daemon changes its working directory.
+        """
+        path = Path(file).absolute()
+        try:
+            if path.stat().st_mode & stat.S_IROTH:
+                self["warnings"].append(
+                    f"Everybody on this machine can read the keys of --{option}:"
+                    f" chmod o= {file}"
+                )
+        except OSError as error:
+            raise usage.UsageError(f"--{option} {file!r}: {error.strerror}.") from None
+        return path
+
     def opt_drain(self, seconds: str) -> None:
         """
         Seconds that a stop may take to answer requests and to deliver what
@@ -310,6 +363,7 @@ class Options(usage.Options):
                 "--max-waiting has no room for one message of --max-message:"
                 " who gets such a one slowly is cut"
             )
+        self._check_grants()
         self._check_access()
         try:
             self["endpoints"] = {
@@ -318,6 +372,25 @@ class Options(usage.Options):
             self["origins"] = Origins(self["allow-origin"], self["host"])
         except (CannotListen, Invalid) as error:
             raise usage.UsageError(str(error)) from None
+
+    def _check_grants(self) -> None:
+        """
+        Read the files of keys.
+
+        Raises:
+            UsageError: They cannot be used.
+        """
+        keys, audience = tuple(self["jwt-key"]), self["jwt-audience"]
+        if audience and not keys:
+            raise usage.UsageError("--jwt-audience is about JWTs: give a --jwt-key.")
+        if self["link-keys"] is None and not keys:
+            return
+        files = GrantFiles(self["link-keys"], keys, audience)
+        try:
+            files.load()
+        except Invalid as error:
+            raise usage.UsageError(str(error)) from None
+        self["grant-files"] = files
 
     def _check_access(self) -> None:
         """

@@ -15,10 +15,12 @@ from ..bus.history import History, Keep
 from ..bus.store import Store
 from ..fanout.fanout import Limits
 from ..web.auth import portal_for, portal_with
+from ..web.grants import Grants
 from ..web.resource import BusResource
 from ..web.root import Root
 from ..web.site import Site
 from ..web.visitor import Access
+from .grant_files import GrantService
 from .options import Options
 from .service import BusService
 from .users import UserService
@@ -45,7 +47,10 @@ def makeService(options: Options) -> Service:
         pool = new_pool()
         checker = PasswordChecker(access.users, cast(IReactorTime, reactor), pool)
         portal = portal_with(checker, access)
-    root = Root(options["origins"], options["docroot"], portal, access)
+    grants = None
+    if options["grant-files"] is not None:
+        grants = Grants(*options["grant-files"].load())
+    root = Root(options["origins"], options["docroot"], portal, access, grants)
     bus_resource = BusResource(
         bus,
         cast(IReactorTime, reactor),
@@ -69,4 +74,6 @@ def makeService(options: Options) -> Service:
     if access is not None:
         files = options["access-files"]
         service.users = UserService(files, access, checker, pool, site, bus_resource)
+    if grants is not None:
+        service.grants = GrantService(options["grant-files"], grants, bus_resource)
     return service

@@ -29,6 +29,7 @@ from ..web.headers import is_loopback
 from ..web.resource import BusResource
 from ..web.root import Root
 from ..web.site import Site
+from .grant_files import GrantService
 from .users import UserService
 
 __all__ = ["BusService", "CannotStart", "notify"]
@@ -81,6 +82,8 @@ class BusService(Service):
         self._stopping = False
         # Set by whoever gives the bus users.
         self.users: UserService | None = None
+        # Set by whoever has the bus take links or tokens.
+        self.grants: GrantService | None = None
         self._watchdog = LoopingCall(notify, "WATCHDOG=1")
         self._watchdog.clock = reactor
 
@@ -193,10 +196,11 @@ class BusService(Service):
 
     def _reload(self) -> None:
         notify(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
-        if self.users is None:
+        read_again = [files for files in (self.users, self.grants) if files is not None]
+        for files in read_again:
+            files.reload()
+        if not read_again:
             self._log.info("SIGHUP: there are no files to read again")
-        else:
-            self.users.reload()
         notify("READY=1")
 
     def _signalled(self, name: str) -> None:

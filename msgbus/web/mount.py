@@ -5,6 +5,7 @@ A bus that is mounted in a site: how the ways in publish and subscribe.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Protocol
 
 from twisted.internet.address import IPv4Address, IPv6Address
@@ -27,6 +28,7 @@ from .channel import Channel
 from .origins import Origins
 from .query import Wanted
 from .request import Request
+from .rights import Right, Rights, check_unchanged
 from .visitor import Denied, Visitor
 
 __all__ = ["Mount", "STOPPING", "finish", "when_published"]
@@ -42,11 +44,6 @@ class Stoppable(Protocol):
     def stop(self) -> None:
         """
         Take nothing more.
-        """
-
-    def check_rights(self) -> None:
-        """
-        Take nothing more if the publisher has lost the right to publish it.
         """
 
 
@@ -67,6 +64,7 @@ class Mount:
         closed: Whether the bus has stopped, so that nothing is published any more.
         takes_streams: Whether the body of a request may be a stream of messages.
         publication_streams: The streams that are being published.
+        rights: The rights on which streams and waiting requests depend.
     """
 
     _log = Logger()
@@ -87,8 +85,9 @@ class Mount:
         self.fanout = Fanout(bus, reactor, limits)
         self.closed = False
         self.takes_streams = True
-        # The members whose subscribers may lose a right, with what they subscribed to.
-        self._limited: dict[Member, tuple[Visitor, str, Filter]] = {}
+        self.rights = Rights(reactor)
+        # The rights of the members whose subscribers may lose them.
+        self._limited: dict[Member, Right] = {}
         self.publication_streams: set[Stoppable] = set()
         self._verbosity = verbosity
 
@@ -121,11 +120,12 @@ class Mount:
             See `Bus.submit`, also for the other arguments, and for what it raises.
 
         Raises:
-            Denied: The visitor may not publish there.
+            Denied: The visitor may not publish that there.
         """
         if self.closed:
             raise Stopping(STOPPING)
         may_count = visitor.check_publish(message.channel, require)
+        visitor.check_message(message, len(body))
         published = self.bus.submit(message, body, keep, require, key)
         if not may_count:
             published = _without_count(published)
@@ -201,8 +201,13 @@ class Mount:
             heartbeat=wanted.heartbeat or framing.heartbeat_seconds,
             cursor=cursor,
         )
-        if visitor.is_limited:
-            self._limited[member] = (visitor, name, wanted.filter)
+        right = self.rights.depend(
+            visitor,
+            partial(check_unchanged, visitor, name, wanted.filter),
+            lambda denied: _end(member, response, denied),
+        )
+        if right is not None:
+            self._limited[member] = right
         self._log_subscription("{peer} subscribes to {name!r}", client, name)
         return member
 
@@ -231,24 +236,10 @@ class Mount:
         End the subscription of a response that has ended.
         """
         member.stopProducing()
-        self._limited.pop(member, None)
+        right = self._limited.pop(member, None)
+        if right is not None:
+            right.cancel()
         self._log_subscription("{peer} leaves {name!r}", client, name)
-
-    def check_rights(self) -> None:
-        """
-        Cut the subscribers that may not read any more what they subscribed to, or may read
-        more or less of it: they subscribe again, and get what they may read now.  Refuse
-        the rest of streams that may not be published any more.
-        """
-        for member, (visitor, name, filter) in tuple(self._limited.items()):
-            try:
-                changed = visitor.check_subscribe(name, filter.within(None)) != filter
-            except Denied:
-                changed = True
-            if changed:
-                member.cut()
-        for publishing in tuple(self.publication_streams):
-            publishing.check_rights()
 
     def close(self) -> None:
         """
@@ -275,6 +266,16 @@ class Mount:
     ) -> None:
         if self._verbosity >= 1:
             self._log.info(sentence, peer=_peer(client()), name=name)
+
+
+def _end(member: Member, response: Response, denied: Denied) -> None:
+    """
+    End the response to a subscriber that has lost its right.
+    """
+    if response.deny is not None:
+        response.deny(str(denied))
+    else:
+        member.end()
 
 
 def when_published(

@@ -114,7 +114,8 @@ def module(request: server.Request, path: bytes) -> int:
     if name not in _modules():
         raise Refusal(404, f"There is no such module; there are: {', '.join(_modules())}.")
     content = _read(name)
-    request.setHeader(b"Cache-Control", b"no-cache")
+    if not request.responseHeaders.hasHeader(b"Cache-Control"):
+        request.setHeader(b"Cache-Control", b"no-cache")
     etag = hashlib.sha256(content).hexdigest()[:32].encode("ascii")
     if request.setETag(b'"%s"' % etag) is http.CACHED:
         request.finish()

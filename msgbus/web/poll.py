@@ -18,14 +18,14 @@ from ..fanout.member import Response
 from ..formats.framing import Framing
 from ..formats.multipart_framing import gap_value, location
 from ..ids import Gap, format_id
-from ..match import Filter
 from ..message import Message
 from .auth import visitor_of
 from .headers import header
 from .mount import STOPPING, Mount, finish
 from .query import Wanted
 from .request import Request
-from .responses import Refusal, answer, status_of
+from .responses import Refusal, answer, refuse, status_of
+from .rights import check_unchanged
 from .search import Search
 from .visitor import Denied
 
@@ -82,7 +82,7 @@ class Polls:
     def __init__(self, mount: Mount) -> None:
         self._mount = mount
         self._may_wait = True
-        self._requests: dict[Search, tuple[server.Request, str, Filter]] = {}
+        self._requests: dict[Search, server.Request] = {}
 
     def poll(self, request: server.Request, name: str, wanted: Wanted) -> int:
         """
@@ -99,15 +99,36 @@ class Polls:
             wanted = replace(wanted, wait=0)
 
         def respond(message: Message | None) -> None:
-            self._forget(search)
+            gone(None)
             self._respond(request, message, search.gap, tags)
 
         mount = self._mount
         search = Search(mount.bus, mount.reactor, mount.fanout.turns, name, wanted, respond)
-        self._requests[search] = (request, name, wanted.filter)
-        if isinstance(request, Request):
-            request.channel.waits = True
-        request.notifyFinish().addErrback(lambda _: self._forget(search))
+        self._requests[search] = request
+        # Kept in a variable, because a request that has lost its connection has no channel.
+        channel = request.channel if isinstance(request, Request) else None
+        if channel is not None:
+            channel.waits = True
+
+        visitor = visitor_of(request)
+
+        def denied(error: Denied) -> None:
+            gone(None)
+            refuse(request, error)
+
+        right = mount.rights.depend(
+            visitor, partial(check_unchanged, visitor, name, wanted.filter), denied
+        )
+
+        def gone(_: object) -> None:
+            search.stop()
+            if right is not None:
+                right.cancel()
+            self._requests.pop(search, None)
+            if channel is not None:
+                channel.waits = False
+
+        request.notifyFinish().addErrback(gone)
         search.look()
         return NOT_DONE_YET
 
@@ -124,32 +145,9 @@ class Polls:
         """
         Refuse the requests for which a message is still looked for.
         """
-        for search, (request, _, _) in tuple(self._requests.items()):
+        for search, request in tuple(self._requests.items()):
             search.stop()
             answer(request, status_of(Stopping()), STOPPING)
-
-    def check_rights(self) -> None:
-        """
-        Refuse the requests that may not be answered any more with all that they ask for.
-        """
-        for search, (request, name, filter) in tuple(self._requests.items()):
-            try:
-                if visitor_of(request).check_subscribe(name, filter.within(None)) == filter:
-                    continue
-                raise Denied(403, "The rights to what this request waits for have changed.")
-            except Denied as denied:
-                self._forget(search)
-                answer(request, denied.status, str(denied))
-
-    def _forget(self, search: Search) -> None:
-        """
-        Stop a search, because its request is being answered or its client has gone.
-        """
-        search.stop()
-        request, _, _ = self._requests.pop(search, (None, "", None))
-        # A request that has lost its connection has no channel.
-        if isinstance(request, Request) and request.channel is not None:
-            request.channel.waits = False
 
     def _respond(
         self, request: server.Request, message: Message | None, gap: Gap | None, tags: str
@@ -196,7 +194,9 @@ class Polls:
         request.setHeader(b"Msgbus-Id", id)
         if message.origin:
             request.setHeader(b"Msgbus-Origin", message.origin.encode("ascii"))
-        request.setHeader(b"Cache-Control", b"no-cache")
+        # To somebody with a link or token, it says `no-store` already.
+        if not request.responseHeaders.hasHeader(b"Cache-Control"):
+            request.setHeader(b"Cache-Control", b"no-cache")
         request.responseHeaders.addRawHeader(b"Vary", b"Sec-Fetch-Dest")
         path = location(self._mount.prefix, message.channel)
         request.setHeader(b"Content-Location", path.encode("ascii"))

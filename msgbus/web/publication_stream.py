@@ -27,7 +27,7 @@ from .request import Request
 from .responses import REFUSALS, Refusal, status_of
 from .stream_answer import StreamAnswer
 from .streamed_body import MULTIPART, NDJSON
-from .visitor import Denied, Visitor
+from .visitor import Visitor
 from .websocket import ENVELOPE_BYTES, ENVELOPE_FACTOR
 
 __all__ = ["PublicationStream", "publish_stream"]
@@ -71,9 +71,20 @@ def publish_stream(mount: Mount, request: server.Request, path: bytes) -> int:
     if body is not None:
         body.accept()
     answer = StreamAnswer(request, mount.reactor, told)
-    stream = PublicationStream(mount, request, name, source, require, answer)
+    stream = PublicationStream(mount, request, source, require, answer)
     mount.publication_streams.add(stream)
-    request.notifyFinish().addBoth(stream.gone)
+    right = mount.rights.depend(
+        visitor,
+        partial(_check, visitor, name, source),
+        lambda denied: stream.fail(denied.status, str(denied)),
+    )
+
+    def gone(_: object) -> None:
+        if right is not None:
+            right.cancel()
+        stream.gone()
+
+    request.notifyFinish().addBoth(gone)
     if body is not None:
         body.start(stream, mount.fanout.limits.stall_seconds)
     else:
@@ -81,6 +92,18 @@ def publish_stream(mount: Mount, request: server.Request, path: bytes) -> int:
         stream.receive(cast(BinaryIO, request.content).read())
         stream.end()
     return NOT_DONE_YET
+
+
+def _check(visitor: Visitor, name: str, source: Source[Any]) -> None:
+    """
+    Judge anew whether a publisher may publish to a channel or folder, and whether they may
+    name other senders.
+
+    Raises:
+        Denied: They may not publish there.
+    """
+    source.judge_anew()
+    visitor.check_publish_below(name)
 
 
 def _source(
@@ -114,7 +137,6 @@ class PublicationStream:
         request: The request with that body.
         source: Reads messages in it.
         require: Whether a message is refused if there is no subscriber for it.
-        name: The channel or folder to which it is published.
         answer: Tells the publisher what becomes of its messages.
     """
 
@@ -122,13 +144,11 @@ class PublicationStream:
         self,
         mount: Mount,
         request: server.Request,
-        name: str,
         source: Source[Any],
         require: bool,
         answer: StreamAnswer,
     ) -> None:
         self._mount = mount
-        self._name = name
         self._visitor = visitor_of(request)
         self._client = request.getClientAddress
         self._body = request.body if isinstance(request, Request) else None
@@ -177,18 +197,7 @@ class PublicationStream:
         """
         self._end_by(partial(self._break, 503, STOPPING))
 
-    def check_rights(self) -> None:
-        """
-        Take nothing more if the publisher has lost the right to publish it, and judge anew
-        whether they may name other senders.
-        """
-        self._source.judge_anew()
-        try:
-            self._visitor.check_publish_below(self._name)
-        except Denied as denied:
-            self.fail(denied.status, str(denied))
-
-    def gone(self, _: object) -> None:
+    def gone(self) -> None:
         """
         The response has ended, or the publisher has gone.
         """

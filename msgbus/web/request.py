@@ -14,6 +14,7 @@ from typing import Any
 from twisted.web import server
 from twisted.web.http_headers import Headers
 
+from ..access.credentials import without_links
 from .channel import Answering, Channel, too_large
 from .heads import Head, Meaning
 from .streamed_body import StreamedBody, is_streamed
@@ -49,6 +50,12 @@ class Request(server.Request):
     body: StreamedBody | None = None
     # Was the request judged by nothing but its head and the local address?  Set by `Root`.
     repeatable = False
+
+    def __repr__(self) -> str:
+        """
+        As Twisted has it, for logs, but without links.
+        """
+        return without_links(super().__repr__())
 
     def gotLength(self, length: int | None) -> None:
         """

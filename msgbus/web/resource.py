@@ -26,7 +26,7 @@ from .poll import Polls
 from .publication_stream import publish_stream
 from .publish import publish
 from .query import MESSAGE, PAGE, channel_name, parse_subscription
-from .responses import REFUSALS, Refusal, answer, status_of
+from .responses import REFUSALS, Refusal, answer, refuse
 from .stream import stream
 from .streamed_body import is_streamed
 from .websocket import open_websocket
@@ -94,10 +94,10 @@ class BusResource(Resource):
 
     def check_rights(self) -> None:
         """
-        End what somebody has begun who has lost the right to it; see `Access.replace`.
+        End what somebody has begun who has lost the right to it; to be called when users,
+        rules or keys have been replaced.
         """
-        self._mount.check_rights()
-        self._polls.check_rights()
+        self._mount.rights.check()
 
     def close(self) -> None:
         """
@@ -120,7 +120,7 @@ class BusResource(Resource):
         except Refusal as refusal:
             return refusal.answer(request)
         except REFUSALS as error:
-            return answer(request, status_of(error), str(error))
+            return refuse(request, error)
 
     def _render_method(self, request: server.Request) -> int:
         if request.method == b"OPTIONS":

@@ -12,9 +12,9 @@ from twisted.web.server import NOT_DONE_YET
 from ..bus.bus import Nobody, Stopping, TooLarge
 from ..bus.idempotency import Reused
 from ..message import Invalid
-from .visitor import Denied
+from .visitor import BASIC, Denied
 
-__all__ = ["REFUSALS", "Refusal", "answer", "set_stream_headers", "status_of"]
+__all__ = ["REFUSALS", "Refusal", "answer", "refuse", "set_stream_headers", "status_of"]
 
 # The errors for which a message is not published, and what they are answered with.  A
 # subclass stands before its base class.
@@ -74,8 +74,10 @@ def answer(
     # The client may have gone while the answer waited for a Deferred.
     if request._disconnected:
         return NOT_DONE_YET
-    if code == http.UNAUTHORIZED:
-        request.setHeader(b"WWW-Authenticate", b'Basic realm="msgbus"')
+    if code == http.UNAUTHORIZED and not request.responseHeaders.hasHeader(
+        b"WWW-Authenticate"
+    ):
+        request.setHeader(b"WWW-Authenticate", BASIC.encode("ascii"))
     if code != http.NO_CONTENT:
         body = f"{text}\n".encode() if isinstance(text, str) else text
         request.setHeader(b"Content-Type", content_type)
@@ -84,6 +86,17 @@ def answer(
         request.write(body)
     request.finish()
     return NOT_DONE_YET
+
+
+def refuse(request: server.Request, error: Exception) -> int:
+    """
+    Answer a request that is refused because of an error that is one of `REFUSALS`.
+    """
+    if isinstance(error, Denied) and error.challenges:
+        request.responseHeaders.setRawHeaders(
+            b"WWW-Authenticate", [text.encode("ascii") for text in error.challenges]
+        )
+    return answer(request, status_of(error), str(error))
 
 
 def set_stream_headers(request: server.Request) -> None:

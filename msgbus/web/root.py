@@ -16,14 +16,17 @@ from twisted.web.resource import IResource, Resource
 from twisted.web.util import DeferredResource
 
 from ..access.checker import Busy
+from ..access.grant import BadGrant
 from ..message import Invalid
 from .auth import is_constant, login, sender_of, set_visitor, visitor_of
+from .bearer import Bearer, Stranger, refused
 from .documents import Document
+from .grants import Grants
 from .headers import check_host, header, is_preflight, set_safety_headers
 from .origins import Origins
 from .request import Request
 from .resource import BusResource
-from .responses import Refusal
+from .responses import Refusal, refuse
 from .site import Site
 from .visitor import Access, Denied, Visitor
 
@@ -41,9 +44,11 @@ class Root(Resource):
         portal: Checks the credentials, if a password is asked for.
         access: The users and rules that hold, if the portal knows users; whoever changes
             them has to call `Site.heads.forget`.
+        grants: Verifies links and tokens, if there are any.  If there is no portal, nobody
+            else may do anything.
 
     Attributes:
-        guarded: Whether a password is asked for.
+        guarded: Whether a password, a link or a token is asked for.
     """
 
     def __init__(
@@ -52,13 +57,15 @@ class Root(Resource):
         documents: Path | None = None,
         portal: Portal | None = None,
         access: Access | None = None,
+        grants: Grants | None = None,
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]  # Twisted
         self._origins = origins or Origins()
         self._documents = documents
         self._portal = portal
         self._access = access
-        self.guarded = portal is not None
+        self._grants = grants
+        self.guarded = portal is not None or grants is not None
 
     def getChildWithDefault(self, path: bytes, request: server.Request) -> IResource:
         """
@@ -71,18 +78,58 @@ class Root(Resource):
             # A header that cannot be read is refused here, since `_denied` cannot.
             header(request, b"Origin")
             authorization = header(request, b"Authorization")
-            if self._portal is None:
-                visitor = Visitor(sender_of(authorization), trusted=True)
-                return self._behind(path, request, visitor)
-            if self._access is not None and authorization is None:
-                return self._behind(path, request, Visitor("", self._access))
+            known = self._bearer(request, authorization)
+            known = known or self._without_password(authorization)
+            if known is not None:
+                return self._behind(path, request, known)
+            assert self._portal is not None  # noqa: S101 # for mypy
             entered = login(self._portal, authorization)
         except Refusal as refusal:
             return _Page(refusal)
         except Invalid as error:
             return _Page(Refusal(400, str(error)))
+        except Denied as denied:
+            # With these headers, a page of an allowed origin can read why it is refused.
+            set_safety_headers(request, self._origins)
+            return _Page(denied)
         entered.addCallback(self._entered, path, request)
         return DeferredResource(entered.addErrback(self._denied, request))
+
+    def _bearer(self, request: server.Request, authorization: str | None) -> Visitor | None:
+        """
+        Who shows a link or a token; None if the request shows none, or the bus takes none.
+
+        Raises:
+            Denied: It gives no right.
+        """
+        if self._grants is None:
+            return None
+        asks_for_password = self._portal is not None
+        try:
+            query = request.uri.partition(b"?")[2]
+            shown = self._grants.find(query, authorization)
+        except BadGrant as error:
+            _keep_private(request)
+            raise refused(error, asks_for_password) from None
+        if shown is None:
+            return None
+        _keep_private(request)
+        return Bearer(self._grants, shown, asks_for_password)
+
+    def _without_password(self, authorization: str | None) -> Visitor | None:
+        """
+        Somebody whose password is not asked for; None if it is.
+        """
+        if self._portal is None:
+            if self._grants is not None:
+                return Stranger(asks_for_password=False)
+            return Visitor(sender_of(authorization), trusted=True)
+        if authorization is not None:
+            return None
+        if self._access is not None:
+            return Visitor("", self._access)
+        # The bus refuses them, but for the modules that a page with a link loads.
+        return None if self._grants is None else Stranger(asks_for_password=True)
 
     def _entered(
         self, login: tuple[object, object, object], path: bytes, request: server.Request
@@ -106,6 +153,7 @@ class Root(Resource):
             # in another way next time.
             request.repeatable = (
                 type(self) is Root
+                and not isinstance(visitor, Bearer)
                 and type(request.site) is Site
                 and request.site.resource is self
                 and type(child) is BusResource
@@ -126,7 +174,7 @@ class Root(Resource):
             visitor_of(request).check_enter()
         except Denied as denied:
             set_safety_headers(request, self._origins)
-            return _Page(Refusal(denied.status, str(denied)))
+            return _Page(denied)
         if self._documents is not None:
             return Document(self._documents)
         if request.path == b"/" and request.method in (b"GET", b"HEAD"):
@@ -161,9 +209,20 @@ class _Page(Resource):
 
     isLeaf = True
 
-    def __init__(self, refusal: Refusal) -> None:
+    def __init__(self, refusal: Refusal | Denied) -> None:
         super().__init__()  # type: ignore[no-untyped-call]  # Twisted
         self._refusal = refusal
 
     def render(self, request: server.Request) -> int:
+        if isinstance(self._refusal, Denied):
+            return refuse(request, self._refusal)
         return self._refusal.answer(request)
+
+
+def _keep_private(request: server.Request) -> None:
+    """
+    Have a browser neither tell other sites the address, which may hold a link, nor keep the
+    answer (RFC 6750, section 5.3).
+    """
+    request.setHeader(b"Referrer-Policy", b"no-referrer")
+    request.setHeader(b"Cache-Control", b"no-store")

@@ -9,9 +9,12 @@ from __future__ import annotations
 from ..access.rules import Rules, Verb
 from ..access.users import Users
 from ..match import EVERYTHING, Filter
-from ..message import is_folder
+from ..message import Message, is_folder
 
-__all__ = ["Access", "Denied", "Visitor"]
+__all__ = ["BASIC", "Access", "Denied", "Visitor"]
+
+# The challenge to somebody for whom a name and a password may help (RFC 7617, section 2).
+BASIC = 'Basic realm="msgbus"'
 
 
 class Denied(Exception):
@@ -19,12 +22,18 @@ class Denied(Exception):
     Somebody may not do what they ask for.  The text is one sentence that says why.
 
     Attributes:
-        status: 401 if a name and password may help, otherwise 403.
+        status: 401 if other credentials may help, otherwise 403; 400 if those that were
+            given are malformed.
+        challenges: The values of `WWW-Authenticate`, which say what credentials those are.
+            If there are none, a 401 has `BASIC`.
     """
 
-    def __init__(self, status: int, sentence: str) -> None:
+    def __init__(
+        self, status: int, sentence: str, challenges: tuple[str, ...] = ()
+    ) -> None:
         super().__init__(sentence)
         self.status = status
+        self.challenges = challenges
 
 
 class Access:
@@ -142,6 +151,22 @@ class Visitor:
         May they lose a right while the bus runs?
         """
         return self._access is not None
+
+    def seconds_left(self) -> float | None:
+        """
+        For how many seconds their rights last; None if there is no end in sight.
+        """
+        return None
+
+    def check_message(self, message: Message, size: int) -> None:
+        """
+        Check that they may publish this message, of so many bytes, to a channel to which
+        they may publish.
+
+        Raises:
+            Denied: They may not publish messages of this type.
+            TooLarge: They may publish smaller messages only.
+        """
 
     def check_enter(self) -> None:
         """

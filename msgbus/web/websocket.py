@@ -84,6 +84,7 @@ def open_websocket(mount: Mount, request: server.Request, name: str, wanted: Wan
             CloseReason.TRY_AGAIN_LATER,
             "More waited for you than the bus keeps.",
         ),
+        partial(websocket.close, CloseReason.POLICY_VIOLATION),
     )
     member = mount.subscribe_request(
         request, name, wanted, WebSocketFraming(wanted.raw), response, cursor

@@ -81,7 +81,8 @@ def test_who():
 
 def test_tool(tmp_path):
     """
-    The commands about users do what is said; `tests/integration/test_docs.py` runs the others.
+    The commands about users do what is said.  The others are run by the tests in
+    `integration`.
     """
     commands, *_ = blocks("sh")
     folder = Path(sys.executable).parent
