@@ -51,7 +51,7 @@ function item(message) {
 
 function heading() {
   const way = part("name", HTMLHeadingElement);
-  way.append(element("a", { href: BUS.href, textContent: "msgbus" }));
+  way.append(element("a", { href: addressOf(BUS, "").href, textContent: "msgbus" }));
   const segments = NAME.split("/");
   segments.forEach((segment, index) => {
     way.append(element("span", { className: "slash", textContent: "/" }));

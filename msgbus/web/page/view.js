@@ -173,9 +173,12 @@ export function clock(time) {
   return element("time", { dateTime, title: dateTime, textContent: told });
 }
 
+/** The signed link in the address of this page, which gives it the right to what it shows. */
+const LINK = new URLSearchParams(location.search).get("link");
+
 /**
- * The address of a channel or a folder.  The bus judges the name, except for segments that a
- * browser would resolve before it asks the bus.
+ * The address of a channel or a folder, with the link of this page, if it has one.  The bus judges
+ * the name, except for segments that a browser would resolve before it asks the bus.
  *
  * @param {URL} bus
  * @param {string} name
@@ -185,7 +188,9 @@ export function addressOf(bus, name) {
   if (segments.some((segment) => segment === "." || segment === "..")) {
     throw new BusError("No segment of a name begins with a dot.", 0, false);
   }
-  return new URL(`./${segments.map(encodeURIComponent).join("/")}`, bus);
+  const address = new URL(`./${segments.map(encodeURIComponent).join("/")}`, bus);
+  if (LINK) address.search = `link=${encodeURIComponent(LINK)}`;
+  return address;
 }
 
 /**
