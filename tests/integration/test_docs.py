@@ -440,13 +440,14 @@ class TestAccess:
                 query = urlsplit(out.strip()).query.encode()
                 assert verify_query(keys, query, time.time()), command
 
-    def test_use(self, bus, shell):
+    def test_use(self, shell, start):
         """
-        A link can be piped to curl.
+        A link can be piped to curl, which may subscribe by it.
         """
         list(self.links(shell))
+        guarded = start("--link-keys", "links.key")
         (command,) = (c for c in commands(self.PAGE, program="msgbus-sign") if "|" in c)
-        process = shell(command)
+        process = shell(f"export MSGBUS_URL={guarded.url}; {command}")
         assert process.stdout.readline().startswith("--msgbus")
         os.killpg(process.pid, signal.SIGTERM)
         process.communicate(timeout=30)
