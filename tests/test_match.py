@@ -178,6 +178,24 @@ class FilterTests(SynchronousTestCase):
         self.assertFalse(Filter("!TEXT/html").matches(message))
         self.assertFalse(Filter("*charset*").matches(message))
 
+    def test_also(self):
+        """
+        A message has to pass the other filter as well; filters with other ones differ.
+        """
+        filter = Filter("text/*").within(None, Filter("*/plain", "alice"))
+        for kind, sender, passes in (
+            ("text/plain", "alice", True),
+            ("text/html", "alice", False),
+            ("a/plain", "alice", False),
+            ("text/plain", "bob", False),
+        ):
+            message = Message("foo", b"", kind, sender)
+            self.assertEqual(filter.matches(message), passes, (kind, sender))
+        self.assertNotEqual(filter, Filter("text/*"))
+        self.assertNotEqual(filter, Filter("text/*").within(None, Filter("*/plain")))
+        self.assertEqual(filter.within(None), Filter("text/*"))
+        self.assertEqual(filter.characters, len("text/*" + "*/plain" + "alice"))
+
     def test_remembered(self):
         """
         Results are remembered by type, sender and channel, and only a limited number of
