@@ -105,8 +105,9 @@ class ReloadTests(RightsTestCase):
 
     def test_lost(self):
         """
-        Whatever was begun ends at once: by a refusal where there is no answer yet, and
-        otherwise by the end of the connection.  Nobody else's ends.
+        Whatever was begun ends at once: by a refusal where there is no answer yet, by a
+        close frame that says why, and otherwise by the end of the connection.  Nobody
+        else's ends.
         """
         for users, rules, code in self.changes:
             self.server.allow(USERS, ALL)
@@ -122,6 +123,10 @@ class ReloadTests(RightsTestCase):
                 if name == "poll" or "publish" in name:
                     self.assertIn(b"%d" % code, data[:15], (name, data))
                     self.assertEqual(data.count(b"HTTP/1.1"), 1)
+                elif name == "WebSocket":
+                    # 1008 is a violation of policy (RFC 6455, section 7.4.1).
+                    self.assertRegex(data, rb"(?s)\A\x88.\x03\xf0[A-Z].*\.\Z", code)
+                    peer.send(text(channel="bar", body="published by a WebSocket"))
                 else:
                     self.assertTrue(peer.closed, (name, code))
             self.publish("foo", b"for alice")
