@@ -50,6 +50,7 @@ class Server:
         users: The hash of each user's password by the user's name; passwords are hashed in
             `pool`.
         rules: Who may do what, as lines of text.
+        grants: Verifies links and tokens.
     """
 
     def __init__(
@@ -60,6 +61,7 @@ class Server:
         secret=None,
         users=None,
         rules=None,
+        grants=None,
         **options,
     ):
         self.clock = Reactor()
@@ -71,7 +73,7 @@ class Server:
             self.access = Access(Users(users), _rules(rules))
             self.checker = PasswordChecker(self.access.users, self.clock, self.pool)
             portal = portal_with(self.checker, self.access)
-        self.root = Root(origins, documents, portal, self.access)
+        self.root = Root(origins, documents, portal, self.access, grants)
         self.resource = BusResource(self.bus, self.clock, origins=origins, **options)
         self.root.putChild(b"msgbus", self.resource)
         self.site = Site(self.root, max_body=max_message, reactor=self.clock)

@@ -19,6 +19,8 @@ MAX_REMEMBERED = 256
 # Control characters, which no name has, and surrogates, which cannot be sent as UTF-8.
 _NEVER = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 
+_WILDCARD = re.compile(r"[*?]")
+
 
 @dataclass(frozen=True, slots=True, init=False)
 class Channels:
@@ -78,6 +80,23 @@ class Channels:
                 self._results.clear()
             self._results[channel] = result
         return result
+
+    def may_reach(self, folder: str) -> bool:
+        """
+        Are any channels below this folder among them?
+
+        Returns:
+            False if it is certain that there is none.
+        """
+        if self.everything:
+            return True
+        for text in self.patterns:
+            literal = _WILDCARD.split(text, maxsplit=1)[0]
+            if literal.startswith(folder):
+                return True
+            if literal != text and folder.startswith(literal):
+                return True
+        return False
 
 
 NO_CHANNELS = Channels()

@@ -129,7 +129,7 @@ class Bearer(Visitor):
         Raises:
             Denied: They may not.
         """
-        if not is_folder(name) or not self._grant.publish.patterns:
+        if not is_folder(name) or not self._grant.publish.may_reach(name):
             self.check_publish(name)
         else:
             self.check_exists()
@@ -164,7 +164,7 @@ class Bearer(Visitor):
             Denied: They may read nothing there.
         """
         readable = self._grant.subscribe
-        if not is_folder(name) or not readable.patterns:
+        if not is_folder(name) or not readable.may_reach(name):
             self._check_grant(Verb.SUBSCRIBE, name)
         else:
             self.check_exists()

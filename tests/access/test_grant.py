@@ -33,6 +33,23 @@ class ChannelsTests(SynchronousTestCase):
         for channel in ("", "public", "newss", "xpublic/a"):
             self.assertFalse(channels.allows(channel), channel)
 
+    def test_folders(self):
+        """
+        It can be told whether any channel below a folder may be in the set.
+        """
+        for patterns, within, without in (
+            (["a/b"], ["", "a/"], ["a/b/", "b/", "a/c/"]),
+            (["a/*"], ["", "a/", "a/b/"], ["b/", "aa/"]),
+            (["?/b", "c"], ["", "x/", "xx/"], []),
+            (["a*"], ["", "a/", "ab/", "a/b/"], ["b/"]),
+            (["*"], ["", "a/"], []),
+            ([], [], ["", "a/"]),
+        ):
+            channels = Channels(patterns)
+            for folder in (*within, *without):
+                told = channels.may_reach(folder)
+                self.assertEqual(told, folder in within, (patterns, folder))
+
     def test_nothing(self):
         """
         Without patterns, there is no channel in the set.

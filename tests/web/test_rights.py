@@ -13,8 +13,13 @@ from twisted.internet import task
 from twisted.internet.task import Cooperator
 from twisted.trial.unittest import SynchronousTestCase
 
+from msgbus.access.channels import Channels
+from msgbus.access.grant import Grant
+from msgbus.access.link_keys import Keys, format_key
+from msgbus.access.links import sign
 from msgbus.message import Message
 from msgbus.web import publication_stream, query, resource, root
+from msgbus.web.grants import Grants
 
 from ..memory import Server
 from ..requests import HOST, authorization
@@ -32,6 +37,21 @@ carol  subscribe                foo
 dave   publish                  foo a/*
 """
 
+# The keys of links, others, and the time.
+KEYS, REMOVED = (
+    Keys.parse(format_key(id, id.encode() * 32).encode(), "links.key") for id in "ab"
+)
+NOW = 1000
+
+
+def link(*patterns, expires=2 * NOW, keys=KEYS):
+    """
+    A link for alice to publish to such channels, and to read them.
+    """
+    channels = Channels(patterns)
+    return sign(keys, Grant(channels, channels, expires, "alice"))
+
+
 FOREIGN = "Origin: https://evil.example\nSec-Fetch-Site: cross-site\n"
 WHO = {
     "nobody": "",
@@ -40,10 +60,28 @@ WHO = {
     "unknown user": authorization("mallory:other"),
     "no name": authorization(":other"),
     "a token": "Authorization: Bearer alice\n",
+    "a link in the header that expired": f"Authorization: Bearer {link('*', expires=9)}\n",
     "without the right": authorization("bob:other"),
+    "a link for something else in the header": f"Authorization: Bearer {link('x')}\n",
     "with the right": authorization("alice:other"),
+    "a link in the header": f"Authorization: Bearer {link('*')}\n",
     "a foreign page": authorization("alice:other") + FOREIGN,
 }
+# Links in the query.
+LINKS = {
+    "an expired link": link("*", expires=9),
+    "a link by a key that was removed": link("*", keys=REMOVED),
+    "a link that was changed": link("*")[:-4] + "AAAA",
+    "a link for something else": link("x"),
+    "a link": link("*"),
+}
+ALLOWED = ("with the right", "a link in the header", "a link")
+# Those whom the bus knows, but who may not do what they ask for.
+FORBIDDEN = (
+    "without the right",
+    "a link for something else in the header",
+    "a link for something else",
+)
 
 # Bodies that only those with the right may get: one that is kept, and one that is published
 # after the request.
@@ -87,12 +125,29 @@ class Door(NamedTuple):
     answer: int = 200
     gets: tuple = ()
 
+    @property
+    def is_root(self):
+        """
+        Is it a request for the root of the bus, below which every channel is?
+        """
+        return self.path.partition("?")[0] == "/msgbus/"
+
+    def is_open_to(self, who):
+        """
+        Is it open to somebody who may do nothing with the channels of this test?
+        """
+        # Whoever may read any channel may load documents.
+        return self.verb == USER or (self.by == "Document" and "something else" in who)
+
     def request(self, who, more=""):
         """
-        The bytes of the request, as somebody of `WHO` sends it.
+        The bytes of the request, as somebody of `WHO` or `LINKS` sends it.
         """
-        headers = WHO[who] + more + self.headers
-        return ask(self.method, self.path, headers, self.body)
+        path = self.path
+        if who in LINKS:
+            path += f"{'&' if '?' in path else '?'}link={LINKS[who]}"
+        headers = WHO.get(who, "") + more + self.headers
+        return ask(self.method, path, headers, self.body)
 
 
 def _doors():
@@ -230,7 +285,12 @@ class DoorTests(SynchronousTestCase):
     def setUp(self):
         folder = Path(self.enterContext(TemporaryDirectory()))
         (folder / "x.txt").write_bytes(KEPT)
-        self.server = Server(documents=folder, users=USERS, rules=RULES)
+        self.server = Server(
+            documents=folder,
+            users=USERS,
+            rules=RULES,
+            grants=Grants(KEYS, None, lambda: NOW),
+        )
         for channel in ("foo", "a/kept"):
             self.server.bus.publish(Message(channel, KEPT, "text/plain", "eve"))
         # Twisted reads files in steps, which a global cooperator schedules.
@@ -277,36 +337,49 @@ class DoorTests(SynchronousTestCase):
             self.assertNotIn(secret, data, name)
         self.assertEqual(self.mine, [], name)
 
+    def assert_only_empty(self, data, name):
+        """
+        Assert that a request for the root tells nothing, and has published nothing.
+        """
+        for secret in SECRETS:
+            self.assertNotIn(secret, data, name)
+        self.assertNotRegex(data, rb"(?i)\r\n(msgbus-gap|etag|from|content-location)", name)
+        self.assertEqual(self.mine, [], name)
+
     def test_refused(self):
         """
         Whoever may not, is told so in one sentence, whatever the door; nothing is published
         or delivered, or told of what there is.
         """
         for name, door in DOORS.items():
-            for who in WHO:
-                if who in ("with the right", "a foreign page") or door.verb is None:
+            for who in (*WHO, *LINKS):
+                if who in (*ALLOWED, "a foreign page") or door.verb is None:
                     continue
-                if (who, door.verb) == ("without the right", USER):
+                if who in FORBIDDEN and door.is_open_to(who):
                     continue
                 data = self.come(door, who)
+                if "something else" in who and door.is_root:
+                    # It is below the root.
+                    self.assert_only_empty(data, f"{name} by {who}")
+                    continue
                 self.assert_told_nothing(data, f"{name} by {who}")
-                code = 403 if who == "without the right" else 401
+                code = 403 if who in FORBIDDEN else 401
                 self.assertIn(b" %d " % code, data[:15], (name, who, data))
 
     def test_allowed(self):
         """
         Whoever may, gets what the door is for; so the table is right about the doors.
         """
-        for name, door in DOORS.items():
-            self.setUp()
-            data = self.come(door, "with the right")
-            self.assertEqual(data[9:12], b"%d" % door.answer, (name, data))
-            for secret in (KEPT, LIVE):
-                self.assertEqual(secret in data, secret in door.gets, (name, data))
-            publishes = door.verb == "publish" or door.by == "open_websocket"
-            self.assertEqual(
-                [m.sender for m in self.mine], ["alice"] * publishes, (name, data)
-            )
+        for who in ALLOWED:
+            for name, door in DOORS.items():
+                self.setUp()
+                data = self.come(door, who)
+                told = (name, who, data)
+                self.assertEqual(data[9:12], b"%d" % door.answer, told)
+                for secret in (KEPT, LIVE):
+                    self.assertEqual(secret in data, secret in door.gets, told)
+                publishes = door.verb == "publish" or door.by == "open_websocket"
+                self.assertEqual([m.sender for m in self.mine], ["alice"] * publishes, told)
 
     def test_foreign_pages(self):
         """
@@ -355,10 +428,15 @@ class DoorTests(SynchronousTestCase):
         """
         for name, door in DOORS.items():
             for _ in range(3):
-                self.come(door, "with the right")
-                if door.verb not in (None, USER):
-                    data = self.come(door, "without the right")
-                    self.assert_told_nothing(data, name)
+                for who in ALLOWED:
+                    self.come(door, who)
+                for who in FORBIDDEN:
+                    if door.verb is not None and not door.is_open_to(who):
+                        data = self.come(door, who)
+                        if "something else" in who and door.is_root:
+                            self.assert_only_empty(data, name)
+                        else:
+                            self.assert_told_nothing(data, name)
 
     def test_told_to_one_who_only_reads(self):
         """
