@@ -33,8 +33,9 @@ _CONTROL = re.compile(r"[\x00-\x20\x7f-\x9f]")
 @dataclass(frozen=True, slots=True)
 class BusURL:
     """
-    The URL of a bus or of a channel, taken apart.  `str()` gives the URL without the name
-    and the password.
+    The URL of a bus or of a channel, taken apart.  `str()` gives the URL without what is
+    secret in it: the name and the password, and the link that its query may have, which is
+    shown as `link=...`.
 
     Attributes:
         scheme: "http" or "https".
@@ -178,6 +179,15 @@ class BusURL:
         return host if usual else f"{host}:{self.port}"
 
     @property
+    def base(self) -> str:
+        """
+        The beginning of the URL, before the path.
+        """
+        if self.socket:
+            return f"http+unix://{quote(self.socket, safe='')}"
+        return f"{self.scheme}://{self.authority}"
+
+    @property
     def channel_name(self) -> str:
         """
         The decoded name of the channel, if the bus is at `DEFAULT_PATH`; elsewhere a guess,
@@ -186,9 +196,9 @@ class BusURL:
         return unquote(self.path.rpartition(DEFAULT_PATH)[2].lstrip("/"))
 
     def __str__(self) -> str:
-        if self.socket:
-            return f"http+unix://{quote(self.socket, safe='')}{self.target}"
-        return f"{self.scheme}://{self.authority}{self.target}"
+        items = self.query.split("&")
+        query = "&".join("link=..." if _is_link(item) else item for item in items)
+        return f"{self.base}{replace(self, query=query).target}"
 
 
 def locate(text: str, environment: Mapping[str, str]) -> BusURL:
@@ -222,6 +232,13 @@ def _host(parts: SplitResult) -> str:
     it is the path of a socket.
     """
     return parts.netloc.rpartition("@")[2]
+
+
+def _is_link(item: str) -> bool:
+    """
+    Is this item of a query a link, which is a right to whoever sees it?
+    """
+    return unquote(item.partition("=")[0]) == "link"
 
 
 def _no_utf8(text: str) -> bool:

@@ -76,7 +76,9 @@ def _run() -> int:
     grant = _grant(arguments)
     url = BusURL.parse(arguments.url or os.environ.get("MSGBUS_URL") or DEFAULT_URL)
     where = url.channel(_place([*grant.publish.patterns, *grant.subscribe.patterns]))
-    print(where.with_parameters({PARAMETER: sign(keys, grant)}))
+    where = where.with_parameters({PARAMETER: sign(keys, grant)})
+    # `str()` does not show links.
+    print(f"{where.base}{where.target}")
     return OK
 
 

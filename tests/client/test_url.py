@@ -206,6 +206,21 @@ class ParseTests(SynchronousTestCase):
         shown = str(address.with_credentials("alice", SECRET))
         self.assertEqual(BusURL.parse(shown), address)
 
+    def test_links(self):
+        """
+        `str()` shows no link, which would give its right to whoever reads the log.
+        """
+        where = "http://bus.example/msgbus/foo"
+        for query, shown in (
+            ("link=secret", "link=..."),
+            ("since=all&link=secret&last=1", "since=all&link=...&last=1"),
+            ("l%69nk=secret", "link=..."),
+            ("type=link&blink=x", "type=link&blink=x"),
+        ):
+            address = BusURL.parse(f"{where}?{query}")
+            self.assertEqual(str(address), f"{where}?{shown}")
+            self.assertEqual(address.target, f"/msgbus/foo?{query}")
+
     @given(st.text(characters, min_size=1))
     def test_round_trip_unix(self, socket):
         """
