@@ -18,6 +18,10 @@ from ..access.tokens import Tokens
 
 __all__ = ["Grants"]
 
+# How many links and tokens are remembered, so that not each request of the same bearer
+# pays for the signature.
+MAX_REMEMBERED = 1000
+
 
 class Grants:
     """
@@ -43,12 +47,15 @@ class Grants:
         self.version = 0
         self._keys = keys
         self._tokens = tokens
+        # What has been verified with these keys.
+        self._verified: dict[str, Grant] = {}
 
     def replace(self, keys: Keys | None, tokens: Tokens | None) -> None:
         """
         From now on, these hold.
         """
         self._keys, self._tokens = keys, tokens
+        self._verified.clear()
         self.version += 1
 
     def find(self, query: bytes, authorization: str | None) -> str | None:
@@ -83,6 +90,16 @@ class Grants:
         Raises:
             BadGrant: It gives no right, or none any more.
         """
+        grant = self._verified.get(shown)
+        if grant is not None and self.now() < grant.expires:
+            return grant
+        grant = self._verify(shown)
+        if len(self._verified) == MAX_REMEMBERED:
+            self._verified.clear()
+        self._verified[shown] = grant
+        return grant
+
+    def _verify(self, shown: str) -> Grant:
         if links.is_link(shown):
             if self._keys is None:
                 raise BadGrant("This bus takes no links, but tokens.")

@@ -11,11 +11,12 @@ from joserfc.jwk import ECKey, OctKey
 from twisted.internet.error import ConnectionDone
 
 from msgbus.access.channels import Channels
-from msgbus.access.grant import Grant
+from msgbus.access.grant import BadGrant, Grant
 from msgbus.access.link_keys import Keys, format_key
 from msgbus.access.links import sign
 from msgbus.access.tokens import TokenKey, Tokens
 from msgbus.match import Filter
+from msgbus.web import grants
 from msgbus.web.grants import Grants
 from msgbus.web.root import Root
 
@@ -246,6 +247,25 @@ class ShowingTests(LinkTestCase):
         self.server.clock.advance(5)
         peer.send(post(f"/msgbus/cam?link={soon}"))
         self.assertEqual(peer.answer()[0], 401)
+
+    def test_verified(self):
+        """
+        What has been verified is remembered, until it expires or the keys change; and no
+        more than so many are.
+        """
+        soon = link(["cam"], expires=5)
+        first = self.grants.verify(soon)
+        self.assertIs(self.grants.verify(soon), first)
+        self.server.clock.advance(5)
+        self.assertRaises(BadGrant, self.grants.verify, soon)
+        self.assertIs(self.grants.verify(self.all), self.grants.verify(self.all))
+        self.grants.replace(NEW, None)
+        self.assertRaises(BadGrant, self.grants.verify, self.all)
+        self.grants.replace(OLD, None)
+        self.patch(grants, "MAX_REMEMBERED", 3)
+        for number in range(8):
+            self.grants.verify(link([f"cam{number}"]))
+            self.assertLessEqual(len(self.grants._verified), 3)
 
     def test_logged(self):
         """
