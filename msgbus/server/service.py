@@ -25,7 +25,7 @@ from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
 from ..bus.store import CannotLoad, Store
-from ..web.headers import is_loopback
+from ..web.peer import is_loopback
 from ..web.resource import BusResource
 from ..web.root import Root
 from ..web.site import Site

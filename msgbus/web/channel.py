@@ -8,7 +8,7 @@ notice any more that the peer has gone.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from typing import Any, Protocol
 
 from twisted.internet.interfaces import IDelayedCall
@@ -16,7 +16,9 @@ from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
 from twisted.web import http
 
+from ..access.addresses import TrustedProxies
 from .heads import Heads
+from .peer import Peer
 from .repeater import Repeater
 from .streamed_body import StreamedBody
 
@@ -94,6 +96,7 @@ class _Site(Protocol):
     timeOut: int | float | None
     draining: bool
     heads: Heads[Any]
+    proxies: TrustedProxies
     channels: set[Channel]
     streams: set[Channel]
 
@@ -134,6 +137,7 @@ class Channel(http.HTTPChannel):
     _body: StreamedBody | None = None
     _body_persistent: bool | int = False
     _closing: IDelayedCall | None = None
+    _peer: Peer | None = None
 
     def connectionMade(self) -> None:
         """
@@ -163,6 +167,23 @@ class Channel(http.HTTPChannel):
             super().dataReceived(data)  # type: ignore[no-untyped-call]  # Twisted
         except Refused as refusal:
             self._refuse(refusal)
+
+    @property
+    def peer(self) -> Peer:
+        """
+        The other end.  Not known before the first bytes have come: a proxy may send the
+        address ahead of them, by the PROXY protocol.
+        """
+        if self._peer is None:
+            self._peer = Peer.at(self.transport.getPeer(), self.site.proxies)
+        return self._peer
+
+    def place(self) -> Hashable:
+        """
+        What requests are judged by, beside their heads: the local address, which is that of
+        the bus, and whether it is a trusted proxy that has written the head.
+        """
+        return getattr(self.transport.getHost(), "host", ""), self.peer.is_trusted
 
     def _is_between_requests(self) -> bool:
         """

@@ -7,11 +7,10 @@ The rules about web pages are in `origins`.
 
 from __future__ import annotations
 
-from twisted.internet.address import IPv4Address, IPv6Address
-from twisted.internet.interfaces import IAddress
 from twisted.web import server
 
 from .origins import Origins
+from .peer import is_loopback
 from .request import Request
 from .responses import Refusal
 
@@ -21,7 +20,6 @@ __all__ = [
     "check_transfer_encoding",
     "foreign_page",
     "header",
-    "is_loopback",
     "is_preflight",
     "set_safety_headers",
 ]
@@ -80,15 +78,6 @@ def check_host(request: server.Request, origins: Origins) -> None:
             f"This bus is not known as {host[:200]!r} here; if it should be, have"
             " the operator start it with --host and that name.",
         )
-
-
-def is_loopback(address: IAddress) -> bool:
-    """
-    Can only this machine connect to this address?
-    """
-    if isinstance(address, IPv6Address):
-        return address.host == "::1" or address.host.startswith("::ffff:127.")
-    return isinstance(address, IPv4Address) and address.host.startswith("127.")
 
 
 def set_safety_headers(request: server.Request, origins: Origins) -> None:

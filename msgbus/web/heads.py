@@ -203,9 +203,8 @@ class Heads(Generic[C]):
         Look up a head.
 
         Args:
-            place: The local address of the connection (see `Repeater.place`), because
-                requests are judged by it, too.  A head is found only with the `place` with
-                which it was remembered.
+            place: What else the request is judged by; see `Repeater.place`.  A head is
+                found only with the `place` with which it was remembered.
             raw: The bytes of the head, including its empty line.
         """
         known = self._exact.get((place, raw))

@@ -8,9 +8,8 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, Protocol
 
-from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IAddress, IReactorTime
+from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.web import server
 
@@ -26,8 +25,9 @@ from ..message import Message, Receipt
 from .auth import visitor_of
 from .channel import Channel
 from .origins import Origins
+from .peer import Peer
 from .query import Wanted
-from .request import Request
+from .request import Request, peer_of
 from .rights import Right, Rights, check_unchanged
 from .visitor import Denied, Visitor
 
@@ -102,7 +102,7 @@ class Mount:
     def publish(
         self,
         visitor: Visitor,
-        client: Callable[[], IAddress],
+        peer: Peer,
         message: Message,
         body: bytes,
         keep: bool = True,
@@ -114,7 +114,7 @@ class Mount:
 
         Args:
             visitor: Who has sent it.
-            client: Gives its address, which is asked for only if it is logged.
+            peer: Where it comes from.
 
         Returns:
             See `Bus.submit`, also for the other arguments, and for what it raises.
@@ -130,7 +130,7 @@ class Mount:
         if not may_count:
             published = _without_count(published)
         if self._verbosity >= 2:
-            self._log_publication(client, message, body)
+            self._log_publication(peer, message, body)
         return published
 
     def begin(
@@ -178,7 +178,7 @@ class Mount:
     def subscribe(
         self,
         visitor: Visitor,
-        client: Callable[[], IAddress],
+        peer: Peer,
         name: str,
         wanted: Wanted,
         framing: Framing,
@@ -208,7 +208,7 @@ class Mount:
         )
         if right is not None:
             self._limited[member] = right
-        self._log_subscription("{peer} subscribes to {name!r}", client, name)
+        self._log_subscription("{peer} subscribes to {name!r}", peer, name)
         return member
 
     def subscribe_request(
@@ -224,14 +224,14 @@ class Mount:
         The same for the response to a request of Twisted's: its producer is registered, and
         leaves when the request reports that the response has ended.
         """
-        client = request.getClientAddress
+        peer = peer_of(request)
         visitor = visitor_of(request)
-        member = self.subscribe(visitor, client, name, wanted, framing, response, cursor)
+        member = self.subscribe(visitor, peer, name, wanted, framing, response, cursor)
         request.registerProducer(member, True)
-        request.notifyFinish().addBoth(lambda _: self.leave(member, client, name))
+        request.notifyFinish().addBoth(lambda _: self.leave(member, peer, name))
         return member
 
-    def leave(self, member: Member, client: Callable[[], IAddress], name: str) -> None:
+    def leave(self, member: Member, peer: Peer, name: str) -> None:
         """
         End the subscription of a response that has ended.
         """
@@ -239,7 +239,7 @@ class Mount:
         right = self._limited.pop(member, None)
         if right is not None:
             right.cancel()
-        self._log_subscription("{peer} leaves {name!r}", client, name)
+        self._log_subscription("{peer} leaves {name!r}", peer, name)
 
     def close(self) -> None:
         """
@@ -249,23 +249,19 @@ class Mount:
         self.closed = True
         self.fanout.end()
 
-    def _log_publication(
-        self, client: Callable[[], IAddress], message: Message, body: bytes
-    ) -> None:
+    def _log_publication(self, peer: Peer, message: Message, body: bytes) -> None:
         self._log.info(
             "{peer} publishes {size} bytes of {type} to {name!r} as {sender!r}",
-            peer=_peer(client()),
+            peer=str(peer),
             size=len(body),
             type=message.content_type,
             name=message.channel,
             sender=message.sender,
         )
 
-    def _log_subscription(
-        self, sentence: str, client: Callable[[], IAddress], name: str
-    ) -> None:
+    def _log_subscription(self, sentence: str, peer: Peer, name: str) -> None:
         if self._verbosity >= 1:
-            self._log.info(sentence, peer=_peer(client()), name=name)
+            self._log.info(sentence, peer=str(peer), name=name)
 
 
 def _end(member: Member, response: Response, denied: Denied) -> None:
@@ -307,9 +303,3 @@ def finish(request: server.Request) -> None:
     """
     request.unregisterProducer()
     request.finish()
-
-
-def _peer(address: IAddress) -> str:
-    if isinstance(address, IPv4Address | IPv6Address):
-        return f"{address.host}:{address.port}"
-    return "a local client"

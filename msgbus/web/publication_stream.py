@@ -23,7 +23,7 @@ from .headers import check_origin, check_transfer_encoding, header
 from .mount import STOPPING, Mount
 from .publication_source import Envelopes, Parts, RawLines, Source, Target
 from .query import channel_name, parse_line_stream, requires_subscriber
-from .request import Request
+from .request import Request, peer_of
 from .responses import REFUSALS, Refusal, status_of
 from .stream_answer import StreamAnswer
 from .streamed_body import MULTIPART, NDJSON
@@ -150,7 +150,7 @@ class PublicationStream:
     ) -> None:
         self._mount = mount
         self._visitor = visitor_of(request)
-        self._client = request.getClientAddress
+        self._peer = peer_of(request)
         self._body = request.body if isinstance(request, Request) else None
         self._source = source
         self._require = require
@@ -296,7 +296,7 @@ class PublicationStream:
             self._answer.add(
                 self._mount.publish(
                     self._visitor,
-                    self._client,
+                    self._peer,
                     message,
                     body,
                     keep,

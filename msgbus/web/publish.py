@@ -19,7 +19,7 @@ from .headers import check_origin, check_transfer_encoding, header
 from .heads import Head, ResponseHead
 from .mount import Mount, when_published
 from .query import channel_name, is_no_store, requires_subscriber
-from .request import Request
+from .request import Request, peer_of
 from .responses import REFUSALS, Refusal, answer
 from .visitor import Visitor
 
@@ -52,8 +52,8 @@ def publish(mount: Mount, request: server.Request, path: bytes) -> int:
         require=requires_subscriber(request.uri.partition(b"?")[2]),
         key=header(request, b"Idempotency-Key"),
     )
-    client = request.getClientAddress
-    published = mount.publish(visitor, client, message, message.body, *options)
+    peer = peer_of(request)
+    published = mount.publish(visitor, peer, message, message.body, *options)
 
     def acknowledge(receipt: Receipt) -> None:
         id, subscribers = _told(receipt)
@@ -96,7 +96,15 @@ class RepeatedPublication:
             of its own, which replaces it.
     """
 
-    __slots__ = ("_answer", "_message", "_mount", "_options", "_persistent", "_visitor")
+    __slots__ = (
+        "_answer",
+        "_message",
+        "_mount",
+        "_options",
+        "_peer",
+        "_persistent",
+        "_visitor",
+    )
 
     # About how many bytes of memory it takes.
     size = 2_000
@@ -113,6 +121,8 @@ class RepeatedPublication:
         self._visitor = visitor
         self._message = message.with_body(b"")
         self._options = options
+        # Whom the head names, if it comes from a trusted proxy.
+        self._peer = None if request.peer is request.channel.peer else request.peer
         self._persistent = bool(request.channel.persistent)
         self._answer = ResponseHead(
             request, http.NO_CONTENT, [b"Msgbus-Id", b"Msgbus-Subscribers"]
@@ -124,10 +134,10 @@ class RepeatedPublication:
         """
         keep, require, _ = self._options
         key = head.key.decode("ascii") or None
-        client = channel.transport.getPeer
+        peer = self._peer or channel.peer
         try:
             published = self._mount.publish(
-                self._visitor, client, self._message, body, keep, require, key
+                self._visitor, peer, self._message, body, keep, require, key
             )
         except REFUSALS:
             return False

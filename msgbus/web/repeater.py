@@ -6,6 +6,7 @@ All other requests are left for Twisted to parse.
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from typing import Any, Protocol
 
 from ..fanout.outlet import write_at_once
@@ -24,6 +25,12 @@ class Connection(Protocol):
     paused: bool
     ended: bool
 
+    def place(self) -> Hashable:
+        """
+        What all requests on this connection are judged by, beside their heads; not None.
+        Asked for when the first bytes have come.
+        """
+
 
 class Repeater:
     """
@@ -37,8 +44,8 @@ class Repeater:
     Attributes:
         head: The head of the request that Twisted parses next; None if its bytes did not
             come all at once, or if it is never remembered.
-        place: The local address of the connection, that of the bus, because requests are
-            judged by it, too; None before the first bytes have come.
+        place: What else requests are judged by, beside their heads; see `Connection.place`.
+            None before the first bytes have come.
         missing: How many bytes are still to come of the body of a request whose head is
             remembered.
     """
@@ -59,7 +66,7 @@ class Repeater:
     def __init__(self, heads: Heads[Any], connection: Connection) -> None:
         self.head: Head | None = None
         self.missing = 0
-        self.place: str | None = None
+        self.place: Hashable = None
         self._heads = heads
         self._connection = connection
         # The bytes that have come of a request of which others are still missing.
@@ -90,10 +97,7 @@ class Repeater:
                 return b""
             data = self.give_up()
         if self.place is None:
-            # It is not known before the first bytes: a proxy may send the address ahead of
-            # them, by the PROXY protocol.
-            host = self._connection.transport.getHost()
-            self.place = getattr(host, "host", "")
+            self.place = self._connection.place()
         heads, place, connection = self._heads, self.place, self._connection
         begin, size = 0, len(data)
         while begin < size:

@@ -17,10 +17,11 @@ from twisted.web.http_headers import Headers
 from ..access.credentials import without_links
 from .channel import Answering, Channel, too_large
 from .heads import Head, Meaning
+from .peer import Peer, forwarded
 from .streamed_body import StreamedBody, is_streamed
 from .visitor import Visitor
 
-__all__ = ["Request"]
+__all__ = ["Request", "peer_of"]
 
 _ABSOLUTE_FORM = re.compile(rb"https?://([^/?#]*)(.*)", re.IGNORECASE)
 
@@ -46,6 +47,8 @@ class Request(server.Request):
     host_checked_by: object = None
     # Who has sent the request; set by `Root`.
     visitor: Visitor | None = None
+    # For whom a trusted proxy has sent the request.
+    _forwarded: Peer | None = None
     # The body, if it is taken while it comes.
     body: StreamedBody | None = None
     # Was the request judged by nothing but its head and the local address?  Set by `Root`.
@@ -56,6 +59,18 @@ class Request(server.Request):
         As Twisted has it, for logs, but without links.
         """
         return without_links(super().__repr__())
+
+    @property
+    def peer(self) -> Peer:
+        """
+        Where the request comes from.
+        """
+        if self._forwarded is None:
+            peer = self.channel.peer
+            if not peer.is_trusted:
+                return peer
+            self._forwarded = forwarded(peer, self, self.channel.site.proxies)
+        return self._forwarded
 
     def gotLength(self, length: int | None) -> None:
         """
@@ -171,3 +186,12 @@ class Request(server.Request):
     def _check_body(self, size: int) -> None:
         if size > self.channel.site.max_body:
             raise too_large(self.channel.site.max_body)
+
+
+def peer_of(request: server.Request) -> Peer:
+    """
+    Where a request comes from, also if it is of another site, which knows no proxies.
+    """
+    if isinstance(request, Request):
+        return request.peer
+    return Peer.at(request.getClientAddress())

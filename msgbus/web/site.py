@@ -13,8 +13,10 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.web import server
 from twisted.web.resource import IResource
 
+from ..access.addresses import TrustedProxies
 from .channel import Channel
 from .heads import Heads
+from .peer import NO_PROXIES
 from .request import Request
 
 __all__ = ["Site"]
@@ -28,9 +30,11 @@ class Site(server.Site):
         resource: The root of the tree.
         max_body: Bytes of the largest request body; a larger one is answered with 413.
         reactor: By its clock, idle connections time out.
+        proxies: Those that are believed whose requests they pass on.
 
     Attributes:
         max_body: As given.
+        proxies: As given.
         draining: Whether each connection is closed once its request is answered.
         channels: All connections.
         streams: The connections whose answers have no end.
@@ -48,9 +52,11 @@ class Site(server.Site):
         resource: IResource,
         max_body: int = 1024 * 1024,
         reactor: IReactorTime | None = None,
+        proxies: TrustedProxies = NO_PROXIES,
     ) -> None:
         super().__init__(resource, parsePOSTFormSubmission=False, reactor=reactor)  # type: ignore[no-untyped-call]  # Twisted
         self.max_body = max_body
+        self.proxies = proxies
         self.draining = False
         self.channels: set[Channel] = set()
         self.streams: set[Channel] = set()

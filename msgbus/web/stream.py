@@ -23,6 +23,7 @@ from .auth import visitor_of
 from .channel import Channel
 from .heads import Head, ResponseHead
 from .mount import Mount, finish
+from .peer import Peer
 from .query import Wanted
 from .request import Request
 from .responses import set_stream_headers
@@ -62,7 +63,9 @@ def stream(mount: Mount, request: server.Request, name: str, wanted: Wanted) -> 
             request.remember(
                 partial(RepeatedSubscription, mount, request, name, wanted, framing)
             )
-        opened = Stream(mount, visitor_of(request), channel, name, bool(request.chunked))
+        opened = Stream(
+            mount, visitor_of(request), request.peer, channel, name, bool(request.chunked)
+        )
         request.replace_with(opened)
         opened.begin(wanted, framing, cursor, ready=False)
     else:
@@ -79,18 +82,26 @@ class Stream:
 
     Args:
         visitor: Who subscribes.
+        peer: From where.
         channel: The connection of the response.
         name: The name of the channel or folder that is subscribed to.
         chunked: Whether the response is in chunks (RFC 9112, section 7.1).
     """
 
-    __slots__ = ("_channel", "_chunked", "_member", "_mount", "_name", "_visitor")
+    __slots__ = ("_channel", "_chunked", "_member", "_mount", "_name", "_peer", "_visitor")
 
     def __init__(
-        self, mount: Mount, visitor: Visitor, channel: Channel, name: str, chunked: bool
+        self,
+        mount: Mount,
+        visitor: Visitor,
+        peer: Peer,
+        channel: Channel,
+        name: str,
+        chunked: bool,
     ) -> None:
         self._mount = mount
         self._visitor = visitor
+        self._peer = peer
         self._channel = channel
         self._name = name
         self._chunked = chunked
@@ -112,7 +123,7 @@ class Stream:
         self._channel.begin_stream()
         self._member = self._mount.subscribe(
             self._visitor,
-            self._channel.getPeer,
+            self._peer,
             self._name,
             wanted,
             framing,
@@ -144,7 +155,7 @@ class Stream:
     def _leave(self) -> None:
         member, self._member = self._member, None
         if member is not None:
-            self._mount.leave(member, self._channel.getPeer, self._name)
+            self._mount.leave(member, self._peer, self._name)
 
 
 class RepeatedSubscription:
@@ -165,6 +176,7 @@ class RepeatedSubscription:
         "_framing",
         "_mount",
         "_name",
+        "_peer",
         "_persistent",
         "_unfiltered",
         "_visitor",
@@ -176,6 +188,8 @@ class RepeatedSubscription:
     ) -> None:
         self._mount = mount
         self._visitor = visitor_of(request)
+        # Whom the head names, if it comes from a trusted proxy.
+        self._peer = None if request.peer is request.channel.peer else request.peer
         self._name = name
         # A filter remembers results, which take more memory than its text.  All filters
         # that let every message pass are replaced by one that they share.
@@ -216,7 +230,14 @@ class RepeatedSubscription:
         opening = self._framing.opening(begins)
         channel.repeater.answers.append(self._answer.fill(begins.encode("ascii")))
         channel.repeater.answers.append(opening)
-        opened = Stream(mount, self._visitor, channel, self._name, self._chunked)
+        opened = Stream(
+            mount,
+            self._visitor,
+            self._peer or channel.peer,
+            channel,
+            self._name,
+            self._chunked,
+        )
         channel.begin_answer(opened, self._persistent)
         opened.begin(wanted, self._framing, cursor, channel.repeater.flush())
         return True

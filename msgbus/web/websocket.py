@@ -10,7 +10,7 @@ from collections.abc import Callable
 from functools import partial
 
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IAddress, IDelayedCall, IReactorTime
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.web import server
 from twisted.web.server import NOT_DONE_YET
 from wsproto import events
@@ -26,6 +26,7 @@ from .auth import visitor_of
 from .channel import LINGER_SECONDS
 from .headers import check_origin
 from .mount import Mount, when_published
+from .peer import Peer
 from .query import Wanted
 from .request import Request
 from .responses import REFUSALS, Refusal, status_of
@@ -66,7 +67,7 @@ def open_websocket(mount: Mount, request: server.Request, name: str, wanted: Wan
     token = accept_token(request)
     # Browsers let any page open a WebSocket to any host, and read what comes over it.
     check_origin(request, mount.origins)
-    publish = partial(_publish, mount, visitor_of(request), request.getClientAddress, name)
+    publish = partial(_publish, mount, visitor_of(request), request.peer, name)
     outlet = mount.outlet(request, wanted.overflow is Overflow.LATEST)
     cursor, begins = mount.begin(name, wanted.filter, wanted.since)
     websocket = WebSocket(
@@ -96,7 +97,7 @@ def open_websocket(mount: Mount, request: server.Request, name: str, wanted: Wan
 def _publish(
     mount: Mount,
     visitor: Visitor,
-    client: Callable[[], IAddress],
+    peer: Peer,
     name: str,
     publication: Publication,
 ) -> Receipt | Deferred[Receipt]:
@@ -107,7 +108,7 @@ def _publish(
     message = Message(channel, publication.body, publication.content_type, visitor.sender)
     return mount.publish(
         visitor,
-        client,
+        peer,
         message,
         message.body,
         publication.keep,
