@@ -65,6 +65,7 @@ PURE = {
     "web.origins",
     "access.rules",
     "access.patterns",
+    "access.rule_limits",
     "access.readable",
     "access.users",
     "access.passwords",

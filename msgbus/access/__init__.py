@@ -5,7 +5,7 @@ It knows neither HTTP nor sockets, and reads no file by itself: it is given what
 What a refusal looks like is up to `web`.
 
 Read `rules` first (who may publish and subscribe to what), then `patterns` (the names in
-it) and `readable` (what it comes to for one subscriber);
+it), `rule_limits` (the limits in it) and `readable` (what it comes to for one subscriber);
 `users` (the names and hashes of a file), `passwords` (those hashes) and `checker` (whether
 a password is right, without making others wait), with `verified` (the passwords that were
 right of late).  Both kinds of files are cut into lines by `file_lines`.

@@ -1,7 +1,7 @@
 """
 Who may publish and subscribe to what: the rules of an operator.
 
-No I/O and no clock.  A rule is one line, `WHO MAY CHANNELS`.  The first rule that
+No I/O and no clock.  A rule is one line, `WHO MAY CHANNELS LIMITS`.  The first rule that
 fits decides; if none fits, the answer is no.  Who somebody is, is up to others.
 """
 
@@ -15,6 +15,7 @@ from ..message import Invalid, check_name
 from .file_lines import BadFile, file_lines
 from .patterns import Glob, Pattern
 from .readable import Readable
+from .rule_limits import NO_LIMITS, RuleLimits, is_limit, parse_limits
 from .verbs import Verb
 
 __all__ = ["ANONYMOUS", "BadRules", "Decision", "Rules", "Verb"]
@@ -73,6 +74,7 @@ class _Rule(NamedTuple):
     who: Glob | str
     verbs: frozenset[Verb]
     channels: tuple[Pattern, ...]
+    limits: RuleLimits
 
 
 class _Right(NamedTuple):
@@ -83,6 +85,7 @@ class _Right(NamedTuple):
     line: int
     allowed: bool
     channels: tuple[Glob, ...]
+    limits: RuleLimits
 
 
 class Rules:
@@ -102,7 +105,9 @@ class Rules:
                 self._for_many.append(rule)
         self._remembered: dict[str | None, dict[Verb, tuple[_Right, ...]]] = {}
         self._readable: dict[str | None, Readable] = {}
-        self._decisions: dict[tuple[str | None, Verb, str], Decision] = {}
+        self._decisions: dict[
+            tuple[str | None, Verb, str], tuple[Decision, RuleLimits]
+        ] = {}
 
     @classmethod
     def parse(cls, text: bytes, file: str) -> Rules:
@@ -142,22 +147,13 @@ class Rules:
             channel: The full name of a channel or folder.  A folder stands for a message to
                 this very name, not for the channels below it.
         """
-        # Publishers ask the same thing again and again.
-        key = (user, verb, channel)
-        decision = self._decisions.get(key)
-        if decision is None:
-            try:
-                # Also bounds the length of the name, and so the time and what is kept.
-                check_name(channel)
-            except Invalid as error:
-                return Decision(False, None, str(error))
-            right = self._deciding(user, verb, channel)
-            decision = _decision(right, user, verb, channel)
-            if user is None or len(user) <= MAX_USER:
-                if len(self._decisions) >= MAX_REMEMBERED:
-                    self._decisions.clear()
-                self._decisions[key] = decision
-        return decision
+        return self._decided(user, verb, channel)[0]
+
+    def limits(self, user: str | None, verb: Verb, channel: str) -> RuleLimits:
+        """
+        The limits of the line that decides; none if the answer is no.
+        """
+        return self._decided(user, verb, channel)[1]
 
     def readable(self, user: str | None) -> Readable:
         """
@@ -189,6 +185,27 @@ class Rules:
                     return False
         return False
 
+    def _decided(
+        self, user: str | None, verb: Verb, channel: str
+    ) -> tuple[Decision, RuleLimits]:
+        # Publishers ask the same thing again and again.
+        key = (user, verb, channel)
+        decided = self._decisions.get(key)
+        if decided is None:
+            try:
+                # Also bounds the length of the name, and so the time and what is kept.
+                check_name(channel)
+            except Invalid as error:
+                return Decision(False, None, str(error)), NO_LIMITS
+            right = self._deciding(user, verb, channel)
+            limits = right.limits if right is not None else NO_LIMITS
+            decided = _decision(right, user, verb, channel), limits
+            if user is None or len(user) <= MAX_USER:
+                if len(self._decisions) >= MAX_REMEMBERED:
+                    self._decisions.clear()
+                self._decisions[key] = decided
+        return decided
+
     def _deciding(self, user: str | None, verb: Verb, channel: str) -> _Right | None:
         for right in self._rights(user)[verb]:
             for glob in right.channels:
@@ -208,7 +225,7 @@ class Rules:
             fitting = [(rule, _globs(rule, user)) for rule in self._fitting(user)]
             rights = self._remembered[user] = {
                 verb: tuple(
-                    _Right(rule.line, verb in rule.verbs, globs)
+                    _Right(rule.line, verb in rule.verbs, globs, rule.limits)
                     for rule, globs in fitting
                     if globs and (verb in rule.verbs or not rule.verbs)
                 )
@@ -276,8 +293,26 @@ def _parse_rule(number: int, line: str) -> _Rule:
             f" {line!r} lacks " + ("the channels." if words else "two of them.")
         )
     may, *rest = words
-    channels = tuple(map(_parse_channel, rest))
-    return _Rule(number, _parse_who(who), _parse_verbs(may), channels)
+    limits_from = next((i for i, word in enumerate(rest) if is_limit(word)), len(rest))
+    channels, limits = rest[:limits_from], rest[limits_from:]
+    if not channels:
+        raise Invalid(
+            f"{line!r} lacks the channels, which come before limits. In the name of a"
+            " channel, '=' is written %3D."
+        )
+    for word in limits:
+        if not is_limit(word):
+            raise Invalid(f"{word!r} comes behind a limit; channels come before limits.")
+    verbs = _parse_verbs(may)
+    return _Rule(
+        number,
+        _parse_who(who),
+        verbs,
+        tuple(map(_parse_channel, channels)),
+        parse_limits(
+            limits, publish=Verb.PUBLISH in verbs, subscribe=Verb.SUBSCRIBE in verbs
+        ),
+    )
 
 
 def _parse_who(text: str) -> Glob | str:
@@ -307,8 +342,6 @@ def _parse_verbs(text: str) -> frozenset[Verb]:
 
 def _parse_channel(text: str) -> Pattern:
     _refuse_list(text, "channels", "Separate channels by spaces.")
-    if "=" in text:
-        raise Invalid(f"{text!r} is no channel: in a name, '=' is written %3D.")
     pattern = Pattern.parse(text)
     if text.endswith("/"):
         raise Invalid(

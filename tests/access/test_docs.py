@@ -8,8 +8,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from msgbus.access.passwords import verify
-from msgbus.access.rules import Rules, Verb
+from msgbus.access.rule_limits import RuleLimits
+from msgbus.access.rules import BadRules, Rules, Verb
 from msgbus.access.users import Users
 
 PAGE = (Path(__file__).parents[2] / "docs/access.md").read_text()
@@ -77,6 +80,20 @@ def test_who():
     assert {"alice", "sensor-*", "@anonymous", "@users", "*"} <= set(names)
     for name in ("alice", "sensor-*", "@anonymous", "@users", "*"):
         Rules.parse(f"{name} publish a\n".encode(), "access")
+
+
+def test_limits():
+    """
+    Each limit of the table can be written, and there are no others.
+    """
+    words = re.findall(r"^\| `([a-z-]+=\S+)` \|", PAGE, re.MULTILINE)
+    rule = f"* publish,subscribe a {' '.join(words)}\n"
+    limits = Rules.parse(rule.encode(), "access").limits(None, Verb.PUBLISH, "a")
+    assert limits == RuleLimits(((10, 1),), 64 * 1024, 1000, 5)
+    with pytest.raises(
+        BadRules, match=re.escape(", ".join(w.partition("=")[0] for w in words))
+    ):
+        Rules.parse(b"* publish a x=1\n", "access")
 
 
 def test_tool(tmp_path):

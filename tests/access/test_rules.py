@@ -1,5 +1,5 @@
 """
-Tests for `msgbus.access.rules`, `.patterns` and `.readable`.
+Tests for `msgbus.access.rules`, `.patterns`, `.rule_limits` and `.readable`.
 """
 
 import time
@@ -11,17 +11,18 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from msgbus.access.patterns import Glob, Pattern
 from msgbus.access.readable import MAX_REMEMBERED
+from msgbus.access.rule_limits import NO_LIMITS, Rate, RuleLimits
 from msgbus.access.rules import BadRules, Rules, Verb
 from msgbus.message import Invalid
 
 PUBLISH, SUBSCRIBE = Verb.PUBLISH, Verb.SUBSCRIBE
 
 EXAMPLE = """\
-# who          may                  channels
+# who          may                  channels        limits (optional)
 alice          publish,subscribe    *
 @anonymous     subscribe            public/*
-sensor-*       publish              sensors/%u/*
-@users         publish,subscribe    chat/*
+sensor-*       publish              sensors/%u/*    rate=10/s max-message=64k
+@users         publish,subscribe    chat/*          history=1000
 *              nothing              *
 """
 
@@ -294,6 +295,7 @@ class DecisionTests(SynchronousTestCase):
         for channel in ("a//b", "../a", "a\0", "a\\b", "/" * 1000, "x" * 2000, "\ud800"):
             decision = rules.decide("alice", PUBLISH, channel)
             self.assertEqual(decision[:2], (False, None), channel)
+            self.assertEqual(rules.limits("alice", PUBLISH, channel), NO_LIMITS)
 
     @given(LINES, st.one_of(st.none(), NAMES), NAMED, st.sampled_from(Verb))
     def test_reference(self, lines, user, channel, verb):
@@ -470,6 +472,58 @@ class ReadableTests(SynchronousTestCase):
         self.assertLessEqual(len(readable._results), MAX_REMEMBERED)
 
 
+class LimitTests(SynchronousTestCase):
+    """
+    The limits of a rule.
+    """
+
+    def limits(self, text):
+        rules = parse(f"* publish,subscribe a {text}\n")
+        return rules.limits(None, PUBLISH, "a")
+
+    def test_all(self):
+        """
+        Each limit is read in its unit.
+        """
+        self.assertEqual(
+            self.limits(
+                "rate=1000/h rate=10/s max-message=64k history=0 max-subscriptions=5"
+            ),
+            RuleLimits((Rate(10, 1), Rate(1000, 3600)), 65536, 0, 5),
+        )
+        self.assertEqual(self.limits("max-message=1M").max_message, 1024 * 1024)
+        self.assertEqual(self.limits("max-message=12").max_message, 12)
+        self.assertEqual(self.limits("rate=2/min rate=3/d").rates, ((2, 60), (3, 86400)))
+        self.assertEqual(self.limits("# rate=1/s"), NO_LIMITS)
+
+    def test_of_the_line_that_decides(self):
+        """
+        The limits are those of the deciding line, and of no other.
+        """
+        rules = parse("alice publish a rate=1/s\n@users publish a rate=2/s\n* nothing *\n")
+        self.assertEqual(rules.limits("alice", PUBLISH, "a").rates, ((1, 1),))
+        self.assertEqual(rules.limits("bob", PUBLISH, "a").rates, ((2, 1),))
+        self.assertEqual(rules.limits(None, PUBLISH, "a"), NO_LIMITS)
+        self.assertEqual(rules.limits("alice", SUBSCRIBE, "a"), NO_LIMITS)
+
+    def test_malformed(self):
+        """
+        A limit that is not understood is refused.
+        """
+        for text in (
+            "rate=10", "rate=0/s", "rate=10/w", "rate=-1/s", "rate=1.5/s",
+            "rate=1/s rate=2/s", "max-message=64K", "max-message=1e3",
+            "max-message=999999999999G", "max-message=",
+            "history=-1", "history=x", "history=1 history=1", "history=9999999999999",
+            "Rate=1/s", "burst=1", "history=1 b", "history=\u0661",
+        ):  # fmt: skip
+            with self.assertRaises(BadRules, msg=text):
+                self.limits(text)
+        for text in ("* publish a history=1\n", "* subscribe a rate=1/s\n"):
+            with self.assertRaises(BadRules, msg=text):
+                parse(text)
+
+
 class FileTests(SynchronousTestCase):
     """
     Files that cannot be used.
@@ -543,6 +597,7 @@ class FileTests(SynchronousTestCase):
             ("alice", "lacks two of them"),
             ("alice publish", "lacks the channels"),
             ("alice publish # a", "lacks the channels"),
+            ("alice publish rate=1/s", "lacks the channels"),
             ("alice write a", "'write' is none of publish"),
             ("alice publish, subscribe a", "'publish,' is none of publish"),
             ("alice publish,nothing a", "is none of publish"),
@@ -561,7 +616,9 @@ class FileTests(SynchronousTestCase):
             ("alice publish a?b", "%3F"),
             ("alice publish %00", "control character"),
             ("alice publish a=b", "%3D"),
-            ("alice publish a b=c", "'b=c' is no channel"),
+            ("alice publish a b=c", "'b=c' is not a limit"),
+            ("alice publish a rate=1/s b", "'b' comes behind a limit"),
+            ("alice nothing a rate=1/s", "does not allow"),
         ):
             with self.subTest(line=line):
                 refusal = self.refusal(f"# A comment.\n{line}\n".encode())
