@@ -87,11 +87,11 @@ class Server:
         self.site.heads.forget()
         self.resource.check_rights()
 
-    def connect(self, address="127.0.0.1"):
+    def connect(self, address="127.0.0.1", **options):
         """
-        A new connection to this address of the server.
+        A new connection to this address of the server; see `Peer`.
         """
-        return Peer(self, address)
+        return Peer(self, address, **options)
 
     def ask(self, request, address="127.0.0.1"):
         """
@@ -119,11 +119,11 @@ class Peer:
     One connection, seen from the client.
     """
 
-    def __init__(self, server, address):
+    def __init__(self, server, address, client="192.0.2.1"):
         self.server = server
         self.transport = StringTransport(
             hostAddress=IPv4Address("TCP", address, 8888),
-            peerAddress=IPv4Address("TCP", "192.0.2.1", 4711),
+            peerAddress=IPv4Address("TCP", client, 4711),
         )
         self.protocol = server.site.buildProtocol(None)
         self.protocol.makeConnection(self.transport)

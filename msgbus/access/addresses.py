@@ -21,13 +21,13 @@ from ipaddress import (
 
 from ..message import Invalid
 
-__all__ = ["FORWARDED", "X_FORWARDED_FOR", "TrustedProxies", "network_of"]
+__all__ = ["FORWARDED", "PROXY_HEADERS", "X_FORWARDED_FOR", "TrustedProxies", "network_of"]
 
 Address = IPv4Address | IPv6Address
 
 FORWARDED = "forwarded"
 X_FORWARDED_FOR = "x-forwarded-for"
-_HEADERS = (X_FORWARDED_FOR, FORWARDED)
+PROXY_HEADERS = (X_FORWARDED_FOR, FORWARDED)
 
 # What stands for a peer on a Unix socket, in the list of trusted ones.
 UNIX = "unix"
@@ -85,8 +85,8 @@ class TrustedProxies:
         items = [item.strip() for item in text.split(",") if item.strip()]
         if not items or len(items) > MAX_NETWORKS:
             raise Invalid("Give the address of a proxy, or a network such as 10.0.0.0/8.")
-        if header.lower() not in _HEADERS:
-            raise Invalid(f"Proxies are believed by {' or '.join(_HEADERS)} only.")
+        if header.lower() not in PROXY_HEADERS:
+            raise Invalid(f"Proxies are believed by {' or '.join(PROXY_HEADERS)} only.")
         networks = []
         for item in items:
             if item == UNIX:

@@ -13,6 +13,7 @@ from pathlib import Path
 from twisted.python import usage
 
 from .. import __version__
+from ..access.addresses import X_FORWARDED_FOR, TrustedProxies
 from ..access.rules import ANONYMOUS, Rules, Verb
 from ..access.tokens import ALGORITHMS
 from ..access.users import Users
@@ -70,6 +71,8 @@ class Options(usage.Options):
         # Twisted would print the docstrings with the line breaks of the source.
         self.docs = {name: " ".join(doc.split()) for name, doc in self.docs.items()}
         self["listen"] = []
+        self["trusted-proxy"] = []
+        self["proxy-header"] = None
         self["allow-origin"] = []
         self["host"] = []
         self["max-message"] = 1024 * 1024
@@ -119,6 +122,21 @@ class Options(usage.Options):
         several times; '*' is any.
         """
         self["host"].append(name)
+
+    def opt_trusted_proxy(self, network: str) -> None:
+        """
+        The address of a proxy in front of the bus, or its network, such as 10.0.0.0/8,
+        or 'unix' for all who connect to a Unix socket; may be given several times. The
+        addresses of clients that it names are believed, for limits and logs.
+        """
+        self["trusted-proxy"].append(network)
+
+    def opt_proxy_header(self, name: str) -> None:
+        """
+        The header in which trusted proxies name their clients: x-forwarded-for or
+        forwarded. [default: x-forwarded-for]
+        """
+        self["proxy-header"] = name
 
     def opt_max_message(self, size: str) -> None:
         """
@@ -370,6 +388,7 @@ class Options(usage.Options):
                 text: endpoint(reactor, text) for text in self["listen"] or [DEFAULT_LISTEN]
             }
             self["origins"] = Origins(self["allow-origin"], self["host"])
+            self["proxies"] = self._proxies()
         except (CannotListen, Invalid) as error:
             raise usage.UsageError(str(error)) from None
 
@@ -391,6 +410,20 @@ class Options(usage.Options):
         except Invalid as error:
             raise usage.UsageError(str(error)) from None
         self["grant-files"] = files
+
+    def _proxies(self) -> TrustedProxies:
+        """
+        The proxies that are trusted.
+
+        Raises:
+            Invalid: They are not given as they should be.
+        """
+        header = self["proxy-header"] or X_FORWARDED_FOR
+        if self["trusted-proxy"]:
+            return TrustedProxies.parse(",".join(self["trusted-proxy"]), header)
+        if self["proxy-header"]:
+            raise Invalid("Only a proxy is believed: give its address by --trusted-proxy.")
+        return TrustedProxies()
 
     def _check_access(self) -> None:
         """

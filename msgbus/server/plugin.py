@@ -61,7 +61,7 @@ def makeService(options: Options) -> Service:
         ),
     )
     root.putChild(b"msgbus", bus_resource)
-    site = Site(root, max_body=bus.max_message)
+    site = Site(root, max_body=bus.max_message, proxies=options["proxies"])
     service = BusService(
         reactor,
         options["endpoints"],

@@ -100,6 +100,8 @@ class _Site(Protocol):
     channels: set[Channel]
     streams: set[Channel]
 
+    def suspects(self, peer: Peer) -> bool: ...
+
     def lost(self, channel: Channel) -> None: ...
 
 
@@ -152,7 +154,10 @@ class Channel(http.HTTPChannel):
         Read requests, until one is refused, or the connection ends.  Those whose heads are
         remembered are answered without parsing.
         """
-        if not self.ended and (self.repeater.missing or self._is_between_requests()):
+        if not self.ended and (
+            self.repeater.missing
+            or (self._is_between_requests() and not self.site.suspects(self.peer))
+        ):
             rest = self.repeater.take(data)
             if rest is not data:
                 self._used = True

@@ -5,6 +5,7 @@ a trusted proxy sends them.
 
 from __future__ import annotations
 
+from ipaddress import ip_address
 from typing import Any
 
 from twisted.internet.address import IPv4Address, IPv6Address
@@ -65,6 +66,13 @@ class Peer:
             local = not trusted and is_loopback(address)
             return cls(address.host, port=address.port, is_local=local, is_trusted=trusted)
         return cls(None, is_local=not proxies.unix, is_trusted=proxies.unix)
+
+    @property
+    def is_private(self) -> bool:
+        """
+        Is it an address that a proxy of one's own would have?
+        """
+        return self.address is None or ip_address(self.address).is_private
 
     def __str__(self) -> str:
         """

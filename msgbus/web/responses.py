@@ -35,6 +35,7 @@ _REASONS = {
     413: b"Content Too Large",
     421: b"Misdirected Request",
     422: b"Unprocessable Content",
+    429: b"Too Many Requests",
     426: b"Upgrade Required",
 }
 

@@ -10,23 +10,27 @@ from typing import cast
 
 from twisted.cred.error import UnauthorizedLogin
 from twisted.cred.portal import Portal
+from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.web import server
 from twisted.web.resource import IResource, Resource
 from twisted.web.util import DeferredResource
 
+from ..access.addresses import PROXY_HEADERS
 from ..access.checker import Busy
 from ..access.grant import BadGrant
+from ..access.rate_fields import retry_after
 from ..message import Invalid
-from .auth import is_constant, login, sender_of, set_visitor, visitor_of
+from .auth import is_constant, sender_of, set_visitor, visitor_of
 from .bearer import Bearer, Stranger, refused
 from .documents import Document
 from .grants import Grants
 from .headers import check_host, header, is_preflight, set_safety_headers
 from .origins import Origins
-from .request import Request
+from .request import Request, peer_of
 from .resource import BusResource
 from .responses import Refusal, refuse
+from .sign_in import SignIn, TooManyGuesses
 from .site import Site
 from .visitor import Access, Denied, Visitor
 
@@ -49,7 +53,10 @@ class Root(Resource):
 
     Attributes:
         guarded: Whether a password, a link or a token is asked for.
+        sign_in: Checks the passwords; None if none is asked for.
     """
+
+    _log = Logger()
 
     def __init__(
         self,
@@ -66,6 +73,11 @@ class Root(Resource):
         self._access = access
         self._grants = grants
         self.guarded = portal is not None or grants is not None
+        self.sign_in = None
+        if portal is not None:
+            # Where there is one password for all, each name has it.
+            self.sign_in = SignIn(portal, by_name=not is_constant(portal))
+        self._proxy_seen = False
 
     def getChildWithDefault(self, path: bytes, request: server.Request) -> IResource:
         """
@@ -78,12 +90,13 @@ class Root(Resource):
             # A header that cannot be read is refused here, since `_denied` cannot.
             header(request, b"Origin")
             authorization = header(request, b"Authorization")
+            self._look_for_proxy(request)
             known = self._bearer(request, authorization)
             known = known or self._without_password(authorization)
             if known is not None:
                 return self._behind(path, request, known)
-            assert self._portal is not None  # noqa: S101 # for mypy
-            entered = login(self._portal, authorization)
+            assert self.sign_in is not None  # noqa: S101 # for mypy
+            entered = self.sign_in.login(peer_of(request), authorization)
         except Refusal as refusal:
             return _Page(refusal)
         except Invalid as error:
@@ -130,6 +143,24 @@ class Root(Resource):
             return Visitor("", self._access)
         # The bus refuses them, but for the modules that a page with a link loads.
         return None if self._grants is None else Stranger(asks_for_password=True)
+
+    def _look_for_proxy(self, request: server.Request) -> None:
+        """
+        Warn once if a proxy seems to be in front of the bus that is not trusted: then all
+        its clients count as one.
+        """
+        if self._proxy_seen or not isinstance(request, Request):
+            return
+        headers, peer = request.requestHeaders, request.channel.peer
+        if peer.is_private and any(map(headers.hasHeader, PROXY_HEADERS)):
+            self._proxy_seen = True
+            if not peer.is_trusted:
+                self._log.warn(
+                    "Requests from {peer} name other addresses that they come from, as"
+                    " those of a proxy do. If it is one, give its address by"
+                    " --trusted-proxy; until then, limits take all of its clients for one",
+                    peer=peer.address or "a Unix socket",
+                )
 
     def _entered(
         self, login: tuple[object, object, object], path: bytes, request: server.Request
@@ -189,8 +220,11 @@ class Root(Resource):
         if failure.check(Invalid):
             return _Page(Refusal(400, failure.getErrorMessage()))
         if isinstance(failure.value, Busy):
-            retry_after = (b"Retry-After", b"%d" % failure.value.retry_after)
-            return _Page(Refusal(503, failure.getErrorMessage(), [retry_after]))
+            later = (b"Retry-After", b"%d" % failure.value.retry_after)
+            return _Page(Refusal(503, failure.getErrorMessage(), [later]))
+        if isinstance(failure.value, TooManyGuesses):
+            wait = retry_after(failure.value.seconds).encode("ascii")
+            return _Page(Refusal(429, failure.getErrorMessage(), [(b"Retry-After", wait)]))
         failure.trap(UnauthorizedLogin)
         return _Page(
             Refusal(

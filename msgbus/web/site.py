@@ -16,7 +16,7 @@ from twisted.web.resource import IResource
 from ..access.addresses import TrustedProxies
 from .channel import Channel
 from .heads import Heads
-from .peer import NO_PROXIES
+from .peer import NO_PROXIES, Peer
 from .request import Request
 
 __all__ = ["Site"]
@@ -89,6 +89,14 @@ class Site(server.Site):
         """
         for channel in tuple(self.channels):
             channel.transport.abortConnection()
+
+    def suspects(self, peer: Peer) -> bool:
+        """
+        May no request from here be answered without asking for its password again?  See
+        `SignIn.suspects`.
+        """
+        sign_in = getattr(self.resource, "sign_in", None)
+        return sign_in is not None and sign_in.suspects(peer)
 
     def lost(self, channel: Channel) -> None:
         """

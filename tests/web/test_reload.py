@@ -30,11 +30,11 @@ class RightsTestCase(WebSocketTestCase):
 
     options = {"users": USERS, "rules": ALL}
 
-    def send(self, request):
+    def send(self, request, client="192.0.2.1"):
         """
         A peer that has sent a request, whose password has been checked.
         """
-        peer = self.server.connect()
+        peer = self.server.connect(client=client)
         peer.send(request)
         peer.begun = peer.received() + peer.received()
         return peer
@@ -210,11 +210,14 @@ class ReloadTests(RightsTestCase):
 
     def test_others_do_not_wait(self):
         """
-        While as many passwords are hashed as may be, those whose passwords are remembered
-        publish and read, and further ones are told to come again.
+        While as many passwords from many addresses are hashed as may be, those whose
+        passwords are remembered publish and read, and further ones are told to come again.
         """
         self.server.pool.held = []
-        wrong = [self.send(get(headers=authorization(f"bob:{n}"))) for n in range(40)]
+        wrong = [
+            self.send(get(headers=authorization(f"bob:{n}")), f"192.0.2.{100 + n % 8}")
+            for n in range(40)
+        ]
         busy = [peer.begun for peer in wrong if peer.begun]
         self.assertEqual(len(busy), 8)
         for data in busy:

@@ -5,6 +5,7 @@ Tests for who may do what at each door of a bus: `msgbus.web.visitor`, and all w
 import ast
 import inspect
 import textwrap
+from ipaddress import ip_address
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import NamedTuple
@@ -299,6 +300,7 @@ class DoorTests(SynchronousTestCase):
             terminationPredicateFactory=lambda: lambda: False,
         )
         self.patch(task, "_theCooperator", steps)
+        self.number = 0
         self.published = []
         # A required subscriber is there, but none of the bus's own.
         self.server.bus.subscribe("", self.published.append)
@@ -306,8 +308,11 @@ class DoorTests(SynchronousTestCase):
     def come(self, door, who, more=""):
         """
         All bytes that somebody gets at a door, also of what is published afterwards.
+        Everybody comes from an address of their own, so that none has to wait because
+        another one gave a wrong password.
         """
-        peer = self.server.connect()
+        self.number += 1
+        peer = self.server.connect(client=str(ip_address("198.18.0.0") + self.number))
         peer.send(door.request(who, more))
         # The password is checked in a thread.
         data = peer.received() + peer.received()
