@@ -21,8 +21,9 @@ FORGOTTEN = 8
 # Less than what floats lose when times are added, in seconds.
 _NOTHING = 1e-6
 
-_RATE = re.compile(r"([1-9][0-9]{0,9})/([smhd]|[1-9][0-9]{0,5}s)")
-_UNIT_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+_RATE = re.compile(r"([1-9][0-9]{0,11})([kMG]?)/(s|min|h|d|[1-9][0-9]{0,5}s)")
+_UNIT_SECONDS = {"s": 1, "min": 60, "h": 3600, "d": 86400}
+_UNIT_QUOTA = {"": 1, "k": 1024, "M": 1024**2, "G": 1024**3}
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +46,8 @@ class Rate:
     @classmethod
     def parse(cls, text: str) -> Rate:
         """
-        Read a rate, such as `10/s`, `1000/h` or `60/30s` (s, m, h and d).
+        Read a rate, such as `10/s`, `1000/h`, `60/30s` or `64M/10s`: per s, min, h or d, or
+        in so many seconds; k, M and G are powers of 1,024.
 
         Raises:
             Invalid: It is none.
@@ -53,8 +55,9 @@ class Rate:
         found = _RATE.fullmatch(text)
         if not found:
             raise Invalid(f"{text[:100]!r} is no rate, such as 10/s or 1000/h.")
-        count, unit = found[1], found[2]
-        return cls(int(count), _UNIT_SECONDS.get(unit) or int(unit[:-1]))
+        count, factor, unit = found.groups()
+        seconds = _UNIT_SECONDS.get(unit) or int(unit[:-1])
+        return cls(int(count) * _UNIT_QUOTA[factor], seconds)
 
 
 class Limiter:

@@ -9,31 +9,20 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import NamedTuple
 
 from ..message import Invalid
+from .limits import Rate
 
-__all__ = ["NO_LIMITS", "Rate", "RuleLimits", "is_limit", "parse_limits"]
+__all__ = ["NO_LIMITS", "RuleLimits", "is_limit", "parse_limits"]
 
-_SECONDS = {"s": 1, "min": 60, "h": 3600, "d": 86400}
 _BYTES = {"": 1, "k": 1024, "M": 1024**2, "G": 1024**3}
 
 # Far beyond what makes sense, and small enough to be exact in a float.
 _MAX = 10**12
 
 _LIMIT = re.compile(r"([A-Za-z-]+)=(.*)", re.DOTALL)
-_RATE = re.compile(r"([0-9]{1,12})/([a-z]+)")
 _SIZE = re.compile(r"([0-9]{1,12})([kMG]?)")
 _COUNT = re.compile(r"[0-9]{1,12}")
-
-
-class Rate(NamedTuple):
-    """
-    At most so many publications in so many seconds.
-    """
-
-    publications: int
-    seconds: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +31,7 @@ class RuleLimits:
     The limits of one rule.  What is None, or empty, is not limited by the rule.
 
     Attributes:
-        rates: How many publications; several rates hold at once.
+        rates: How many may be published; several rates hold at once.
         max_message: The largest body that may be published, in bytes.
         history: How many messages of the history a subscription may get.
         max_subscriptions: How many subscriptions may be open at once.
@@ -110,13 +99,13 @@ def parse_limits(words: Iterable[str], *, publish: bool, subscribe: bool) -> Rul
 
 
 def _rate(word: str, value: str) -> Rate:
-    found = _RATE.fullmatch(value)
-    if found is None or found[2] not in _SECONDS or not int(found[1]):
+    try:
+        return Rate.parse(value)
+    except Invalid:
         raise Invalid(
             f"{word!r} is not a rate, such as rate=10/s, rate=100/min, rate=1000/h or"
             " rate=10000/d."
-        )
-    return Rate(int(found[1]), _SECONDS[found[2]])
+        ) from None
 
 
 def _size(word: str, value: str) -> int:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from msgbus.access.limits import Rate
 from msgbus.access.passwords import verify
 from msgbus.access.rule_limits import RuleLimits
 from msgbus.access.rules import BadRules, Rules, Verb
@@ -89,7 +90,7 @@ def test_limits():
     words = re.findall(r"^\| `([a-z-]+=\S+)` \|", PAGE, re.MULTILINE)
     rule = f"* publish,subscribe a {' '.join(words)}\n"
     limits = Rules.parse(rule.encode(), "access").limits(None, Verb.PUBLISH, "a")
-    assert limits == RuleLimits(((10, 1),), 64 * 1024, 1000, 5)
+    assert limits == RuleLimits((Rate(10, 1),), 64 * 1024, 1000, 5)
     with pytest.raises(
         BadRules, match=re.escape(", ".join(w.partition("=")[0] for w in words))
     ):

@@ -53,7 +53,8 @@ class RateTests(SynchronousTestCase):
             ("1000/h", 1000, 3600),
             ("1/d", 1, 86400),
             ("60/30s", 60, 30),
-            ("6/m", 6, 60),
+            ("6/min", 6, 60),
+            ("64M/10s", 64 * 1024**2, 10),
         ):
             self.assertEqual(Rate.parse(text), Rate(quota, seconds))
 

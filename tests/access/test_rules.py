@@ -9,9 +9,10 @@ from hypothesis import given, reject
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
+from msgbus.access.limits import Rate
 from msgbus.access.patterns import Glob, Pattern
 from msgbus.access.readable import MAX_REMEMBERED
-from msgbus.access.rule_limits import NO_LIMITS, Rate, RuleLimits
+from msgbus.access.rule_limits import NO_LIMITS, RuleLimits
 from msgbus.access.rules import BadRules, Rules, Verb
 from msgbus.message import Invalid
 
@@ -493,7 +494,9 @@ class LimitTests(SynchronousTestCase):
         )
         self.assertEqual(self.limits("max-message=1M").max_message, 1024 * 1024)
         self.assertEqual(self.limits("max-message=12").max_message, 12)
-        self.assertEqual(self.limits("rate=2/min rate=3/d").rates, ((2, 60), (3, 86400)))
+        self.assertEqual(
+            self.limits("rate=2/min rate=3/d").rates, (Rate(2, 60), Rate(3, 86400))
+        )
         self.assertEqual(self.limits("# rate=1/s"), NO_LIMITS)
 
     def test_of_the_line_that_decides(self):
@@ -501,8 +504,8 @@ class LimitTests(SynchronousTestCase):
         The limits are those of the deciding line, and of no other.
         """
         rules = parse("alice publish a rate=1/s\n@users publish a rate=2/s\n* nothing *\n")
-        self.assertEqual(rules.limits("alice", PUBLISH, "a").rates, ((1, 1),))
-        self.assertEqual(rules.limits("bob", PUBLISH, "a").rates, ((2, 1),))
+        self.assertEqual(rules.limits("alice", PUBLISH, "a").rates, (Rate(1, 1),))
+        self.assertEqual(rules.limits("bob", PUBLISH, "a").rates, (Rate(2, 1),))
         self.assertEqual(rules.limits(None, PUBLISH, "a"), NO_LIMITS)
         self.assertEqual(rules.limits("alice", SUBSCRIBE, "a"), NO_LIMITS)
 
