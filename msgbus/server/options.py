@@ -14,6 +14,7 @@ from twisted.python import usage
 
 from .. import __version__
 from ..access.addresses import X_FORWARDED_FOR, TrustedProxies
+from ..access.limits import Rate
 from ..access.rules import ANONYMOUS, Rules, Verb
 from ..access.tokens import ALGORITHMS
 from ..access.users import Users
@@ -21,6 +22,7 @@ from ..bus.history import Keep
 from ..fanout.fanout import Limits
 from ..message import Invalid
 from ..web.origins import Origins
+from ..web.quotas import QuotaSizes
 from .access_files import AccessFiles
 from .grant_files import GrantFiles
 from .listen import CannotListen, endpoint
@@ -96,6 +98,10 @@ class Options(usage.Options):
         self["jwt-audience"] = ""
         self["grant-files"] = None
         self["drain"] = 10.0
+        sizes = QuotaSizes()
+        self["rate"] = sizes.publications
+        self["byte-rate"] = sizes.content_bytes
+        self["max-subscriptions"] = sizes.subscriptions
         self["verbosity"] = 0
         self["warnings"] = []
 
@@ -326,6 +332,28 @@ class Options(usage.Options):
             raise usage.UsageError(f"--{option} {file!r}: {error.strerror}.") from None
         return path
 
+    def opt_rate(self, rate: str) -> None:
+        """
+        How many messages each user, and each address, may publish, such as 100/s,
+        1000/min or 60/30s; 'none' is any number. Addresses of this machine are not
+        limited. [default: 20000/10s]
+        """
+        self["rate"] = _rate("--rate", rate)
+
+    def opt_byte_rate(self, rate: str) -> None:
+        """
+        How many bytes of messages each user, and each address, may publish, such as
+        1M/s, 64M/min; 'none' is any number. [default: 256M/10s]
+        """
+        self["byte-rate"] = _rate("--byte-rate", rate)
+
+    def opt_max_subscriptions(self, count: str) -> None:
+        """
+        How many streams each user, and each address, may have open at once; 'none' is
+        any number. [default: 1000]
+        """
+        self["max-subscriptions"] = _count("--max-subscriptions", count)
+
     def opt_drain(self, seconds: str) -> None:
         """
         Seconds that a stop may take to answer requests and to deliver what
@@ -471,6 +499,23 @@ def _answer(question: str, users: Users, rules: Rules | None) -> tuple[bool, str
         return True, "Without --access, every user may do everything."
     decision = rules.decide(None if name == ANONYMOUS else name, Verb(verb), channel)
     return decision.allowed, decision.sentence
+
+
+def _rate(option: str, value: str) -> Rate | None:
+    if value == "none":
+        return None
+    try:
+        return Rate.parse(value)
+    except Invalid as error:
+        raise usage.UsageError(f"{option}: {error}") from None
+
+
+def _count(option: str, value: str) -> int | None:
+    if value == "none":
+        return None
+    if not re.fullmatch(r"[1-9][0-9]{0,8}", value):
+        raise usage.UsageError(f"{option} {value!r} is no number, such as 100, or none.")
+    return int(value)
 
 
 def _bytes(option: str, value: str) -> int:

@@ -16,6 +16,7 @@ from ..bus.store import Store
 from ..fanout.fanout import Limits
 from ..web.auth import portal_for, portal_with
 from ..web.grants import Grants
+from ..web.quotas import Quotas, QuotaSizes
 from ..web.resource import BusResource
 from ..web.root import Root
 from ..web.site import Site
@@ -58,6 +59,9 @@ def makeService(options: Options) -> Service:
         verbosity=options["verbosity"],
         limits=Limits(
             options["max-backlog"], options["max-waiting"], options["stall-timeout"]
+        ),
+        quotas=Quotas(
+            QuotaSizes(options["rate"], options["byte-rate"], options["max-subscriptions"])
         ),
     )
     root.putChild(b"msgbus", bus_resource)

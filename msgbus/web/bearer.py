@@ -73,6 +73,10 @@ class Bearer(Visitor):
             raise self._refused(error) from None
         self._published_types = Filter(self._grant.filter.type.text)
         super().__init__(self._grant.name)
+        # By its colon, the name differs from that of any user: a user who has the same name
+        # is not charged for what a bearer does.
+        if self._grant.name:
+            self.user = f"link:{self._grant.name}"
 
     @property
     def is_limited(self) -> bool:

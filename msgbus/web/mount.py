@@ -4,7 +4,7 @@ A bus that is mounted in a site: how the ways in publish and subscribe.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from functools import partial
 from typing import Any, Protocol
 
@@ -13,6 +13,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.web import server
 
+from ..access.open_counts import OpenCounts
 from ..bus.bus import Bus, Stopping
 from ..bus.cursor import Cursor
 from ..fanout.fanout import Fanout, Limits
@@ -27,6 +28,7 @@ from .channel import Channel
 from .origins import Origins
 from .peer import Peer
 from .query import Wanted
+from .quotas import Quotas
 from .request import Request, peer_of
 from .rights import Right, Rights, check_unchanged
 from .visitor import Denied, Visitor
@@ -59,8 +61,10 @@ class Mount:
         origins: Which web pages may use it.
         verbosity: 1 logs subscriptions, 2 publications too.
         limits: What may wait for subscribers that do not read.
+        quotas: How much each user and address may do.
 
     Attributes:
+        quotas: As given.
         closed: Whether the bus has stopped, so that nothing is published any more.
         takes_streams: Whether the body of a request may be a stream of messages.
         publication_streams: The streams that are being published.
@@ -77,17 +81,21 @@ class Mount:
         origins: Origins,
         verbosity: int,
         limits: Limits | None,
+        quotas: Quotas | None = None,
     ) -> None:
         self.bus = bus
         self.reactor = reactor
         self.prefix = prefix
         self.origins = origins
         self.fanout = Fanout(bus, reactor, limits)
+        self.quotas = quotas or Quotas()
         self.closed = False
         self.takes_streams = True
         self.rights = Rights(reactor)
         # The rights of the members whose subscribers may lose them.
         self._limited: dict[Member, Right] = {}
+        # What their subscribers have open, as the quotas count it.
+        self._counted: dict[Member, tuple[tuple[OpenCounts, Hashable], ...]] = {}
         self.publication_streams: set[Stoppable] = set()
         self._verbosity = verbosity
 
@@ -121,11 +129,14 @@ class Mount:
 
         Raises:
             Denied: The visitor may not publish that there.
+            TooLarge: They may publish smaller messages only.
+            Throttled: They have published too much.
         """
         if self.closed:
             raise Stopping(STOPPING)
         may_count = visitor.check_publish(message.channel, require)
         visitor.check_message(message, len(body))
+        self.quotas.charge_publication(visitor, peer, len(body))
         published = self.bus.submit(message, body, keep, require, key)
         if not may_count:
             published = _without_count(published)
@@ -201,6 +212,8 @@ class Mount:
             heartbeat=wanted.heartbeat or framing.heartbeat_seconds,
             cursor=cursor,
         )
+        if opened := self.quotas.open_subscription(visitor, peer, name):
+            self._counted[member] = opened
         right = self.rights.depend(
             visitor,
             partial(check_unchanged, visitor, name, wanted.filter),
@@ -239,6 +252,8 @@ class Mount:
         right = self._limited.pop(member, None)
         if right is not None:
             right.cancel()
+        if opened := self._counted.pop(member, None):
+            self.quotas.close_subscription(opened)
         self._log_subscription("{peer} leaves {name!r}", peer, name)
 
     def close(self) -> None:

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from functools import partial
-from itertools import islice
+from itertools import chain, islice
 from typing import Any, BinaryIO, cast
 
+from twisted.internet.interfaces import IDelayedCall
 from twisted.web import server
 from twisted.web.server import NOT_DONE_YET
 
@@ -23,6 +24,7 @@ from .headers import check_origin, check_transfer_encoding, header
 from .mount import STOPPING, Mount
 from .publication_source import Envelopes, Parts, RawLines, Source, Target
 from .query import channel_name, parse_line_stream, requires_subscriber
+from .quotas import Throttled
 from .request import Request, peer_of
 from .responses import REFUSALS, Refusal, status_of
 from .stream_answer import StreamAnswer
@@ -158,6 +160,10 @@ class PublicationStream:
         self._items: Iterator[Any] = iter(())
         self._queued = False
         self._paused = False
+        # The message that the quotas of the publisher do not allow yet, and what ends that
+        # wait.
+        self._held: Any = None
+        self._holding: IDelayedCall | None = None
         # Called when all that has come is published; None as long as more may come.
         self._ending: Callable[[], None] | None = None
         # Whether nothing is published any more.
@@ -187,14 +193,17 @@ class PublicationStream:
 
     def fail(self, status: int, sentence: str) -> None:
         """
-        Take nothing more, because the rest of the body cannot be read.
+        Take nothing more, because the rest of the body cannot be read, or may not be
+        published.
         """
+        self._drop_held()
         self._end_by(partial(self._break, status, sentence))
 
     def stop(self) -> None:
         """
         Take nothing more, because the bus stops.
         """
+        self._drop_held()
         self._end_by(partial(self._break, 503, STOPPING))
 
     def gone(self) -> None:
@@ -202,6 +211,7 @@ class PublicationStream:
         The response has ended, or the publisher has gone.
         """
         self._mount.publication_streams.discard(self)
+        self._drop_held()
         self._end_by(self._end)
 
     def stalled(self) -> bool:
@@ -225,13 +235,42 @@ class PublicationStream:
         May messages be published now?  If not, `_work` is called later: in a turn of the
         reactor, or when fewer messages wait for the disk.
         """
-        return not self._queued and not self._answer.is_full
+        return not self._queued and not self._is_full
+
+    @property
+    def _is_full(self) -> bool:
+        """
+        Does the publisher have to wait, for the disk or because of its quotas?
+        """
+        return self._answer.is_full or self._holding is not None
+
+    def _hold(self, item: Any, seconds: float) -> None:
+        """
+        Publish this message, and all behind it, not before so many seconds.
+        """
+        self._held = item
+        self._holding = self._mount.reactor.callLater(seconds, self._release)
+
+    def _drop_held(self) -> None:
+        """
+        Publish neither the message that the quotas do not allow yet, nor those behind it,
+        because the stream ends before they do: it might be an hour until then.
+        """
+        if self._holding is not None:
+            self._holding.cancel()
+            # The body may have ended already, but it has not been published whole.
+            self._holding = self._held = self._ending = None
+            self._items = iter(())
+
+    def _release(self) -> None:
+        self._holding = None
+        self._go_on()
 
     def _go_on(self) -> None:
         """
-        Fewer messages wait for the disk.
+        Fewer messages wait for the disk, or the quotas allow more.
         """
-        if not self._queued:
+        if not self._queued and not self._is_full:
             self._wait(more=True)
 
     def _work(self) -> int:
@@ -245,10 +284,12 @@ class PublicationStream:
         done = count = 0
         more = True
         try:
-            for item in islice(self._items, 0 if self._ended else MESSAGES_A_TURN):
+            held, self._held = self._held, None
+            items = self._items if held is None else chain((held,), self._items)
+            for item in islice(items, 0 if self._ended else MESSAGES_A_TURN):
                 done += self._publish(item)
                 count += 1
-                if self._ended or done >= BYTES_A_TURN:
+                if self._ended or self._holding is not None or done >= BYTES_A_TURN:
                     break
             else:
                 more = count == MESSAGES_A_TURN
@@ -266,13 +307,13 @@ class PublicationStream:
 
     def _wait(self, more: bool) -> None:
         """
-        Wait for the next turn of the reactor, for the disk, or for more bytes, and have the
-        peer wait for the first two.
+        Wait for the next turn of the reactor, for the disk, for the quotas, or for more
+        bytes, and have the peer wait for all but the last.
 
         Args:
             more: Whether there may be more to publish of what has come.
         """
-        full = self._answer.is_full
+        full = self._is_full
         if more and not full and not self._ended:
             self._queued = True
             self._mount.fanout.turns.call(self._work)
@@ -304,6 +345,9 @@ class PublicationStream:
                     key,
                 )
             )
+        except Throttled as error:
+            self._hold(item, error.seconds)
+            return 0
         except REFUSALS as error:
             self._refuse(error)
             return WORK_A_MESSAGE
@@ -327,7 +371,10 @@ class PublicationStream:
         last = self._source.last()
         if last is not None:
             self._publish(last)
-        self._end()
+        if self._holding is None:
+            self._end()
+        else:
+            self._ending = self._end
 
     def _break(self, status: int, sentence: str, of_next: bool = False) -> None:
         """
@@ -338,6 +385,7 @@ class PublicationStream:
 
     def _end(self) -> None:
         self._ended = True
+        self._drop_held()
         # This object and the decoder are parts of cycles, which may stay for long.
         self._source.close()
         self._answer.end()

@@ -26,6 +26,8 @@ from .poll import Polls
 from .publication_stream import publish_stream
 from .publish import publish
 from .query import MESSAGE, PAGE, channel_name, parse_subscription
+from .quotas import Quotas
+from .request import peer_of
 from .responses import REFUSALS, Refusal, answer, refuse
 from .stream import stream
 from .streamed_body import is_streamed
@@ -63,6 +65,7 @@ class BusResource(Resource):
         origins: Which web pages may use it.
         verbosity: 1 logs subscriptions, 2 publications too.
         limits: What may wait for subscribers that do not read.
+        quotas: How much each user and address may publish and subscribe.
     """
 
     isLeaf = True
@@ -76,10 +79,11 @@ class BusResource(Resource):
         origins: Origins | None = None,
         verbosity: int = 0,
         limits: Limits | None = None,
+        quotas: Quotas | None = None,
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]  # Twisted
         self._origins = origins or Origins()
-        self._mount = Mount(bus, reactor, prefix, self._origins, verbosity, limits)
+        self._mount = Mount(bus, reactor, prefix, self._origins, verbosity, limits, quotas)
         self._polls = Polls(self._mount)
 
     def stop_waiting(self) -> None:
@@ -157,6 +161,9 @@ class BusResource(Resource):
         )
         filter = visitor_of(request).check_subscribe(name, wanted.filter)
         wanted = replace(wanted, filter=filter)
+        if wanted.format not in (PAGE, MESSAGE):
+            visitor, peer = visitor_of(request), peer_of(request)
+            self._mount.quotas.check_subscribe(visitor, peer, name)
         if wants_websocket(request):
             return open_websocket(self._mount, request, name, wanted)
         # A proxy may serve the bus at another path.  `Content-Location` of each message

@@ -12,6 +12,7 @@ from twisted.web.server import NOT_DONE_YET
 from ..bus.bus import Nobody, Stopping, TooLarge
 from ..bus.idempotency import Reused
 from ..message import Invalid
+from .quotas import Throttled
 from .visitor import BASIC, Denied
 
 __all__ = ["REFUSALS", "Refusal", "answer", "refuse", "set_stream_headers", "status_of"]
@@ -24,6 +25,7 @@ _STATUSES: dict[type[Exception], int] = {
     Nobody: 409,
     Invalid: 400,
     Stopping: 503,
+    Throttled: 429,
     # Or 401; see `Denied.status`.
     Denied: 403,
 }
@@ -97,6 +99,9 @@ def refuse(request: server.Request, error: Exception) -> int:
         request.responseHeaders.setRawHeaders(
             b"WWW-Authenticate", [text.encode("ascii") for text in error.challenges]
         )
+    elif isinstance(error, Throttled):
+        for name, value in error.headers:
+            request.setHeader(name, value)
     return answer(request, status_of(error), str(error))
 
 

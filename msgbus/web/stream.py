@@ -25,6 +25,7 @@ from .heads import Head, ResponseHead
 from .mount import Mount, finish
 from .peer import Peer
 from .query import Wanted
+from .quotas import Throttled
 from .request import Request
 from .responses import set_stream_headers
 from .visitor import Visitor
@@ -214,6 +215,11 @@ class RepeatedSubscription:
         mount, wanted, since = self._mount, self._wanted, self._wanted.since
         if mount.closed:
             return False
+        peer = self._peer or channel.peer
+        try:
+            mount.quotas.check_subscribe(self._visitor, peer, self._name)
+        except Throttled:
+            return False
         if head.last_id:
             try:
                 since = Since(parse_id(head.last_id.decode("ascii")))
@@ -233,7 +239,7 @@ class RepeatedSubscription:
         opened = Stream(
             mount,
             self._visitor,
-            self._peer or channel.peer,
+            peer,
             channel,
             self._name,
             self._chunked,

@@ -6,8 +6,10 @@ No I/O.  What the rules say is up to `access.rules`; names and passwords are up 
 
 from __future__ import annotations
 
+from ..access.rule_limits import NO_LIMITS, RuleLimits
 from ..access.rules import Rules, Verb
 from ..access.users import Users
+from ..bus.bus import TooLarge
 from ..match import EVERYTHING, Filter
 from ..message import Message, is_folder
 
@@ -77,10 +79,18 @@ class Visitor:
 
     Attributes:
         sender: As given.
+        publish_limits: The limits of the line that lets them publish to the channel of the
+            last `check_publish`.
+        publish_line: The number of that line; 0 if there is none.
+        user: By what name limits count them, which is one that they have proved; empty for
+            none.
     """
 
     __slots__ = (
+        "publish_limits",
+        "publish_line",
         "sender",
+        "user",
         "_access",
         "_channel",
         "_hashed",
@@ -93,6 +103,7 @@ class Visitor:
         self, sender: str, access: Access | None = None, trusted: bool = False
     ) -> None:
         self.sender = sender
+        self.user = sender if access is not None else ""
         self._access = access
         self._trusted = trusted
         # The hash of the password that they gave: with another password, they are to show
@@ -102,6 +113,8 @@ class Visitor:
         self._channel = ""
         self._version = -1
         self._may_count = True
+        self.publish_limits = NO_LIMITS
+        self.publish_line = 0
 
     def check_publish(self, channel: str, require: bool = False) -> bool:
         """
@@ -123,6 +136,7 @@ class Visitor:
         if access.version != self._version or channel != self._channel:
             self._check(access, Verb.PUBLISH, channel)
             rules = access.rules
+            self.publish_line, self.publish_limits = self._limits(Verb.PUBLISH, channel)
             self._may_count = (
                 rules is None
                 or rules.decide(self.sender or None, Verb.SUBSCRIBE, channel).allowed
@@ -152,6 +166,21 @@ class Visitor:
         """
         return self._access is not None
 
+    def subscribe_limits(self, name: str) -> tuple[int, RuleLimits]:
+        """
+        The limits of the line that lets them subscribe to this channel, and its number; for
+        a folder, whose channels many lines may allow, there are none.
+        """
+        return (0, NO_LIMITS) if is_folder(name) else self._limits(Verb.SUBSCRIBE, name)
+
+    def _limits(self, verb: Verb, channel: str) -> tuple[int, RuleLimits]:
+        rules = None if self._access is None else self._access.rules
+        if rules is None:
+            return 0, NO_LIMITS
+        who = self.sender or None
+        line = rules.decide(who, verb, channel).line
+        return line or 0, rules.limits(who, verb, channel)
+
     def seconds_left(self) -> float | None:
         """
         For how many seconds their rights last; None if there is no end in sight.
@@ -167,6 +196,9 @@ class Visitor:
             Denied: They may not publish messages of this type.
             TooLarge: They may publish smaller messages only.
         """
+        limit = self.publish_limits.max_message
+        if limit is not None and size > limit:
+            raise TooLarge(f"You may publish messages of at most {limit} bytes here.")
 
     def check_enter(self) -> None:
         """

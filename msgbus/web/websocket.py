@@ -28,6 +28,7 @@ from .headers import check_origin
 from .mount import Mount, when_published
 from .peer import Peer
 from .query import Wanted
+from .quotas import Throttled
 from .request import Request
 from .responses import REFUSALS, Refusal, status_of
 from .visitor import Visitor
@@ -46,7 +47,11 @@ RAW_TEXT = "text/plain; charset=utf-8"
 RAW_BINARY = "application/octet-stream"
 
 # The close code for the status of a refusal, where there are no envelopes to tell it in.
-_CLOSE_CODES = {413: CloseReason.MESSAGE_TOO_BIG, 503: CloseReason.GOING_AWAY}
+_CLOSE_CODES = {
+    413: CloseReason.MESSAGE_TOO_BIG,
+    429: CloseReason.TRY_AGAIN_LATER,
+    503: CloseReason.GOING_AWAY,
+}
 
 # How large an envelope may be: JSON may need six characters for a byte of the body, and
 # the other fields need some room.
@@ -279,6 +284,8 @@ class WebSocket:
             self.close(_CLOSE_CODES.get(status, CloseReason.POLICY_VIOLATION), str(error))
             return
         told: dict[str, object] = {"error": str(error), "status": status}
+        if isinstance(error, Throttled):
+            told["retry"] = error.seconds
         if ack is not None:
             told["ack"] = ack
         self._tell(frame(Opcode.TEXT, line(told)))

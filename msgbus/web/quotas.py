@@ -1,0 +1,223 @@
+"""
+How much each user, and each address, may publish and subscribe.
+
+What the rules of an access file limit counts here too.  Programs on the bus's own machine
+are not limited by their address.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Hashable, Iterator
+from dataclasses import dataclass
+
+from ..access.limits import Limiter, Rate
+from ..access.open_counts import OpenCounts
+from ..access.rate_fields import policy, remaining, retry_after
+from ..access.rule_limits import NO_LIMITS
+from .peer import Peer
+from .visitor import Visitor
+
+__all__ = ["QuotaSizes", "Quotas", "Throttled"]
+
+# When to try again to subscribe, in seconds: it depends on when another stream ends.
+SUBSCRIBE_SECONDS = 10
+
+# A fifth of what a bus can do: so one can do no harm to the others, and may still publish a
+# recording or a burst.
+DEFAULT_RATE = Rate(20_000, 10)
+DEFAULT_BYTE_RATE = Rate(256 * 1024**2, 10)
+
+# Limiters of rules for so many different rates are kept.
+MAX_RULE_RATES = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class QuotaSizes:
+    """
+    What one user, and one address, may do.
+
+    Attributes:
+        publications: How many messages they may publish; None for any number.
+        content_bytes: How many bytes of bodies; None for any number.
+        subscriptions: How many streams they may have open at once; None for any number.
+    """
+
+    publications: Rate | None = DEFAULT_RATE
+    content_bytes: Rate | None = DEFAULT_BYTE_RATE
+    subscriptions: int | None = 1000
+
+
+class Throttled(Exception):
+    """
+    Somebody has done so much that they have to wait.
+
+    Attributes:
+        seconds: How long.
+        headers: Those by which an answer tells it.
+    """
+
+    def __init__(
+        self, sentence: str, seconds: float, headers: tuple[tuple[bytes, bytes], ...] = ()
+    ) -> None:
+        super().__init__(sentence)
+        self.seconds = seconds
+        later = (b"Retry-After", retry_after(seconds).encode("ascii"))
+        self.headers = (later, *headers)
+
+
+@dataclass(frozen=True, slots=True)
+class _Bucket:
+    """
+    A limiter, and what it takes from a publication: one, or the bytes of its body.
+    """
+
+    name: str
+    limiter: Limiter
+    of_bytes: bool
+
+
+class Quotas:
+    """
+    Counts what is published and subscribed to.
+
+    Args:
+        sizes: How much is allowed.
+        seconds: Tells the time, by a clock that never goes back.
+    """
+
+    def __init__(
+        self,
+        sizes: QuotaSizes | None = None,
+        seconds: Callable[[], float] = time.monotonic,
+    ) -> None:
+        sizes = sizes or QuotaSizes()
+        self._seconds = seconds
+        # Users and addresses have tables of their own, so that no user can be called like
+        # an address.
+        self._user_buckets = tuple(_buckets(sizes))
+        self._address_buckets = tuple(_buckets(sizes))
+        self._rule_limiters: dict[Rate, Limiter] = {}
+        limit = sizes.subscriptions
+        self._subscriptions = None if limit is None else OpenCounts(limit)
+        # Those of rules, by the limit that the rule sets.
+        self._rule_subscriptions: dict[int, OpenCounts] = {}
+
+    def charge_publication(self, visitor: Visitor, peer: Peer, size: int) -> None:
+        """
+        Count a message that is about to be published.
+
+        Args:
+            size: Bytes of its body.
+
+        Raises:
+            Throttled: It is too much for now.  Nothing was counted.
+        """
+        user = visitor.user
+        if peer.is_local and not user:
+            # As quick as it can be made: most programs on one machine are not limited.
+            if visitor.publish_limits is NO_LIMITS:
+                return
+            charges: list[tuple[_Bucket, Hashable]] = []
+        else:
+            charges = [(bucket, user) for bucket in self._user_buckets] if user else []
+            if not peer.is_local:
+                charges += [(bucket, peer.network) for bucket in self._address_buckets]
+        if visitor.publish_limits.rates:
+            rule = (visitor.publish_line, user or None, "" if user else peer.network)
+            charges += [(self._rule_bucket(r), rule) for r in visitor.publish_limits.rates]
+        now = self._seconds()
+        for bucket, key in charges:
+            cost = size if bucket.of_bytes else 1
+            if wait := bucket.limiter.wait(key, cost, now):
+                raise _throttled(bucket, key, wait, now)
+        for bucket, key in charges:
+            bucket.limiter.charge(key, size if bucket.of_bytes else 1, now)
+
+    def check_subscribe(self, visitor: Visitor, peer: Peer, name: str) -> None:
+        """
+        Check that one more stream may be opened.
+
+        Args:
+            name: The channel or folder.
+
+        Raises:
+            Throttled: There are as many as there may be.
+        """
+        for counts, key in self._subscription_keys(visitor, peer, name):
+            if counts.count(key) >= counts.limit:
+                raise Throttled(
+                    f"You have {counts.limit} subscriptions open, and may not have more."
+                    " Close one, or try again later.",
+                    SUBSCRIBE_SECONDS,
+                )
+
+    def open_subscription(
+        self, visitor: Visitor, peer: Peer, name: str
+    ) -> tuple[tuple[OpenCounts, Hashable], ...]:
+        """
+        Count a stream that is opened, also if it should not have been.
+
+        Returns:
+            What `close_subscription` is to be given once it ends; empty if it was not
+            counted.
+        """
+        keys = self._subscription_keys(visitor, peer, name)
+        return tuple((counts, key) for counts, key in keys if counts.open(key))
+
+    def close_subscription(self, opened: tuple[tuple[OpenCounts, Hashable], ...]) -> None:
+        """
+        A stream has ended.
+        """
+        for counts, key in opened:
+            counts.close(key)
+
+    def _subscription_keys(
+        self, visitor: Visitor, peer: Peer, name: str
+    ) -> list[tuple[OpenCounts, Hashable]]:
+        user = visitor.user
+        keys: list[tuple[OpenCounts, Hashable]] = []
+        if self._subscriptions is not None:
+            if user:
+                keys.append((self._subscriptions, ("user", user)))
+            if not peer.is_local:
+                keys.append((self._subscriptions, ("address", peer.network)))
+        line, limits = visitor.subscribe_limits(name)
+        if limits.max_subscriptions is not None:
+            limit = limits.max_subscriptions
+            counts = self._rule_subscriptions.setdefault(limit, OpenCounts(limit))
+            keys.append((counts, (line, user or None, "" if user else peer.network)))
+        return keys
+
+    def _rule_bucket(self, rate: Rate) -> _Bucket:
+        limiter = self._rule_limiters.get(rate)
+        if limiter is None:
+            if len(self._rule_limiters) >= MAX_RULE_RATES:
+                self._rule_limiters.clear()
+            limiter = self._rule_limiters[rate] = Limiter(rate)
+        return _Bucket("rule", limiter, False)
+
+
+def _buckets(sizes: QuotaSizes) -> Iterator[_Bucket]:
+    if sizes.publications is not None:
+        yield _Bucket("publications", Limiter(sizes.publications), False)
+    if sizes.content_bytes is not None:
+        yield _Bucket("bytes", Limiter(sizes.content_bytes), True)
+
+
+def _throttled(bucket: _Bucket, key: Hashable, wait: float, now: float) -> Throttled:
+    rate = bucket.limiter.rate
+    unit = "content-bytes" if bucket.of_bytes else ""
+    what = "bytes" if bucket.of_bytes else "messages"
+    return Throttled(
+        f"You may publish {rate.quota} {what} in {rate.seconds} seconds, and have done so."
+        " Try again later.",
+        wait,
+        (
+            (b"RateLimit-Policy", policy(bucket.name, rate, unit).encode("ascii")),
+            (
+                b"RateLimit",
+                remaining(bucket.name, bucket.limiter, key, now).encode("ascii"),
+            ),
+        ),
+    )
