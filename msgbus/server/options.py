@@ -98,6 +98,8 @@ class Options(usage.Options):
         self["jwt-audience"] = ""
         self["grant-files"] = None
         self["drain"] = 10.0
+        self["max-connections"] = None
+        self["max-address-connections"] = 1000
         sizes = QuotaSizes()
         self["rate"] = sizes.publications
         self["byte-rate"] = sizes.content_bytes
@@ -353,6 +355,21 @@ class Options(usage.Options):
         any number. [default: 1000]
         """
         self["max-subscriptions"] = _count("--max-subscriptions", count)
+
+    def opt_max_connections(self, count: str) -> None:
+        """
+        How many connections there may be. [default: as many as the limit of open files
+        has room for]
+        """
+        self["max-connections"] = _count("--max-connections", count)
+
+    def opt_max_address_connections(self, count: str) -> None:
+        """
+        How many connections there may be from one address; 'none' is any number.
+        Addresses of this machine, and those of trusted proxies, are not limited.
+        [default: 1000]
+        """
+        self["max-address-connections"] = _count("--max-address-connections", count)
 
     def opt_drain(self, seconds: str) -> None:
         """

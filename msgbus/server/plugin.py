@@ -15,6 +15,7 @@ from ..bus.history import History, Keep
 from ..bus.store import Store
 from ..fanout.fanout import Limits
 from ..web.auth import portal_for, portal_with
+from ..web.connections import Connections
 from ..web.grants import Grants
 from ..web.quotas import Quotas, QuotaSizes
 from ..web.resource import BusResource
@@ -65,7 +66,14 @@ def makeService(options: Options) -> Service:
         ),
     )
     root.putChild(b"msgbus", bus_resource)
-    site = Site(root, max_body=bus.max_message, proxies=options["proxies"])
+    site = Site(
+        root,
+        max_body=bus.max_message,
+        proxies=options["proxies"],
+        connections=Connections(
+            options["max-connections"], options["max-address-connections"]
+        ),
+    )
     service = BusService(
         reactor,
         options["endpoints"],

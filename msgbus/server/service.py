@@ -35,6 +35,10 @@ from .users import UserService
 __all__ = ["BusService", "CannotStart", "notify"]
 
 
+# How many open files are left for what is no connection: documents, the history, the log.
+SPARE_FILES = 64
+
+
 class CannotStart(Exception):
     """
     The service cannot be started.  The text is one sentence for the operator; a process
@@ -228,6 +232,9 @@ class BusService(Service):
                 "The limit of open files stays at {soft}: {error}", soft=soft, error=error
             )
             return
+        connections = self._site.connections
+        if connections.most is None:
+            connections.most = max(1, hard - SPARE_FILES)
         self._log.info("Up to {limit} open files, each connection being one", limit=hard)
 
     def _warn_of_strangers(self) -> None:

@@ -17,6 +17,7 @@ from twisted.python.failure import Failure
 from twisted.web import http
 
 from ..access.addresses import TrustedProxies
+from .connections import Connections
 from .heads import Heads
 from .peer import Peer
 from .repeater import Repeater
@@ -37,6 +38,12 @@ STREAM_INPUT_BYTES = 16 * 1024
 # to read what Twisted still holds for it.
 CLOSE_SECONDS = 60
 CUT_SECONDS = 240
+
+# A request that is not taken while it comes has so many seconds, and one more for each so
+# many bytes that have come.  So one that comes at this rate or faster is never cut, and one
+# that dribbles ends, even if it is never silent for long enough to time out.
+REQUEST_SECONDS = 60
+REQUEST_BYTES_A_SECOND = 1024
 
 # When the server stops, a new connection has so long for its first request.  The client is
 # about to send it, and would get no answer if the connection were closed at once.
@@ -97,8 +104,11 @@ class _Site(Protocol):
     draining: bool
     heads: Heads[Any]
     proxies: TrustedProxies
+    connections: Connections
     channels: set[Channel]
     streams: set[Channel]
+
+    def seconds(self) -> float: ...
 
     def suspects(self, peer: Peer) -> bool: ...
 
@@ -140,6 +150,11 @@ class Channel(http.HTTPChannel):
     _body_persistent: bool | int = False
     _closing: IDelayedCall | None = None
     _peer: Peer | None = None
+    # When the request that is being read began, and how many bytes of it have come.
+    _began: float | None = None
+    _come = 0
+    # For which address the connection was counted.
+    _counted: Peer | None = None
 
     def connectionMade(self) -> None:
         """
@@ -148,12 +163,25 @@ class Channel(http.HTTPChannel):
         super().connectionMade()  # type: ignore[no-untyped-call]  # Twisted
         self.repeater = Repeater(self.site.heads, self)
         self.site.channels.add(self)
+        if not self.site.connections.open():
+            self._refuse(
+                Refused(
+                    503,
+                    b"Service Unavailable",
+                    "The bus has as many connections as it may have; try again later.",
+                )
+            )
+            return
+        # Once more with the first bytes, when it may be another.
+        self._count_from(Peer.at(self.transport.getPeer(), self.site.proxies))
 
     def dataReceived(self, data: bytes) -> None:
         """
         Read requests, until one is refused, or the connection ends.  Those whose heads are
         remembered are answered without parsing.
         """
+        if self._peer is None and not self.ended:
+            self._count_from(self.peer)
         if not self.ended and (
             self.repeater.missing
             or (self._is_between_requests() and not self.site.suspects(self.peer))
@@ -163,6 +191,8 @@ class Channel(http.HTTPChannel):
                 self._used = True
                 self.resetTimeout()  # type: ignore[no-untyped-call]  # Twisted
                 if not rest:
+                    if self.repeater.missing or self._began is not None:
+                        self._check_pace_of_repeated(len(data))
                     return
             data = rest
         if self.ended:
@@ -170,6 +200,7 @@ class Channel(http.HTTPChannel):
             return
         try:
             super().dataReceived(data)  # type: ignore[no-untyped-call]  # Twisted
+            self._check_pace(len(data))
         except Refused as refusal:
             self._refuse(refusal)
 
@@ -183,12 +214,61 @@ class Channel(http.HTTPChannel):
             self._peer = Peer.at(self.transport.getPeer(), self.site.proxies)
         return self._peer
 
+    def _count_from(self, peer: Peer) -> None:
+        """
+        Count the connection for its address; if it is one too many, refuse it.
+        """
+        if self._counted is not None:
+            if self._counted.network == peer.network:
+                return
+            # It was counted for a proxy, which has told now for whom it connects.
+            self.site.connections.close_from(self._counted)
+            self._counted = None
+        counted = self.site.connections.open_from(peer)
+        if counted:
+            self._counted = peer
+        elif counted is not None:
+            self._refuse(
+                Refused(
+                    429,
+                    b"Too Many Requests",
+                    "Your address has as many connections as it may have; close one.",
+                )
+            )
+
     def place(self) -> Hashable:
         """
         What requests are judged by, beside their heads: the local address, which is that of
         the bus, and whether it is a trusted proxy that has written the head.
         """
         return getattr(self.transport.getHost(), "host", ""), self.peer.is_trusted
+
+    def _check_pace_of_repeated(self, size: int) -> None:
+        try:
+            self._check_pace(size)
+        except Refused as refusal:
+            self._refuse(refusal)
+
+    def _check_pace(self, size: int) -> None:
+        """
+        Check that the request that is being read, if there is one, comes quickly enough.
+
+        Args:
+            size: How many bytes have come now.
+
+        Raises:
+            Refused: It dribbles.
+        """
+        begun = self.requests or self._buffer or self.repeater.missing
+        if not begun or self._handlingRequest or self._body is not None or self.ended:
+            self._began = None
+            return
+        now = self.site.seconds()
+        if self._began is None:
+            self._began, self._come = now, 0
+        self._come += size
+        if now > self._began + REQUEST_SECONDS + self._come / REQUEST_BYTES_A_SECOND:
+            raise Refused(408, b"Request Timeout", "The request comes too slowly.")
 
     def _is_between_requests(self) -> bool:
         """
@@ -318,6 +398,9 @@ class Channel(http.HTTPChannel):
         if self._closing is not None and self._closing.active():
             self._closing.cancel()
         super().connectionLost(reason)  # type: ignore[no-untyped-call]  # Twisted
+        self.site.connections.close()
+        if self._counted is not None:
+            self.site.connections.close_from(self._counted)
         self.site.lost(self)
 
     def begin_body(self, body: StreamedBody) -> None:

@@ -15,6 +15,7 @@ from twisted.web.resource import IResource
 
 from ..access.addresses import TrustedProxies
 from .channel import Channel
+from .connections import Connections
 from .heads import Heads
 from .peer import NO_PROXIES, Peer
 from .request import Request
@@ -31,10 +32,12 @@ class Site(server.Site):
         max_body: Bytes of the largest request body; a larger one is answered with 413.
         reactor: By its clock, idle connections time out.
         proxies: Those that are believed whose requests they pass on.
+        connections: How many connections there may be; any number for None.
 
     Attributes:
         max_body: As given.
         proxies: As given.
+        connections: Counts all connections.
         draining: Whether each connection is closed once its request is answered.
         channels: All connections.
         streams: The connections whose answers have no end.
@@ -53,10 +56,12 @@ class Site(server.Site):
         max_body: int = 1024 * 1024,
         reactor: IReactorTime | None = None,
         proxies: TrustedProxies = NO_PROXIES,
+        connections: Connections | None = None,
     ) -> None:
         super().__init__(resource, parsePOSTFormSubmission=False, reactor=reactor)  # type: ignore[no-untyped-call]  # Twisted
         self.max_body = max_body
         self.proxies = proxies
+        self.connections = connections or Connections()
         self.draining = False
         self.channels: set[Channel] = set()
         self.streams: set[Channel] = set()
@@ -89,6 +94,12 @@ class Site(server.Site):
         """
         for channel in tuple(self.channels):
             channel.transport.abortConnection()
+
+    def seconds(self) -> float:
+        """
+        The time, by the clock by which idle connections time out.
+        """
+        return float(self.reactor.seconds())
 
     def suspects(self, peer: Peer) -> bool:
         """

@@ -6,10 +6,109 @@ from twisted.internet.error import ConnectionDone
 from twisted.trial.unittest import SynchronousTestCase
 
 from msgbus.web.channel import LINGER_BYTES
+from msgbus.web.connections import Connections
 
 from ..memory import Server
 
 HEAD = "POST /msgbus/foo HTTP/1.1\nHost: localhost\nContent-Type: a/b\n"
+
+
+class PaceTests(SynchronousTestCase):
+    """
+    How slowly a request may come.
+    """
+
+    def dribble(self, peer, data, seconds):
+        """
+        Send these bytes one by one, with so many seconds between them.  Returns what the
+        server has sent until then.
+        """
+        sent = b""
+        for byte in data:
+            peer.send(bytes([byte]))
+            peer.server.clock.advance(seconds)
+            sent += peer.received()
+        return sent
+
+    def test_head(self):
+        """
+        A head that dribbles is refused after a minute in all.
+        """
+        peer = Server().connect()
+        sent = self.dribble(peer, b"GET /msgbus/foo HTTP/1.1\r\n", 10)
+        self.assertEqual(sent[:12], b"HTTP/1.1 408")
+
+    def test_body(self):
+        """
+        So is a body, also of a request whose head is remembered.
+        """
+        server = Server()
+        head = HEAD + "Content-Length: 100\n\n"
+        for _ in range(3):
+            peer = server.connect()
+            peer.send(head)
+            self.assertEqual(self.dribble(peer, b"x" * 50, 10)[:12], b"HTTP/1.1 408")
+            peer = server.connect()
+            peer.send(head + "x" * 100)
+            self.assertEqual(peer.answer()[0], 204)
+
+    def test_slow(self):
+        """
+        A request that comes slowly, but steadily, is not.
+        """
+        peer = Server().connect()
+        peer.send(HEAD + "Content-Length: 300000\n\n")
+        for _ in range(30):
+            peer.send("x" * 10_000)
+            peer.server.clock.advance(9)
+        self.assertEqual(peer.answer()[0], 204)
+
+    def test_several(self):
+        """
+        Each request has its own time.
+        """
+        peer = Server().connect()
+        for _ in range(20):
+            peer.send(HEAD + "Content-Length: 2\n\n")
+            self.dribble(peer, b"x", 20)
+            peer.send("x")
+            self.assertEqual(peer.answer()[0], 204)
+
+
+class ConnectionTests(SynchronousTestCase):
+    """
+    How many connections there may be.
+    """
+
+    def test_all(self):
+        """
+        A connection too many is told so and closed, until another has ended.
+        """
+        server = Server()
+        server.site.connections = Connections(most=2)
+        peers = [server.connect() for _ in range(3)]
+        self.assertEqual([p.received()[:12] for p in peers], [b"", b"", b"HTTP/1.1 503"])
+        server.clock.advance(2)
+        self.assertTrue(peers[2].closed)
+        for peer in peers[1:]:
+            peer.leave(ConnectionDone())
+        self.assertEqual(server.connect().received(), b"")
+
+    def test_of_address(self):
+        """
+        The same for those from one address; what is sent on such a one is not answered
+        otherwise.
+        """
+        server = Server()
+        server.site.connections = Connections(of_address=1)
+        first, second = server.connect(), server.connect()
+        second.send(HEAD + "Content-Length: 0\n\n")
+        first.send(HEAD + "Content-Length: 0\n\n")
+        self.assertEqual(second.answer()[0], 429)
+        self.assertEqual(first.answer()[0], 204)
+        for peer in first, second:
+            peer.leave(ConnectionDone())
+        self.assertEqual(server.connect().received(), b"")
 
 
 class LimitTests(SynchronousTestCase):

@@ -1,0 +1,64 @@
+"""
+How many connections there may be, in all and for each address.
+"""
+
+from __future__ import annotations
+
+from ..access.open_counts import OpenCounts
+from .peer import Peer
+
+__all__ = ["Connections"]
+
+
+class Connections:
+    """
+    Counts connections.  Those from the bus's own machine, and those of trusted proxies,
+    which have many clients each, count only in all.
+
+    Args:
+        most: How many there may be; None for any number.
+        of_address: How many from one address; None for any number.
+
+    Attributes:
+        most: As given; may be changed.
+    """
+
+    def __init__(self, most: int | None = None, of_address: int | None = None) -> None:
+        self.most = most
+        self._count = 0
+        self._of_address = None if of_address is None else OpenCounts(of_address)
+
+    def open(self) -> bool:
+        """
+        Count a new connection.
+
+        Returns:
+            Whether there may be so many.  It is counted anyway, until `close`.
+        """
+        self._count += 1
+        return self.most is None or self._count <= self.most
+
+    def close(self) -> None:
+        """
+        A connection has ended.
+        """
+        self._count -= 1
+
+    def open_from(self, peer: Peer) -> bool | None:
+        """
+        Count a connection for its address.
+
+        Returns:
+            Whether there may be so many from there, and `close_from` has to be called; None
+            if it need not be counted.
+        """
+        if self._of_address is None or peer.is_local or peer.is_trusted:
+            return None
+        return self._of_address.open(peer.network)
+
+    def close_from(self, peer: Peer) -> None:
+        """
+        A connection that was counted for its address has ended.
+        """
+        if self._of_address is not None:
+            self._of_address.close(peer.network)
