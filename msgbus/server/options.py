@@ -75,6 +75,7 @@ class Options(usage.Options):
         self["listen"] = []
         self["trusted-proxy"] = []
         self["proxy-header"] = None
+        self["user-header"] = None
         self["allow-origin"] = []
         self["host"] = []
         self["max-message"] = 1024 * 1024
@@ -145,6 +146,17 @@ class Options(usage.Options):
         forwarded. [default: x-forwarded-for]
         """
         self["proxy-header"] = name
+
+    def opt_user_header(self, name: str) -> None:
+        """
+        The header in which trusted proxies name the user whom they have signed in, such
+        as X-Remote-User. Believed from their addresses only; the proxy has to remove it
+        from what clients send. The rules of --access hold for these users, who need not
+        be in --users.
+        """
+        if not re.fullmatch(r"[A-Za-z0-9-]{1,100}", name):
+            raise usage.UsageError(f"--user-header {name[:100]!r} is no name of a header.")
+        self["user-header"] = name
 
     def opt_max_message(self, size: str) -> None:
         """
@@ -464,6 +476,8 @@ class Options(usage.Options):
             Invalid: They are not given as they should be.
         """
         header = self["proxy-header"] or X_FORWARDED_FOR
+        if self["user-header"] and not (self["trusted-proxy"] and self["users"]):
+            raise Invalid("With --user-header, give --trusted-proxy and --users.")
         if self["trusted-proxy"]:
             return TrustedProxies.parse(",".join(self["trusted-proxy"]), header)
         if self["proxy-header"]:

@@ -52,19 +52,15 @@ def makeService(options: Options) -> Service:
     grants = None
     if options["grant-files"] is not None:
         grants = Grants(*options["grant-files"].load())
-    root = Root(options["origins"], options["docroot"], portal, access, grants)
-    bus_resource = BusResource(
-        bus,
-        cast(IReactorTime, reactor),
-        origins=options["origins"],
-        verbosity=options["verbosity"],
-        limits=Limits(
-            options["max-backlog"], options["max-waiting"], options["stall-timeout"]
-        ),
-        quotas=Quotas(
-            QuotaSizes(options["rate"], options["byte-rate"], options["max-subscriptions"])
-        ),
+    root = Root(
+        options["origins"],
+        options["docroot"],
+        portal,
+        access,
+        grants,
+        options["user-header"],
     )
+    bus_resource = _bus_resource(options, bus, cast(IReactorTime, reactor))
     root.putChild(b"msgbus", bus_resource)
     site = Site(
         root,
@@ -89,3 +85,21 @@ def makeService(options: Options) -> Service:
     if grants is not None:
         service.grants = GrantService(options["grant-files"], grants, bus_resource)
     return service
+
+
+def _bus_resource(options: Options, bus: Bus, reactor: IReactorTime) -> BusResource:
+    """
+    The bus over HTTP, with the limits that the options set.
+    """
+    return BusResource(
+        bus,
+        reactor,
+        origins=options["origins"],
+        verbosity=options["verbosity"],
+        limits=Limits(
+            options["max-backlog"], options["max-waiting"], options["stall-timeout"]
+        ),
+        quotas=Quotas(
+            QuotaSizes(options["rate"], options["byte-rate"], options["max-subscriptions"])
+        ),
+    )

@@ -20,6 +20,7 @@ from ..access.addresses import PROXY_HEADERS
 from ..access.checker import Busy
 from ..access.grant import BadGrant
 from ..access.rate_fields import retry_after
+from ..access.users import check_user
 from ..message import Invalid
 from .auth import is_constant, sender_of, set_visitor, visitor_of
 from .bearer import Bearer, Stranger, refused
@@ -50,6 +51,8 @@ class Root(Resource):
             them has to call `Site.heads.forget`.
         grants: Verifies links and tokens, if there are any.  If there is no portal, nobody
             else may do anything.
+        user_header: The header in which trusted proxies name whom they have signed in, if
+            there is one; it takes `access`.
 
     Attributes:
         guarded: Whether a password, a link or a token is asked for.
@@ -65,6 +68,7 @@ class Root(Resource):
         portal: Portal | None = None,
         access: Access | None = None,
         grants: Grants | None = None,
+        user_header: str | None = None,
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]  # Twisted
         self._origins = origins or Origins()
@@ -77,6 +81,7 @@ class Root(Resource):
         if portal is not None:
             # Where there is one password for all, each name has it.
             self.sign_in = SignIn(portal, by_name=not is_constant(portal))
+        self._user_header = user_header
         self._proxy_seen = False
 
     def getChildWithDefault(self, path: bytes, request: server.Request) -> IResource:
@@ -91,7 +96,7 @@ class Root(Resource):
             header(request, b"Origin")
             authorization = header(request, b"Authorization")
             self._look_for_proxy(request)
-            known = self._bearer(request, authorization)
+            known = self._bearer(request, authorization) or self._vouched(request)
             known = known or self._without_password(authorization)
             if known is not None:
                 return self._behind(path, request, known)
@@ -143,6 +148,27 @@ class Root(Resource):
             return Visitor("", self._access)
         # The bus refuses them, but for the modules that a page with a link loads.
         return None if self._grants is None else Stranger(asks_for_password=True)
+
+    def _vouched(self, request: server.Request) -> Visitor | None:
+        """
+        Whom a trusted proxy has signed in; None if the request does not come from one, or
+        names nobody.
+
+        Raises:
+            Refusal: The header is there twice.
+            Invalid: The name cannot be that of a user.
+        """
+        if (
+            self._user_header is None
+            or not isinstance(request, Request)
+            or not request.channel.peer.is_trusted
+        ):
+            return None
+        name = header(request, self._user_header.encode("ascii"))
+        if not name:
+            return None
+        check_user(name)
+        return Visitor(name, self._access, vouched=True)
 
     def _look_for_proxy(self, request: server.Request) -> None:
         """

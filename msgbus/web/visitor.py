@@ -76,6 +76,8 @@ class Visitor:
         access: What holds for them; None where the bus has no users of its own, and whoever
             reaches it may do everything.
         trusted: Whether they may name other senders, if there are no rules.
+        vouched: Whether a trusted proxy has signed them in, so that they need not be in the
+            file of users.
 
     Attributes:
         sender: As given.
@@ -97,15 +99,21 @@ class Visitor:
         "_may_count",
         "_trusted",
         "_version",
+        "_vouched",
     )
 
     def __init__(
-        self, sender: str, access: Access | None = None, trusted: bool = False
+        self,
+        sender: str,
+        access: Access | None = None,
+        trusted: bool = False,
+        vouched: bool = False,
     ) -> None:
         self.sender = sender
         self.user = sender if access is not None else ""
         self._access = access
         self._trusted = trusted
+        self._vouched = vouched
         # The hash of the password that they gave: with another password, they are to show
         # that they know it.
         self._hashed = None if access is None else access.users.hash_of(sender)
@@ -265,6 +273,8 @@ class Visitor:
 
     def _check_user(self, access: Access) -> None:
         if self.sender:
+            if self._vouched:
+                return
             hashed = access.users.hash_of(self.sender)
             if hashed is None:
                 raise Denied(401, f"There is no user {self.sender!r} any more.")

@@ -6,8 +6,11 @@ from twisted.internet.address import IPv4Address, UNIXAddress
 from twisted.trial.unittest import SynchronousTestCase
 
 from msgbus.access.addresses import TrustedProxies
+from msgbus.access.rules import Rules
+from msgbus.access.users import Users
 from msgbus.web.peer import Peer
 from msgbus.web.sign_in import SignIn, TooManyGuesses
+from msgbus.web.visitor import Access
 
 from ..memory import Server, log_lines
 from ..requests import authorization, basic, get, post
@@ -137,3 +140,48 @@ class PeerTests(SynchronousTestCase):
         self.successResultOf(signing.login(Peer("192.0.2.2"), basic("x:right")))
         self.assertTrue(signing.suspects(Peer("192.0.2.1")))
         self.assertFalse(signing.suspects(Peer("192.0.2.2")))
+
+
+class UserHeaderTests(SynchronousTestCase):
+    """
+    Users whom a proxy has signed in.
+    """
+
+    HASH = b"$2y$05$Ia1/yEG8t0WTxGKT6S9jD.yS4egKjZP.kFjfBO/EGFgjostPM/rAW"
+
+    def ask(self, headers, trusted="192.0.2.1", times=1):
+        """
+        The answers to a publication to `mine`, on which only carol may publish, as status
+        and sender.
+        """
+        users = Users.parse(b"alice:%b\n" % self.HASH, "users")
+        access = Access(users, Rules.parse(b"carol publish,subscribe mine\n", "access"))
+        server = Server(secret=b"x")
+        server.root._access, server.root._user_header = access, "X-Remote-User"
+        server.site.proxies = TrustedProxies.parse(trusted)
+        senders = []
+        server.bus.subscribe("", lambda message: senders.append(message.sender))
+        peer = server.connect()
+        for _ in range(times):
+            peer.send(post("/msgbus/mine", headers=HEADERS + headers))
+            code = peer.answer()[0]
+        return code, senders
+
+    def test_believed(self):
+        """
+        A trusted proxy is believed; rules hold for the user.
+        """
+        self.assertEqual(self.ask("X-Remote-User: carol\n"), (204, ["carol"]))
+        self.assertEqual(self.ask("X-Remote-User: dave\n"), (403, []))
+        self.assertEqual(self.ask("X-Remote-User: carol\n", times=4)[1], ["carol"] * 4)
+
+    def test_not_believed(self):
+        """
+        Nobody else is, and nobody is meant by an empty header, or by two.
+        """
+        self.assertEqual(self.ask("X-Remote-User: carol\n", "192.0.2.2"), (401, []))
+        self.assertEqual(self.ask("X-Remote-User:\n"), (401, []))
+        self.assertEqual(self.ask(""), (401, []))
+        self.assertEqual(self.ask("X-Remote-User: carol\n" * 2)[0], 400)
+        for name in ("a/b", "@users", "x" * 300):
+            self.assertEqual(self.ask(f"X-Remote-User: {name}\n")[0], 400, name)
