@@ -131,21 +131,38 @@ class PatternTests(SynchronousTestCase):
 
     def test_hostile(self):
         """
-        Globs that have exponentially many ways to fail fail at once.
+        The slowest globs that are taken fail within a tenth of a millisecond.
         """
-        text = "a" * 1000
+        text = "a" * 1024
         hostile = [
-            "a*" * 499 + "b",
-            "*a" * 499 + "b",
-            "*?" * 499 + "b",
-            "*" + "a" * 900 + "b",
+            "*a" * 38 + "*b*",
+            "a*" * 38 + "b",
+            "*" + "a" * 900 + "b*",
+            "*" + "a?" * 19 + "b*",
+            "*" + "?" * 900 + "b*",
+            ",".join(f"*a?b{i}*" for i in range(8)),
+            ",".join(f"*{'a' * 30}{i}*" for i in range(26)),
         ]
-        hostile += ["*" + "a" * 400 + "b*" + "a" * 400 + "b", "*a?" * 300 + "*c"]
         for glob in hostile:
-            started = time.process_time()
-            self.assertFalse(Pattern(glob).matches(text))
-            # A backtracking matcher would need ages, not tenths of a second.
-            self.assertLess(time.process_time() - started, 0.5)
+            pattern, times = Pattern(glob), []
+            for _ in range(50):
+                started = time.perf_counter()
+                self.assertFalse(pattern.matches(text))
+                times.append(time.perf_counter() - started)
+            # The best of some, because others work on this machine, too.
+            self.assertLess(min(times), 200e-6, glob)
+
+    def test_too_slow(self):
+        """
+        Slower ones are refused, also if it takes several patterns of a filter together.
+        """
+        for glob in ("*a" * 100 + "*b", "*" + "a?" * 50 + "b*"):
+            with self.assertRaisesRegex(Invalid, "too long to match"):
+                Pattern(glob)
+        half = "*a" * 25 + "*"
+        Filter(sender=half)
+        with self.assertRaisesRegex(Invalid, "too long to match"):
+            Filter(sender=half, channel=half)
 
 
 class FilterTests(SynchronousTestCase):
