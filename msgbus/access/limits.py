@@ -74,6 +74,7 @@ class Limiter:
 
     def __init__(self, rate: Rate, max_keys: int = MAX_KEYS) -> None:
         self.rate = rate
+        self._seconds_each = rate.seconds / rate.quota
         self._max_keys = max_keys
         self._full_at: dict[Hashable, float] = {}
         # No key that was forgotten is full later than this.
@@ -110,6 +111,29 @@ class Limiter:
         if not wait:
             self.charge(key, cost, now)
         return wait
+
+    def take_quickly(self, key: Hashable, cost: int, now: float) -> bool:
+        """
+        Take this, if it may be taken now and that is certain at once.
+
+        Returns:
+            Whether it was taken.  If not, `wait` knows why.
+        """
+        full_at = self._full_at.get(key)
+        if full_at is None:
+            return not self.take(key, cost, now)
+        later = (full_at if full_at > now else now) + cost * self._seconds_each
+        if later > now + self.rate.seconds:
+            return not self.take(key, cost, now)
+        self._full_at[key] = later
+        return True
+
+    def give_back(self, key: Hashable, cost: int) -> None:
+        """
+        Give back what was just taken.
+        """
+        if key in self._full_at:
+            self._full_at[key] -= cost * self._seconds_each
 
     def remaining(self, key: Hashable, now: float) -> tuple[int, float]:
         """

@@ -8,7 +8,7 @@ are not limited by their address.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator
 from dataclasses import dataclass
 
 from ..access.limits import Limiter, Rate
@@ -66,7 +66,7 @@ class Throttled(Exception):
         self.headers = (later, *headers)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Bucket:
     """
     A limiter, and what it takes from a publication: one, or the bytes of its body.
@@ -114,25 +114,51 @@ class Quotas:
             Throttled: It is too much for now.  Nothing was counted.
         """
         user = visitor.user
-        if peer.is_local and not user:
-            # As quick as it can be made: most programs on one machine are not limited.
-            if visitor.publish_limits is NO_LIMITS:
-                return
-            charges: list[tuple[_Bucket, Hashable]] = []
-        else:
-            charges = [(bucket, user) for bucket in self._user_buckets] if user else []
-            if not peer.is_local:
-                charges += [(bucket, peer.network) for bucket in self._address_buckets]
-        if visitor.publish_limits.rates:
-            rule = (visitor.publish_line, user or None, "" if user else peer.network)
-            charges += [(self._rule_bucket(r), rule) for r in visitor.publish_limits.rates]
+        if peer.is_local and not user and visitor.publish_limits is NO_LIMITS:
+            # Most programs on one machine are not limited.
+            return
         now = self._seconds()
-        for bucket, key in charges:
+        if user:
+            self._charge(self._user_buckets, user, size, now)
+        if not peer.is_local:
+            try:
+                self._charge(self._address_buckets, peer.network, size, now)
+            except Throttled:
+                self._give_back(self._user_buckets, user, size)
+                raise
+        if visitor.publish_limits.rates:
+            self._charge_rule(visitor, peer, size, now)
+
+    def _charge_rule(self, visitor: Visitor, peer: Peer, size: int, now: float) -> None:
+        user = visitor.user
+        key = (visitor.publish_line, user or None, "" if user else peer.network)
+        try:
+            self._charge(map(self._rule_bucket, visitor.publish_limits.rates), key, 1, now)
+        except Throttled:
+            if user:
+                self._give_back(self._user_buckets, user, size)
+            if not peer.is_local:
+                self._give_back(self._address_buckets, peer.network, size)
+            raise
+
+    def _charge(
+        self, buckets: Iterable[_Bucket], key: Hashable, size: int, now: float
+    ) -> None:
+        """
+        Charge this to each bucket, or to none.
+        """
+        charged: list[_Bucket] = []
+        for bucket in buckets:
             cost = size if bucket.of_bytes else 1
-            if wait := bucket.limiter.wait(key, cost, now):
+            if not bucket.limiter.take_quickly(key, cost, now):
+                self._give_back(charged, key, size)
+                wait = bucket.limiter.wait(key, cost, now)
                 raise _throttled(bucket, key, wait, now)
-        for bucket, key in charges:
-            bucket.limiter.charge(key, size if bucket.of_bytes else 1, now)
+            charged.append(bucket)
+
+    def _give_back(self, buckets: Iterable[_Bucket], key: Hashable, size: int) -> None:
+        for bucket in buckets:
+            bucket.limiter.give_back(key, size if bucket.of_bytes else 1)
 
     def check_subscribe(self, visitor: Visitor, peer: Peer, name: str) -> None:
         """
