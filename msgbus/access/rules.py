@@ -155,6 +155,21 @@ class Rules:
         """
         return self._decided(user, verb, channel)[1]
 
+    def folder_limits(self, user: str | None) -> RuleLimits:
+        """
+        The limits of a subscription to a folder, whose channels several lines may allow:
+        the smallest of all lines that let this user subscribe to anything.
+        """
+        limits = [r.limits for r in self._rights(user)[Verb.SUBSCRIBE] if r.allowed]
+        history = [r.history for r in limits if r.history is not None]
+        open_at_once = [
+            r.max_subscriptions for r in limits if r.max_subscriptions is not None
+        ]
+        return RuleLimits(
+            history=min(history, default=None),
+            max_subscriptions=min(open_at_once, default=None),
+        )
+
     def readable(self, user: str | None) -> Readable:
         """
         The channels to which this user may subscribe.

@@ -144,6 +144,31 @@ class Mount:
             self._log_publication(peer, message, body)
         return published
 
+    def within_history(
+        self, visitor: Visitor, name: str, filter: Filter, since: Since | None
+    ) -> Since | None:
+        """
+        Where a replay may begin that somebody wants to begin at `since`: so late that it
+        has no more messages than the rule that allows it, or not at all.
+        """
+        limit = visitor.subscribe_limits(name)[1].history
+        if since is None or limit is None:
+            return since
+        if limit == 0:
+            return None
+        if since.last is not None:
+            return Since(last=min(since.last, limit))
+        entries = self.bus.history.entries(name)
+        if len(entries) <= limit:
+            return since
+        before_first = entries[-limit - 1].id
+        cursor = self.bus.replay(name, filter, since)
+        begins = cursor.begins
+        cursor.close()
+        if begins is None or begins < before_first:
+            return Since(before_first)
+        return since
+
     def begin(
         self, name: str, filter: Filter, since: Since | None
     ) -> tuple[Cursor | None, str | None]:

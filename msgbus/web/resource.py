@@ -159,11 +159,12 @@ class BusResource(Resource):
             header(request, b"Accept", many=True),
             header(request, b"Last-Event-ID"),
         )
-        filter = visitor_of(request).check_subscribe(name, wanted.filter)
-        wanted = replace(wanted, filter=filter)
+        visitor = visitor_of(request)
+        filter = visitor.check_subscribe(name, wanted.filter)
+        since = self._mount.within_history(visitor, name, filter, wanted.since)
+        wanted = replace(wanted, filter=filter, since=since)
         if wanted.format not in (PAGE, MESSAGE):
-            visitor, peer = visitor_of(request), peer_of(request)
-            self._mount.quotas.check_subscribe(visitor, peer, name)
+            self._mount.quotas.check_subscribe(visitor, peer_of(request), name)
         if wants_websocket(request):
             return open_websocket(self._mount, request, name, wanted)
         # A proxy may serve the bus at another path.  `Content-Location` of each message

@@ -177,9 +177,12 @@ class Visitor:
     def subscribe_limits(self, name: str) -> tuple[int, RuleLimits]:
         """
         The limits of the line that lets them subscribe to this channel, and its number; for
-        a folder, whose channels many lines may allow, there are none.
+        a folder, the smallest limits of all lines, and 0.
         """
-        return (0, NO_LIMITS) if is_folder(name) else self._limits(Verb.SUBSCRIBE, name)
+        if not is_folder(name):
+            return self._limits(Verb.SUBSCRIBE, name)
+        rules = None if self._access is None else self._access.rules
+        return 0, NO_LIMITS if rules is None else rules.folder_limits(self.sender or None)
 
     def _limits(self, verb: Verb, channel: str) -> tuple[int, RuleLimits]:
         rules = None if self._access is None else self._access.rules

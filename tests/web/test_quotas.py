@@ -6,9 +6,11 @@ import json
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from msgbus.access.addresses import TrustedProxies
 from msgbus.access.limits import Rate
 from msgbus.access.rules import Rules
 from msgbus.access.users import Users
+from msgbus.message import Message
 from msgbus.web.peer import Peer
 from msgbus.web.quotas import Quotas, QuotaSizes, Throttled
 from msgbus.web.visitor import Access, Visitor
@@ -127,6 +129,39 @@ class QuotasTests(SynchronousTestCase):
         quotas.check_subscribe(bob, LOCAL, "a")
         quotas.close_subscription(opened)
         quotas.check_subscribe(alice, LOCAL, "a")
+
+
+class HistoryTests(SynchronousTestCase):
+    """
+    How much history a rule lets somebody have.
+    """
+
+    def replayed(self, limit, since, path="/msgbus/chat/a"):
+        """
+        The bodies that a subscriber gets with this limit and these parameters.
+        """
+        server = Server(secret=b"x")
+        server.site.proxies = TrustedProxies.parse("192.0.2.1")
+        users = Users.parse(b"alice:%b\n" % HASH, "users")
+        rules = Rules.parse(b"alice subscribe chat/* history=%d\n" % limit, "access")
+        server.root._access, server.root._user_header = Access(users, rules), "X-User"
+        receipts = [server.bus.publish(Message("chat/a", b"%d" % i)) for i in range(5)]
+        since = since.format(self.successResultOf(receipts[0]).id)
+        peer = server.connect()
+        peer.send(get(f"{path}?{since}&format=ndjson", headers="X-User: alice\n"))
+        server.turn()
+        lines = peer.received().decode().split("\r\n")
+        return [json.loads(line)["body"] for line in lines if '"body"' in line]
+
+    def test_limit(self):
+        """
+        A replay has the last so many messages, wherever it should begin.
+        """
+        for since in ("since={}", "since=1h", "last=4", "since=0-000000000001"):
+            for path in ("/msgbus/chat/a", "/msgbus/chat/"):
+                self.assertEqual(self.replayed(2, since, path), ["3", "4"], since)
+                self.assertEqual(self.replayed(0, since, path), [], since)
+        self.assertEqual(self.replayed(9, "since={}"), ["1", "2", "3", "4"])
 
 
 class DoorTests(SynchronousTestCase):
