@@ -231,11 +231,19 @@ class BusService(Service):
             self._log.warn(
                 "The limit of open files stays at {soft}: {error}", soft=soft, error=error
             )
+            self._limit_connections(soft)
             return
-        connections = self._site.connections
-        if connections.most is None:
-            connections.most = max(1, hard - SPARE_FILES)
+        self._limit_connections(hard)
         self._log.info("Up to {limit} open files, each connection being one", limit=hard)
+
+    def _limit_connections(self, files: int) -> None:
+        """
+        Take no more connections than so many open files have room for, unless the operator
+        has given a number: if files ran out, nobody would be told why.
+        """
+        connections = self._site.connections
+        if connections.most is None and files != resource.RLIM_INFINITY:
+            connections.most = max(1, files - SPARE_FILES)
 
     def _warn_of_strangers(self) -> None:
         root = self._site.resource

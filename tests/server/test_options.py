@@ -75,6 +75,8 @@ class OptionTests(SynchronousTestCase):
             (["--byte-rate", "0/s"], "--byte-rate: '0/s' is no rate"),
             (["--max-subscriptions", "0"], "--max-subscriptions '0' is no number"),
             (["--trusted-proxy", "10.0.0.1/8"], "'10.0.0.1/8' is no network"),
+            (["--user-header", "X-User"], "give --trusted-proxy and --users"),
+            (["--user-header", "X User"], "'X User' is no name of a header"),
             (["--proxy-header", "forwarded"], "give its address by --trusted-proxy"),
             (["--max-message", "-1"], "--max-message '-1' is no number"),
             (["--allow-origin", "a.example"], "'a.example' is no origin"),
