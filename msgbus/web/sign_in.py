@@ -194,7 +194,7 @@ class SignIn:
         count = self._throttle.due((peer.network, counted), self._seconds())
         if count:
             self._log.warn(
-                "{count} wrong passwords from {address} for {name!r}",
+                "Wrong passwords from {address} for {name!r}: {count}",
                 count=count,
                 address=peer.address or "a local client",
                 name=name[:100],

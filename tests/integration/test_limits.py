@@ -85,7 +85,7 @@ def test_wrong_passwords(start, tmp_path):
     assert answers.count(429) > 20
     assert ask(bus, "203.0.113.1", {"Authorization": f"Basic {right}"})[0] == 429
     assert ask(bus, "203.0.113.2", {"Authorization": f"Basic {right}"})[0] == 204
-    assert bus.log.count("wrong passwords from 203.0.113.1 for 'alice'") == 1
+    assert bus.log.count("Wrong passwords from 203.0.113.1 for 'alice'") == 1
     assert "hunter2" not in bus.log
     assert wrong not in bus.log
 

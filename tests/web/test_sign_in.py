@@ -99,8 +99,8 @@ class SecretTests(SynchronousTestCase):
         self.assertEqual(
             [text for _, text in lines],
             [
-                "1 wrong passwords from 192.0.2.1 for 'eve'",
-                "50 wrong passwords from 192.0.2.1 for 'eve'",
+                "Wrong passwords from 192.0.2.1 for 'eve': 1",
+                "Wrong passwords from 192.0.2.1 for 'eve': 50",
             ],
         )
 
