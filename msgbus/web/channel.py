@@ -23,7 +23,7 @@ from .peer import Peer
 from .repeater import Repeater
 from .streamed_body import StreamedBody
 
-__all__ = ["Answering", "Channel", "Refused", "too_large"]
+__all__ = ["REQUEST_BYTES_A_SECOND", "Answering", "Channel", "Refused", "too_large"]
 
 # For how long, and how much, a client that is refused while it still sends may go on
 # sending.  If the connection were closed at once, a client that writes everything before it

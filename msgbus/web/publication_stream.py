@@ -20,6 +20,7 @@ from ..bus.bus import Stopping
 from ..formats import multipart
 from ..formats.multipart import Malformed, declared_boundary
 from .auth import visitor_of
+from .channel import REQUEST_BYTES_A_SECOND
 from .headers import check_origin, check_transfer_encoding, header
 from .mount import STOPPING, Mount
 from .publication_source import Envelopes, Parts, RawLines, Source, Target
@@ -164,6 +165,10 @@ class PublicationStream:
         # wait.
         self._held: Any = None
         self._holding: IDelayedCall | None = None
+        # When the message that is being received began, and how many bytes have come since;
+        # None between messages.
+        self._began: float | None = None
+        self._come = 0
         # Called when all that has come is published; None as long as more may come.
         self._ending: Callable[[], None] | None = None
         # Whether nothing is published any more.
@@ -177,9 +182,14 @@ class PublicationStream:
         """
         if self._ended:
             return
+        now = self._mount.reactor.seconds()
+        if self._began is None:
+            self._began, self._come = now, 0
+        self._come += len(data)
         self._items = self._source.feed(data)
         if self._may_work():
             self._work()
+            self._check_pace(now)
         elif self._body is not None:
             # Over TLS, bytes that were read before the pause may come during it; and the
             # connection resumes by itself once the peer has read what it was sent.
@@ -223,6 +233,17 @@ class PublicationStream:
             return True
         self._break(408, "The rest of the message did not come in time.", of_next=True)
         return False
+
+    def _check_pace(self, now: float) -> None:
+        """
+        Give up, if the message that is being received dribbles: it may take as long as it
+        may stall, and one second more for each KiB.
+        """
+        if self._began is None or self._ended:
+            return
+        seconds = self._mount.fanout.limits.stall_seconds
+        if now - self._began > seconds + self._come / REQUEST_BYTES_A_SECOND:
+            self._break(408, "The message comes too slowly.", of_next=True)
 
     def _end_by(self, ending: Callable[[], None]) -> None:
         if self._ending is None and not self._ended:
@@ -301,6 +322,8 @@ class PublicationStream:
             self._break(413, sentence, of_next=True)
         except Malformed as error:
             self._break(400, str(error), of_next=True)
+        if count or not self._source.is_inside:
+            self._began = None
         self._wait(more)
         self._answer.flush()
         return done
@@ -320,6 +343,8 @@ class PublicationStream:
         paused = (more or full) and not self._ended
         if self._body is not None and self._paused != paused:
             self._paused = paused
+            # The peer is not slow while it has to wait.
+            self._began = None
             (self._body.pause if paused else self._body.resume)()
 
     def _publish(self, item: Any) -> int:

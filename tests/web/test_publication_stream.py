@@ -987,6 +987,48 @@ class ConnectionTests(StreamTestCase):
         self.assertTrue(peer.closed)
         self.assertEqual(self.bodies(), [b"1"])
 
+    def test_dribbles(self):
+        """
+        A part of which a byte comes now and then is answered with 408, once it has taken as
+        long as it may stall, and a second for each KiB.  Parts that come one by one, each
+        in time, may come for as long as they like.
+        """
+        seconds = self.server.resource._mount.fanout.limits.stall_seconds
+        peer = self.open()
+        for _ in range(5):
+            for piece in (b"--B\r\nContent-Type: a/b\r\n", b"Content-Length: 1\r\n\r\n1"):
+                peer.send(chunk(piece))
+                self.server.clock.advance(seconds / 2)
+            peer.send(chunk(b"\r\n"))
+            self.server.clock.advance(seconds / 2)
+        self.assertEqual(self.bodies(), [b"1"] * 5)
+
+        peer.send(chunk(b"--B\r\nContent-Type: a/b\r\nContent-Length: 9999\r\n\r\n"))
+        peer.send(chunk(b"x" * 4096))
+        for _ in range(int(seconds) + 4):
+            self.server.clock.advance(1)
+            peer.send(chunk(b"x"))
+        self.assertEqual(peer.received(), b"")
+        self.server.clock.advance(1)
+        peer.send(chunk(b"x"))
+        code, _, body = peer.answer()
+        told = json.loads(body)
+        self.assertEqual((code, told["published"], told["part"]), (408, 5, 6))
+        self.assertIn("too slowly", told["error"])
+
+    def test_idle_for_ever(self):
+        """
+        A stream that is only idle between its messages, but for heartbeats, is never cut.
+        """
+        peer = self.open()
+        peer.send(chunk(b"--B\r\n"))
+        for _ in range(100):
+            peer.send(chunk(b"Msgbus-Heartbeat: 1\r\n"))
+            self.server.clock.advance(59)
+        peer.send(chunk(part(b"1")[5:]))
+        self.assertEqual(peer.received(), b"")
+        self.assertEqual(self.bodies(), [b"1"])
+
     def test_stalled_told(self):
         """
         The last line tells that the rest of a part has not come.
