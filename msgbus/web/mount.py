@@ -4,7 +4,7 @@ A bus that is mounted in a site: how the ways in publish and subscribe.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable
 from functools import partial
 from typing import Any, Protocol
 
@@ -13,7 +13,6 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.web import server
 
-from ..access.open_counts import OpenCounts
 from ..bus.bus import Bus, Stopping
 from ..bus.cursor import Cursor
 from ..fanout.fanout import Fanout, Limits
@@ -28,7 +27,7 @@ from .channel import Channel
 from .origins import Origins
 from .peer import Peer
 from .query import Wanted
-from .quotas import Quotas
+from .quotas import Opened, Quotas
 from .request import Request, peer_of
 from .rights import Right, Rights, check_unchanged
 from .visitor import Denied, Visitor
@@ -95,7 +94,7 @@ class Mount:
         # The rights of the members whose subscribers may lose them.
         self._limited: dict[Member, Right] = {}
         # What their subscribers have open, as the quotas count it.
-        self._counted: dict[Member, tuple[tuple[OpenCounts, Hashable], ...]] = {}
+        self._counted: dict[Member, Opened] = {}
         self.publication_streams: set[Stoppable] = set()
         self._verbosity = verbosity
 

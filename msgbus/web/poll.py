@@ -23,7 +23,8 @@ from .auth import visitor_of
 from .headers import header
 from .mount import STOPPING, Mount, finish
 from .query import Wanted
-from .request import Request
+from .quotas import Opened
+from .request import Request, peer_of
 from .responses import Refusal, answer, refuse, status_of
 from .rights import check_unchanged
 from .search import Search
@@ -111,6 +112,10 @@ class Polls:
             channel.waits = True
 
         visitor = visitor_of(request)
+        quotas = mount.quotas
+        opened: Opened = ()
+        if wanted.wait:
+            opened = quotas.open_subscription(visitor, peer_of(request), name)
 
         def denied(error: Denied) -> None:
             gone(None)
@@ -121,7 +126,10 @@ class Polls:
         )
 
         def gone(_: object) -> None:
+            nonlocal opened
             search.stop()
+            quotas.close_subscription(opened)
+            opened = ()
             if right is not None:
                 right.cancel()
             self._requests.pop(search, None)

@@ -18,7 +18,10 @@ from ..access.rule_limits import NO_LIMITS
 from .peer import Peer
 from .visitor import Visitor
 
-__all__ = ["QuotaSizes", "Quotas", "Throttled"]
+__all__ = ["Opened", "QuotaSizes", "Quotas", "Throttled"]
+
+# What is counted as open, and under which keys.
+Opened = tuple[tuple[OpenCounts, Hashable], ...]
 
 # When to try again to subscribe, in seconds: it depends on when another stream ends.
 SUBSCRIBE_SECONDS = 10
@@ -178,9 +181,7 @@ class Quotas:
                     SUBSCRIBE_SECONDS,
                 )
 
-    def open_subscription(
-        self, visitor: Visitor, peer: Peer, name: str
-    ) -> tuple[tuple[OpenCounts, Hashable], ...]:
+    def open_subscription(self, visitor: Visitor, peer: Peer, name: str) -> Opened:
         """
         Count a stream that is opened, also if it should not have been.
 
@@ -191,7 +192,7 @@ class Quotas:
         keys = self._subscription_keys(visitor, peer, name)
         return tuple((counts, key) for counts, key in keys if counts.open(key))
 
-    def close_subscription(self, opened: tuple[tuple[OpenCounts, Hashable], ...]) -> None:
+    def close_subscription(self, opened: Opened) -> None:
         """
         A stream has ended.
         """

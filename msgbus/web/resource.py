@@ -163,7 +163,8 @@ class BusResource(Resource):
         filter = visitor.check_subscribe(name, wanted.filter)
         since = self._mount.within_history(visitor, name, filter, wanted.since)
         wanted = replace(wanted, filter=filter, since=since)
-        if wanted.format not in (PAGE, MESSAGE):
+        stays_open = wanted.wait if wanted.format == MESSAGE else wanted.format != PAGE
+        if stays_open:
             self._mount.quotas.check_subscribe(visitor, peer_of(request), name)
         if wants_websocket(request):
             return open_websocket(self._mount, request, name, wanted)

@@ -214,6 +214,27 @@ class DoorTests(SynchronousTestCase):
         peers[0].leave(ConnectionError())
         self.assertEqual(self.server.ask(get())[0], 200)
 
+    def test_waiting_poll(self):
+        """
+        A request that waits for one message counts as a stream, until it is answered or its
+        client goes; one that does not wait does not count.
+        """
+        peers = [self.server.connect() for _ in range(2)]
+        for peer in peers:
+            peer.send(get("/msgbus/foo?format=message&wait=60"))
+        waiting = get("/msgbus/bar?format=message&wait=60")
+        self.assertEqual(self.server.ask(waiting)[0], 429)
+        self.assertEqual(self.server.ask(get())[0], 429)
+        self.assertEqual(self.server.ask(get("/msgbus/foo?format=message"))[0], 204)
+
+        peers[0].leave(ConnectionError())
+        third = self.server.connect()
+        third.send(waiting)
+        self.server.bus.publish(Message("foo", b"x", "text/plain"))
+        self.assertEqual(peers[1].answer()[0], 200)
+        self.assertEqual(self.server.ask(get())[0], 200)
+        self.assertEqual(third.received(), b"")
+
     def test_stream(self):
         """
         A stream that is published slows down, loses nothing, and ends with its last
@@ -231,7 +252,7 @@ class DoorTests(SynchronousTestCase):
 
     def test_stream_whose_publisher_goes(self):
         """
-        What has to wait is dropped when its publisher goes, or the bus stops.
+        What has to wait is dropped when its publisher goes.
         """
         peer = self.send_stream(length=1000)
         self.server.turn()
@@ -240,3 +261,16 @@ class DoorTests(SynchronousTestCase):
         self.server.clock.advance(60)
         self.assertEqual(len(self.got), 4)
         self.assertEqual(self.server.clock.getDelayedCalls(), [])
+
+    def test_stream_at_a_stop(self):
+        """
+        What has to wait is dropped when the bus stops, and its publisher is told, also one
+        that has sent its whole body.
+        """
+        for length in (20, 1000):
+            peer = self.send_stream(length)
+            self.server.turn()
+            self.server.resource.stop_waiting()
+            code, _, body = peer.answer()
+            self.assertEqual((code, json.loads(body)["published"]), (503, 4))
+            self.setUp()
