@@ -12,13 +12,18 @@ from twisted.internet.error import ConnectionDone
 
 from msgbus.access.channels import Channels
 from msgbus.access.grant import BadGrant, Grant
+from msgbus.access.limits import Rate
 from msgbus.access.link_keys import Keys, format_key
 from msgbus.access.links import sign
 from msgbus.access.tokens import TokenKey, Tokens
+from msgbus.access.users import Users
 from msgbus.match import Filter
 from msgbus.web import grants
+from msgbus.web.bearer import Bearer
 from msgbus.web.grants import Grants
+from msgbus.web.quotas import Quotas, QuotaSizes
 from msgbus.web.root import Root
+from msgbus.web.visitor import Access, Visitor
 
 from ..requests import authorization, get, post
 from .testcase import WebTestCase
@@ -494,3 +499,60 @@ class EndTests(LinkTestCase):
         late = [c for c in self.server.clock.getDelayedCalls() if c.getTime() >= LASTS]
         self.assertEqual(late, [])
         self.assertEqual(len(self.server.resource._mount.rights._rights), 0)
+
+
+class LimitTests(LinkTestCase):
+    """
+    What limits count for those who show a link.
+    """
+
+    def setUp(self):
+        self.options = {"quotas": Quotas(QuotaSizes(Rate(2, 1000), None, 1), lambda: 0.0)}
+        super().setUp()
+
+    def come(self, client, request):
+        """
+        The status of the answer to somebody at this address.
+        """
+        peer = self.server.connect(client=client)
+        peer.send(request)
+        return peer.answer()[0]
+
+    def put_from(self, client, shown):
+        path = f"/msgbus/foo?link={shown}"
+        return self.come(client, post(path, "x", "Content-Type: text/plain\n"))
+
+    def test_named(self):
+        """
+        Those whose links give them the same name share what it may publish and subscribe,
+        wherever they are.
+        """
+        others = link(["*"], ["*"], name="bob")
+        for i, code in enumerate((204, 204, 429)):
+            self.assertEqual(self.put_from(f"192.0.2.{i}", self.all), code)
+        self.assertEqual(self.put_from("192.0.2.9", others), 204)
+        for i, code in enumerate((200, 429)):
+            request = get(f"/msgbus/foo?link={self.all}&format=ndjson")
+            self.assertEqual(self.come(f"192.0.2.{i}", request), code)
+
+    def test_nameless(self):
+        """
+        Those whose links name nobody are counted by their addresses.
+        """
+        shown = link(["*"], ["*"])
+        for code in (204, 204, 429):
+            self.assertEqual(self.put_from("192.0.2.1", shown), code)
+        self.assertEqual(self.put_from("192.0.2.2", shown), 204)
+        request = get(f"/msgbus/foo?link={shown}&format=ndjson")
+        for client, code in (("192.0.2.1", 200), ("192.0.2.1", 429), ("192.0.2.2", 200)):
+            self.assertEqual(self.come(client, request), code)
+
+    def test_no_user(self):
+        """
+        A link that gives the name of a user takes nothing of what the user may do.
+        """
+        access = Access(Users({"alice": "$2b$"}), None)
+        bearer, user = Bearer(self.grants, self.all), Visitor("alice", access)
+        self.assertEqual((bearer.sender, user.user), ("alice", "alice"))
+        self.assertNotEqual(bearer.user, user.user)
+        self.assertEqual(Bearer(self.grants, self.cam).user, "")
