@@ -11,6 +11,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from heapq import nsmallest
 from operator import attrgetter, itemgetter
 from typing import Protocol
 
@@ -26,6 +27,10 @@ CHANNEL_OVERHEAD = 900
 # The most channels and folders for which `History.lost_ids` has an entry.
 MAX_LOST_NAMES = 10_000
 
+# When there are too many channels, so much of them loses its messages at once, because it
+# takes a look at all channels to find those that have been silent for longest.
+SILENT = 1 / 100
+
 # The most bytes of transient messages; see `History`.
 TRANSIENT_BYTES = 8 * 1024 * 1024
 
@@ -40,11 +45,14 @@ class Keep:
         seconds: How long a message is kept, or None for as long as there is room.
         size: Bytes for all channels together, including what a message and a channel
             cost beyond their text.  The oldest messages are dropped first.
+        channels: How many channels may have messages.  Those that have been silent for
+            longest lose theirs first.
     """
 
     count: int = 100
     seconds: float | None = None
     size: int = 64 * 1024 * 1024
+    channels: int = 10_000
 
 
 @dataclass(slots=True)
@@ -132,6 +140,12 @@ class _Log:
         self.holes = self._begin = 0
 
 
+def _newest(log: _Log) -> Id:
+    # The last entry is no hole: the oldest are dropped first, and a channel without any is
+    # not kept.
+    return log.entries[-1].id
+
+
 class History:
     """
     Keeps the last messages of each channel.
@@ -185,6 +199,8 @@ class History:
             return
         log = self._channels.get(message.channel)
         if log is None:
+            if len(self._channels) >= limits.channels:
+                self._drop_silent()
             log = self._channels[message.channel] = _Log()
             self.size += len(message.channel) + CHANNEL_OVERHEAD
         entry = Entry(id, message)
@@ -323,6 +339,15 @@ class History:
         if not log.entries:
             del self._channels[message.channel]
             self.size -= len(message.channel) + CHANNEL_OVERHEAD
+
+    def _drop_silent(self) -> None:
+        """
+        Drop all messages of some channels, those whose last message is the oldest.
+        """
+        logs = self._channels.values()
+        for log in nsmallest(int(len(logs) * SILENT) + 1, logs, key=_newest):
+            for entry in tuple(log.entries):
+                self._drop(entry, log)
 
     def _tell(self, entry: Entry, channel: str) -> None:
         for reader in self._readers:

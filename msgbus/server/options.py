@@ -87,6 +87,7 @@ class Options(usage.Options):
         self["history"] = keep.count
         self["history-age"] = keep.seconds
         self["history-bytes"] = keep.size
+        self["max-channels"] = keep.channels
         self["history-file"] = None
         self["docroot"] = None
         self["secret"] = None
@@ -214,6 +215,15 @@ class Options(usage.Options):
         first. [default: 67108864]
         """
         self["history-bytes"] = _bytes("--history-bytes", size)
+
+    def opt_max_channels(self, count: str) -> None:
+        """
+        How many channels may have a history; when there are more, those that have been
+        silent for longest lose theirs. [default: 10000]
+        """
+        if not re.fullmatch(r"[1-9][0-9]{0,8}", count):
+            raise usage.UsageError(f"--max-channels {count!r} is no number of channels.")
+        self["max-channels"] = int(count)
 
     def opt_history_file(self, file: str) -> None:
         """

@@ -37,7 +37,12 @@ def makeService(options: Options) -> Service:
     from twisted.internet import reactor
 
     secret = options["secret"]
-    keep = Keep(options["history"], options["history-age"], options["history-bytes"])
+    keep = Keep(
+        options["history"],
+        options["history-age"],
+        options["history-bytes"],
+        options["max-channels"],
+    )
     bus = Bus(max_message=options["max-message"], history=History(keep))
     store = None
     if options["history-file"] is not None:

@@ -185,6 +185,33 @@ class HistoryTests(SynchronousTestCase):
         self.add("a", size=size)
         self.assertEqual((self.read(""), self.history.size), ([], 0))
 
+    def test_channels(self):
+        """
+        When a channel more than the limit gets a message, one that has been silent for
+        longest loses all of its messages; those who come back there are told.
+        """
+        self.make(channels=3)
+        self.add("a", "a", "b", "c/d", "a")
+        self.assertEqual(self.read("", last=9), [1, 2, 3, 4, 5])
+        self.add("e")
+        self.assertEqual(self.read("", last=9), [1, 2, 4, 5, 6])
+        self.assertEqual(self.read("b", id=(2, 2)), [UNKNOWN])
+        self.add("c/d", "f")
+        self.assertEqual(self.read("", last=9), [4, 6, 7, 8])
+
+    def test_many_channels(self):
+        """
+        However many channels there have been, no more than the limit have messages, and at
+        most one in a hundred loses its own at once.
+        """
+        self.make(channels=1000)
+        for n in range(3000):
+            self.add(f"{n}")
+            if n % 47 == 0:
+                kept = len(self.read(""))
+                self.assertLessEqual(kept, 1000)
+                self.assertGreaterEqual(kept, min(n, 989))
+
     def test_off(self):
         """
         With a count of 0, nothing is kept, and a subscriber that comes back is told.

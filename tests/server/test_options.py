@@ -89,6 +89,7 @@ class OptionTests(SynchronousTestCase):
             (["--history", "-1"], "--history '-1' is no number of messages"),
             (["--history-age", "1h"], "--history-age '1h' is no number of seconds"),
             (["--history-bytes", "1G"], "--history-bytes '1G' is no number of bytes"),
+            (["--max-channels", "0"], "--max-channels '0' is no number of channels"),
             (["--max-waiting", ""], "--max-waiting '' is no number of bytes"),
             (["--stall-timeout", "x"], "--stall-timeout 'x' is no number of seconds"),
             (["--stall-timeout", "0"], "would cut everybody"),
