@@ -2,7 +2,6 @@
 Tests for `msgbus.match`.
 """
 
-import time
 from fnmatch import fnmatchcase
 
 from hypothesis import given
@@ -22,6 +21,19 @@ def simple_match(glob, text):
     if glob[0] == "*":
         return any(simple_match(glob[1:], text[i:]) for i in range(len(text) + 1))
     return bool(text) and glob[0] in ("?", text[0]) and simple_match(glob[1:], text[1:])
+
+
+# Globs that cost about as much as a filter may cost, and what they nearly match.
+COSTLIEST = [
+    "*a" * 38 + "*b*",
+    "a*" * 38 + "b",
+    "*" + "a" * 900 + "b*",
+    "*" + "a?" * 19 + "b*",
+    "*" + "?" * 900 + "b*",
+    ",".join(f"*a?b{i}*" for i in range(8)),
+    ",".join(f"*{'a' * 30}{i}*" for i in range(26)),
+]
+NEARLY = "a" * 1024
 
 
 class PatternTests(SynchronousTestCase):
@@ -131,26 +143,11 @@ class PatternTests(SynchronousTestCase):
 
     def test_hostile(self):
         """
-        The slowest globs that are taken fail within a tenth of a millisecond.
+        The costliest globs that are taken do not match what they nearly match;
+        `bench/match.py` tells how long that takes.
         """
-        text = "a" * 1024
-        hostile = [
-            "*a" * 38 + "*b*",
-            "a*" * 38 + "b",
-            "*" + "a" * 900 + "b*",
-            "*" + "a?" * 19 + "b*",
-            "*" + "?" * 900 + "b*",
-            ",".join(f"*a?b{i}*" for i in range(8)),
-            ",".join(f"*{'a' * 30}{i}*" for i in range(26)),
-        ]
-        for glob in hostile:
-            pattern, times = Pattern(glob), []
-            for _ in range(50):
-                started = time.perf_counter()
-                self.assertFalse(pattern.matches(text))
-                times.append(time.perf_counter() - started)
-            # The best of some, because others work on this machine, too.
-            self.assertLess(min(times), 200e-6, glob)
+        for glob in COSTLIEST:
+            self.assertFalse(Pattern(glob).matches(NEARLY), glob)
 
     def test_too_slow(self):
         """

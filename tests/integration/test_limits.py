@@ -65,7 +65,8 @@ def test_stream_slows_down(start):
         "/msgbus/foo?format=ndjson&raw=1",
     )
     assert (code, json.loads(body)["published"]) == (200, 30)
-    assert 1.5 < time.monotonic() - began < 15
+    # Ten may be published at once; the others take two seconds on any machine.
+    assert time.monotonic() - began > 1.9
 
 
 def test_wrong_passwords(start, tmp_path):
