@@ -10,15 +10,22 @@ from pathlib import Path
 from typing import cast
 
 import OpenSSL
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from cryptography.x509 import SubjectAlternativeName, load_pem_x509_certificates
 from twisted.internet.endpoints import serverFromString
-from twisted.internet.interfaces import IStreamServerEndpoint
+from twisted.internet.interfaces import IProtocolFactory, IStreamServerEndpoint
+from twisted.internet.protocol import Factory
+from twisted.python.failure import Failure
 
-__all__ = ["CannotListen", "endpoint"]
+from .access_files import CannotRead
+from .tls import Nowhere
+
+__all__ = ["CannotListen", "endpoint", "is_tls", "read_again"]
 
 # Defaults that Twisted does not have: a long queue of connections, for many clients that
 # come at once, and a socket file that only its owner and group can use.
 _BACKLOG = re.compile(r"(haproxy:)?(tcp|tcp6|ssl|tls|unix):")
+_TLS = re.compile(r"(haproxy:)?(ssl|tls):")
 _PEM_FOLDER = re.compile(r"(?:haproxy:)?tls:((?:[^:\\]|\\.)*)")
 _DEFAULTS = {"backlog": "1024", "mode": "660"}
 
@@ -39,15 +46,57 @@ def endpoint(reactor: object, text: str) -> IStreamServerEndpoint:
             be used.
     """
     try:
-        parsed = serverFromString(reactor, _with_defaults(text))
-        if folder := _PEM_FOLDER.match(text):
-            _check_certificates(Path(folder[1].replace("\\", "")))
+        if is_tls(text):
+            _connections(text, Factory())
+        return cast(IStreamServerEndpoint, serverFromString(reactor, _with_defaults(text)))
     except Exception as error:  # Each kind of endpoint raises its own.
         raise CannotListen(
             f"Cannot --listen {text}: {_reason(error)}; it should be such as tcp:8888 or"
             " ssl:8443:privateKey=key.pem:certKey=cert.pem."
         ) from error
-    return cast(IStreamServerEndpoint, parsed)
+
+
+def is_tls(text: str) -> bool:
+    """
+    Does this endpoint string name files with a key and a certificate?
+    """
+    return _TLS.match(text) is not None
+
+
+def read_again(text: str, served: IProtocolFactory) -> IProtocolFactory:
+    """
+    Read the files again that the endpoint string of a TLS port names.
+
+    Args:
+        served: Takes the connections of the port, behind TLS.
+
+    Returns:
+        The factory for new connections of the port.
+
+    Raises:
+        CannotRead: They cannot be read or used.
+    """
+    try:
+        return _connections(text, served)
+    except Exception as error:  # Each kind of endpoint raises its own.
+        raise CannotRead(f"{text}: {_reason(error)}.") from None
+
+
+def _connections(text: str, served: IProtocolFactory) -> IProtocolFactory:
+    """
+    The factory that a TLS port would have if it were opened now.
+
+    Raises:
+        Exception: The endpoint string is wrong, or its files cannot be used.
+    """
+    if folder := _PEM_FOLDER.match(text):
+        _check_certificates(Path(folder[1].replace("\\", "")))
+    reactor = Nowhere()
+    failures: list[Failure] = []
+    serverFromString(reactor, text).listen(served).addErrback(failures.append)
+    if failures:
+        failures[0].raiseException()
+    return cast(IProtocolFactory, reactor.factory)
 
 
 def _reason(error: Exception) -> object:
@@ -76,14 +125,28 @@ def _check_certificates(folder: Path) -> None:
             f"there is no PEM file with a key and a certificate in {str(folder)!r}"
         )
     for file, content in files.items():
-        if b"BEGIN CERTIFICATE-----" not in content or b"PRIVATE KEY-----" not in content:
-            continue
-        extensions = load_pem_x509_certificates(content)[0].extensions
-        if not any(isinstance(e.value, SubjectAlternativeName) for e in extensions):
-            raise ValueError(
-                f"the certificate in {str(file)!r} has no subjectAltName, by which it is"
-                " found for a client"
-            )
+        if b"BEGIN CERTIFICATE-----" in content and b"PRIVATE KEY-----" in content:
+            _check_certificate(file, content)
+
+
+def _check_certificate(file: Path, content: bytes) -> None:
+    """
+    Check a file with a key and its certificate.
+
+    Raises:
+        ValueError: They do not belong together, or the certificate names no host.
+    """
+    certificates = load_pem_x509_certificates(content)
+    extensions = certificates[0].extensions
+    if not any(isinstance(e.value, SubjectAlternativeName) for e in extensions):
+        raise ValueError(
+            f"the certificate in {str(file)!r} has no subjectAltName, by which it is found"
+            " for a client"
+        )
+    # Twisted would go on without the certificate, and serve no client.
+    key = load_pem_private_key(content, None).public_key()
+    if key not in [certificate.public_key() for certificate in certificates]:
+        raise ValueError(f"the key in {str(file)!r} is not that of the certificate")
 
 
 def _with_defaults(endpoint: str) -> str:

@@ -13,6 +13,7 @@ import socket
 import sys
 import time
 from collections.abc import Sequence
+from functools import partial
 from types import TracebackType
 from typing import Any
 
@@ -29,7 +30,9 @@ from ..web.peer import is_loopback
 from ..web.resource import BusResource
 from ..web.root import Root
 from ..web.site import Site
+from .certificates import CertificateService
 from .grant_files import GrantService
+from .listen import is_tls
 from .users import UserService
 
 __all__ = ["BusService", "CannotStart", "notify"]
@@ -88,6 +91,8 @@ class BusService(Service):
         self.users: UserService | None = None
         # Set by whoever has the bus take links or tokens.
         self.grants: GrantService | None = None
+        # If there is a TLS port.
+        self.certificates: CertificateService | None = None
         self._watchdog = LoopingCall(notify, "WATCHDOG=1")
         self._watchdog.clock = reactor
 
@@ -101,13 +106,20 @@ class BusService(Service):
         for text, endpoint in self._endpoints.items():
             failures: list[Any] = []
             listening = maybeDeferred(endpoint.listen, self._site)
-            listening.addCallbacks(self._ports.append, failures.append)
+            listening.addCallbacks(partial(self._listens, text), failures.append)
             if failures:
                 error = failures[0].value
                 # The error of the socket gives a shorter reason than Twisted's.
                 reason = getattr(error, "socketError", error)
                 reason = getattr(reason, "strerror", None) or reason
                 raise self._cannot_start(f"{reason}: {text}") from error
+
+    def _listens(self, text: str, port: IListeningPort) -> None:
+        self._ports.append(port)
+        if is_tls(text):
+            if self.certificates is None:
+                self.certificates = CertificateService(self._site)
+            self.certificates.listens(text, port)
 
     def _cannot_start(self, sentence: str) -> CannotStart:
         sys.excepthook = _plain_excepthook
@@ -200,7 +212,8 @@ class BusService(Service):
 
     def _reload(self) -> None:
         notify(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
-        read_again = [files for files in (self.users, self.grants) if files is not None]
+        all_files = self.users, self.grants, self.certificates
+        read_again = [files for files in all_files if files is not None]
         for files in read_again:
             files.reload()
         if not read_again:

@@ -2,10 +2,14 @@
 The bus over TLS, with real certificates.
 """
 
+import re
+import signal
 import socket
 import ssl
 import subprocess
 import time
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 
@@ -202,3 +206,140 @@ def test_no_key(tmp_path):
         assert f"Cannot --listen {endpoint}" in result.stderr + result.stdout
         assert reason in result.stderr + result.stdout
         assert "Traceback" not in result.stderr + result.stdout
+
+
+def serial_number(bus, context, name="localhost"):
+    """
+    The serial number of the certificate that a new client is shown, which says that it is
+    that of the name.
+    """
+    client = connect(bus, context, name)
+    try:
+        return client.getpeercert()["serialNumber"]
+    finally:
+        client.close()
+
+
+def reload(bus, said, count=1):
+    """
+    Have the bus read its files again, and wait until it has said this so many times.
+    """
+    bus.process.send_signal(signal.SIGHUP)
+    return bus.wait_for(said, count)
+
+
+READ = "Read the keys and certificates of .* again"
+KEPT = "Keys and certificates of TLS stay as they were"
+
+
+def test_reload(bus, authority, context):
+    """
+    At SIGHUP, a renewed certificate is read: new clients are shown it, and those that are
+    connected go on.
+    """
+    before = serial_number(bus, context)
+    old = connect(bus, context, data=GET)
+    reader = old.makefile("rb")
+    while reader.readline() != b"\r\n":
+        pass
+    opening = reader.readline()
+    authority.issue("localhost", "127.0.0.1")
+    assert serial_number(bus, context) == before
+    reload(bus, READ)
+    assert serial_number(bus, context) != before
+    connect(bus, context, data=post(1)).close()
+    part = b""
+    while not part.endswith(opening):
+        part += reader.readline()
+    assert part.endswith(b"\r\n\r\nx\r\n" + opening)
+    assert old.getpeercert()["serialNumber"] == before
+    old.close()
+    # Twisted counts the ports that a factory serves, so that the last one stops it.
+    reload(bus, READ, 2)
+
+
+def test_reload_of_a_folder(start, tmp_path, authority, context):
+    """
+    The files of `tls:` are read again, too, and those of several ports together: if one
+    port cannot have its certificate, no port gets another one.
+    """
+    folder = tmp_path / "certificates"
+    folder.mkdir()
+    single = authority.issue("127.0.0.1", "localhost")
+    authority.issue("localhost").rename(folder / "localhost.pem")
+    other = f"ssl:0:privateKey={single}:{LISTEN}"
+    bus = start("--listen", f"tls:{folder}:port=0:{LISTEN}", "--listen", other)
+    port_of_tls = bus.port
+    bus.port = int(bus.wait_for(r"starting on (\d+)", 2)[1])
+
+    def both():
+        yield serial_number(bus, context)
+        first, bus.port = bus.port, port_of_tls
+        yield serial_number(bus, context)
+        bus.port = first
+
+    before = list(both())
+    authority.issue("127.0.0.1", "localhost")
+    good = (folder / "localhost.pem").read_text()
+    key = good[: good.index("-----BEGIN CERTIFICATE")]
+    certificate = authority.issue("localhost").read_text()[len(key) :]
+    for broken in (key + certificate, key, good[: len(good) // 2], ""):
+        (folder / "localhost.pem").write_text(broken)
+        complaints = len(re.findall(KEPT, bus.log))
+        assert str(folder) in reload(bus, f"{KEPT}.*", complaints + 1)[0]
+        assert list(both()) == before
+    authority.issue("localhost").rename(folder / "localhost.pem")
+    reload(bus, READ)
+    after = list(both())
+    assert [a == b for a, b in zip(before, after, strict=True)] == [False, False]
+    # A stop would look for errors in the log, and there are some.
+    bus.kill()
+
+
+def test_failed_reload(start, tmp_path, authority, context):
+    """
+    A certificate that is gone, cut off, or of another key changes nothing, and the log
+    names the file; the port never serves without TLS.
+    """
+    pem = authority.issue("localhost").read_text()
+    cut = pem.index("-----BEGIN CERTIFICATE")
+    key, certificate = tmp_path / "key.pem", tmp_path / "cert.pem"
+    key.write_text(pem[:cut])
+    certificate.write_text(pem[cut:])
+    bus = start("--listen", f"ssl:0:privateKey={key}:certKey={certificate}:{LISTEN}")
+    before = serial_number(bus, context)
+    other = authority.issue("localhost").read_text()
+    broken = [None, "", pem[cut:-100], other[other.index("-----BEGIN CERTIFICATE") :]]
+    for count, content in enumerate(broken, 1):
+        certificate.unlink(missing_ok=True)
+        if content is not None:
+            certificate.write_text(content)
+        assert "cert.pem" in reload(bus, f"{KEPT}.*", count)[0]
+        assert serial_number(bus, context) == before
+        with socket.create_connection(("127.0.0.1", bus.port), timeout=30) as plain:
+            plain.sendall(GET)
+            assert not plain.recv(4096).startswith(b"HTTP")
+    bus.kill()
+
+
+def test_reload_without_privileges(start, authority, context):
+    """
+    A key that only root can read is read at the start; at SIGHUP, a bus that is root no
+    more says that it cannot, and goes on with the old one.
+    """
+    with TemporaryDirectory() as folder:
+        # Others cannot reach the folder of the test.
+        Path(folder).chmod(0o755)
+        file = Path(folder) / "localhost.pem"
+        file.write_bytes(authority.issue("localhost").read_bytes())
+        file.chmod(0o600)
+        nobody = ("twistd", "-n", "--pidfile=", "--uid", "65534", "--gid", "65534")
+        bus = start("--listen", f"ssl:0:privateKey={file}:{LISTEN}", command=nobody)
+        before = serial_number(bus, context)
+        file.write_bytes(authority.issue("localhost").read_bytes())
+        assert "Permission denied" in reload(bus, f"{KEPT}.*localhost.pem.*")[0]
+        assert serial_number(bus, context) == before
+        file.chmod(0o644)
+        reload(bus, READ)
+        assert serial_number(bus, context) != before
+    bus.kill()

@@ -1,0 +1,57 @@
+"""
+Reactors through which Twisted opens TLS ports, so that a port can be changed before it is
+opened, or be made without being opened.
+
+Twisted reads the files of keys and certificates when it parses an endpoint string, and
+hands what it made of them to the reactor.  That is where it is caught here, so nothing of
+Twisted's parser is repeated.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from twisted.internet.interfaces import IProtocolFactory
+from twisted.protocols.tls import TLSMemoryBIOFactory
+
+__all__ = ["Nowhere"]
+
+
+class Nowhere:
+    """
+    A reactor that opens no port, and keeps the factory for the connections that the port
+    would have.
+
+    Attributes:
+        factory: The factory for the port that was asked for last.
+    """
+
+    def __init__(self) -> None:
+        self.factory: IProtocolFactory | None = None
+
+    def listenTCP(
+        self, port: int, factory: IProtocolFactory, backlog: int = 50, interface: str = ""
+    ) -> None:
+        """
+        Keep the factory; see `IReactorTCP`.
+        """
+        self.factory = factory
+
+    def listenSSL(
+        self,
+        port: int,
+        factory: IProtocolFactory,
+        contextFactory: Any,  # of several of Twisted's interfaces, old and new
+        backlog: int = 50,
+        interface: str = "",
+    ) -> None:
+        """
+        Keep a factory that puts TLS around each connection, as Twisted's own reactors do;
+        see `IReactorSSL`.
+
+        Raises:
+            Exception: The key and the certificate cannot be used.  Twisted's reactors would
+                notice that only at the first connection.
+        """
+        contextFactory.getContext()
+        self.factory = TLSMemoryBIOFactory(contextFactory, False, factory)
