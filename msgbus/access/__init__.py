@@ -12,7 +12,7 @@ right of late).  Both kinds of files are cut into lines by `file_lines`.
 
 Rights that somebody shows: `verbs` and `channels` are what a right consists of, `grant`
 what somebody has who shows one, and `credentials` where a request carries it.  `links` are
-signed by `link_keys`, `tokens` are JWTs.
+signed by `link_keys`, `tokens` are JWTs.  The `certificates` of TLS clients name users.
 
 Limits: `limits` are token buckets, told in the fields of `rate_fields`; `open_counts` are
 things that stay open; `guesses` are wrong passwords, and `log_throttle` what is said about

@@ -99,6 +99,9 @@ class PasswordChecker:
         hashed = self._users.hash_of(name)
         exists = hashed is not None
         if hashed is None:
+            if not len(self._users):
+                # Nobody has a password: everybody shows a certificate, or is anonymous.
+                return fail(UnauthorizedLogin())
             hashed = self._users.decoy(self._verified.number(name))
         digest = self._verified.digest(name, credentials.password, hashed)
         if exists and self._verified.knows(digest, self._reactor.seconds()):

@@ -23,11 +23,11 @@ class CannotRead(Invalid):
 class AccessFiles(NamedTuple):
     """
     Attributes:
-        users: The file of users.
+        users: The file of users; None if there are only users with client certificates.
         rules: The file of rules; None if users may do everything.
     """
 
-    users: Path
+    users: Path | None
     rules: Path | None
 
     def load(self) -> tuple[Users, Rules | None]:
@@ -37,7 +37,9 @@ class AccessFiles(NamedTuple):
         Raises:
             Invalid: One of them cannot be read or used.  The text names the file.
         """
-        users = Users.parse(read(self.users), str(self.users))
+        users = Users({})
+        if self.users is not None:
+            users = Users.parse(read(self.users), str(self.users))
         if self.rules is None:
             return users, None
         return users, Rules.parse(read(self.rules), str(self.rules))

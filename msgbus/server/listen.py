@@ -17,10 +17,11 @@ from twisted.internet.interfaces import IProtocolFactory, IStreamServerEndpoint
 from twisted.internet.protocol import Factory
 from twisted.python.failure import Failure
 
+from ..access.certificates import Authorities
 from .access_files import CannotRead
-from .tls import Nowhere
+from .tls import Asking, Nowhere
 
-__all__ = ["CannotListen", "endpoint", "is_tls", "read_again"]
+__all__ = ["CannotListen", "asks_clients", "endpoint", "is_tls", "read_again"]
 
 # Defaults that Twisted does not have: a long queue of connections, for many clients that
 # come at once, and a socket file that only its owner and group can use.
@@ -37,9 +38,15 @@ class CannotListen(ValueError):
     """
 
 
-def endpoint(reactor: object, text: str) -> IStreamServerEndpoint:
+def endpoint(
+    reactor: object, text: str, authorities: Authorities | None = None
+) -> IStreamServerEndpoint:
     """
     The endpoint that an endpoint string describes.
+
+    Args:
+        authorities: Those by whom clients at `ssl:` may show certificates; None asks for
+            none.
 
     Raises:
         CannotListen: It describes no endpoint, or one whose key or certificate files cannot
@@ -47,7 +54,8 @@ def endpoint(reactor: object, text: str) -> IStreamServerEndpoint:
     """
     try:
         if is_tls(text):
-            _connections(text, Factory())
+            _connections(text, Factory(), authorities)
+            reactor = Asking(reactor, authorities)
         return cast(IStreamServerEndpoint, serverFromString(reactor, _with_defaults(text)))
     except Exception as error:  # Each kind of endpoint raises its own.
         raise CannotListen(
@@ -63,12 +71,24 @@ def is_tls(text: str) -> bool:
     return _TLS.match(text) is not None
 
 
-def read_again(text: str, served: IProtocolFactory) -> IProtocolFactory:
+def asks_clients(text: str) -> bool:
+    """
+    Can the port of this endpoint string ask its clients for certificates?  Twisted keeps
+    those of `tls:` to itself.
+    """
+    found = _TLS.match(text)
+    return found is not None and found[2] == "ssl"
+
+
+def read_again(
+    text: str, served: IProtocolFactory, authorities: Authorities | None
+) -> IProtocolFactory:
     """
     Read the files again that the endpoint string of a TLS port names.
 
     Args:
         served: Takes the connections of the port, behind TLS.
+        authorities: See `endpoint`.
 
     Returns:
         The factory for new connections of the port.
@@ -77,12 +97,14 @@ def read_again(text: str, served: IProtocolFactory) -> IProtocolFactory:
         CannotRead: They cannot be read or used.
     """
     try:
-        return _connections(text, served)
+        return _connections(text, served, authorities)
     except Exception as error:  # Each kind of endpoint raises its own.
         raise CannotRead(f"{text}: {_reason(error)}.") from None
 
 
-def _connections(text: str, served: IProtocolFactory) -> IProtocolFactory:
+def _connections(
+    text: str, served: IProtocolFactory, authorities: Authorities | None
+) -> IProtocolFactory:
     """
     The factory that a TLS port would have if it were opened now.
 
@@ -93,7 +115,8 @@ def _connections(text: str, served: IProtocolFactory) -> IProtocolFactory:
         _check_certificates(Path(folder[1].replace("\\", "")))
     reactor = Nowhere()
     failures: list[Failure] = []
-    serverFromString(reactor, text).listen(served).addErrback(failures.append)
+    asking = Asking(reactor, authorities)
+    serverFromString(asking, text).listen(served).addErrback(failures.append)
     if failures:
         failures[0].raiseException()
     return cast(IProtocolFactory, reactor.factory)

@@ -24,8 +24,9 @@ from ..message import Invalid
 from ..web.origins import Origins
 from ..web.quotas import QuotaSizes
 from .access_files import AccessFiles
+from .certificates import read_authorities
 from .grant_files import GrantFiles
-from .listen import CannotListen, endpoint
+from .listen import CannotListen, asks_clients, endpoint
 
 __all__ = ["Options"]
 
@@ -99,6 +100,7 @@ class Options(usage.Options):
         self["jwt-key"] = []
         self["jwt-audience"] = ""
         self["grant-files"] = None
+        self["client-ca"] = self["authorities"] = None
         self["drain"] = 10.0
         self["max-connections"] = None
         self["max-address-connections"] = 1000
@@ -309,6 +311,15 @@ class Options(usage.Options):
         """
         self["check-access"] = question
 
+    def opt_client_ca(self, file: str) -> None:
+        """
+        A file of certificates, in PEM, of authorities. At endpoints ssl:, a client may show
+        a certificate that one of them has issued; its common name is then the name of a
+        user, who needs no password. Without --users or --secret-file, nobody else may do
+        anything, unless the rules of --access allow it. Read again at SIGHUP.
+        """
+        self["client-ca"] = Path(file).absolute()
+
     def opt_link_keys(self, file: str) -> None:
         """
         A file of keys, as msgbus-sign makes it. Whoever shows a link that was signed with
@@ -450,9 +461,17 @@ class Options(usage.Options):
             )
         self._check_grants()
         self._check_access()
+        listen = self["listen"] or [DEFAULT_LISTEN]
+        if self["client-ca"] is not None and not any(map(asks_clients, listen)):
+            raise usage.UsageError(
+                "Only endpoints ssl: ask for client certificates: --listen at one, such as"
+                " ssl:8443:privateKey=key.pem:certKey=cert.pem."
+            )
         try:
+            if self["client-ca"] is not None:
+                self["authorities"] = read_authorities(self["client-ca"])
             self["endpoints"] = {
-                text: endpoint(reactor, text) for text in self["listen"] or [DEFAULT_LISTEN]
+                text: endpoint(reactor, text, self["authorities"]) for text in listen
             }
             self["origins"] = Origins(self["allow-origin"], self["host"])
             self["proxies"] = self._proxies()
@@ -502,28 +521,38 @@ class Options(usage.Options):
             UsageError: They cannot be used, or the options contradict each other.
             SystemExit: A question was answered; 0 if the answer is yes, otherwise 1.
         """
-        if self["users"] is None:
+        if self["users"] is None and (self["client-ca"] is None or self["access"] is None):
             if self["access"] is not None or self["check-access"] is not None:
                 raise usage.UsageError("Rules are about users: give their file by --users.")
             return
         if self["secret"] is not None:
-            raise usage.UsageError("With --users there is no password for everybody.")
+            raise usage.UsageError(
+                f"With --{'access' if self['users'] is None else 'users'} there is no"
+                " password for everybody."
+            )
         files = AccessFiles(self["users"], self["access"])
         try:
             users, rules = files.load()
             self["access-files"], self["users-and-rules"] = files, (users, rules)
             if self["check-access"] is None:
                 return
-            allowed, sentence = _answer(self["check-access"], users, rules)
+            allowed, sentence = _answer(
+                self["check-access"], users, rules, self["client-ca"] is not None
+            )
         except Invalid as error:
             raise usage.UsageError(str(error)) from None
         print(sentence)
         raise SystemExit(0 if allowed else 1)
 
 
-def _answer(question: str, users: Users, rules: Rules | None) -> tuple[bool, str]:
+def _answer(
+    question: str, users: Users, rules: Rules | None, certified: bool
+) -> tuple[bool, str]:
     """
     The answer to `--check-access`, and a sentence that says why.
+
+    Args:
+        certified: Whether client certificates may name users who are not in the file.
     """
     words = question.split()
     if len(words) != 3 or words[1] not in [verb.value for verb in Verb]:
@@ -532,7 +561,7 @@ def _answer(question: str, users: Users, rules: Rules | None) -> tuple[bool, str
             f" and relay, not {question!r}."
         )
     name, verb, channel = words
-    if name != ANONYMOUS and name not in users:
+    if name != ANONYMOUS and name not in users and not certified:
         return False, f"There is no user {name!r}."
     if rules is None:
         if name == ANONYMOUS:

@@ -15,6 +15,7 @@ from ..bus.history import History, Keep
 from ..bus.store import Store
 from ..fanout.fanout import Limits
 from ..web.auth import portal_for, portal_with
+from ..web.certified import Certificates
 from ..web.connections import Connections
 from ..web.grants import Grants
 from ..web.quotas import Quotas, QuotaSizes
@@ -22,7 +23,9 @@ from ..web.resource import BusResource
 from ..web.root import Root
 from ..web.site import Site
 from ..web.visitor import Access
+from .certificates import CertificateService
 from .grant_files import GrantService
+from .listen import is_tls
 from .options import Options
 from .service import BusService
 from .users import UserService
@@ -57,12 +60,16 @@ def makeService(options: Options) -> Service:
     grants = None
     if options["grant-files"] is not None:
         grants = Grants(*options["grant-files"].load())
+    certificates = None
+    if options["authorities"] is not None:
+        certificates = Certificates(options["authorities"])
     root = Root(
         options["origins"],
         options["docroot"],
         portal,
         access,
         grants,
+        certificates,
         options["user-header"],
     )
     bus_resource = _bus_resource(options, bus, cast(IReactorTime, reactor))
@@ -87,6 +94,10 @@ def makeService(options: Options) -> Service:
     if access is not None:
         files = options["access-files"]
         service.users = UserService(files, access, checker, pool, site, bus_resource)
+    if any(map(is_tls, options["endpoints"])):
+        service.certificates = CertificateService(
+            site, bus_resource, options["client-ca"], certificates
+        )
     if grants is not None:
         service.grants = GrantService(options["grant-files"], grants, bus_resource)
     return service

@@ -91,7 +91,7 @@ class BusService(Service):
         self.users: UserService | None = None
         # Set by whoever has the bus take links or tokens.
         self.grants: GrantService | None = None
-        # If there is a TLS port.
+        # Set by whoever has the bus listen at a TLS port.
         self.certificates: CertificateService | None = None
         self._watchdog = LoopingCall(notify, "WATCHDOG=1")
         self._watchdog.clock = reactor
@@ -116,9 +116,7 @@ class BusService(Service):
 
     def _listens(self, text: str, port: IListeningPort) -> None:
         self._ports.append(port)
-        if is_tls(text):
-            if self.certificates is None:
-                self.certificates = CertificateService(self._site)
+        if is_tls(text) and self.certificates is not None:
             self.certificates.listens(text, port)
 
     def _cannot_start(self, sentence: str) -> CannotStart:

@@ -1,6 +1,6 @@
 """
-Reactors through which Twisted opens TLS ports, so that a port can be changed before it is
-opened, or be made without being opened.
+Reactors through which Twisted opens TLS ports, so that a port can ask its clients for
+certificates, or be made without being opened.
 
 Twisted reads the files of keys and certificates when it parses an endpoint string, and
 hands what it made of them to the reactor.  That is where it is caught here, so nothing of
@@ -11,10 +11,52 @@ from __future__ import annotations
 
 from typing import Any
 
-from twisted.internet.interfaces import IProtocolFactory
+from twisted.internet.interfaces import IListeningPort, IProtocolFactory
 from twisted.protocols.tls import TLSMemoryBIOFactory
 
-__all__ = ["Nowhere"]
+from ..access.certificates import Authorities
+
+__all__ = ["Asking", "Nowhere"]
+
+
+class Asking:
+    """
+    A reactor whose ports at `ssl:` ask their clients for certificates.
+
+    Args:
+        reactor: Opens the ports.
+        authorities: Those who may have issued the certificates; None asks for none.
+    """
+
+    def __init__(self, reactor: Any, authorities: Authorities | None) -> None:
+        self._reactor = reactor
+        self._authorities = authorities
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._reactor, name)
+
+    def listenSSL(
+        self,
+        port: int,
+        factory: IProtocolFactory,
+        contextFactory: Any,  # of several of Twisted's interfaces, old and new
+        backlog: int = 50,
+        interface: str = "",
+    ) -> IListeningPort | None:
+        """
+        Open a port; see `IReactorSSL`.
+
+        Raises:
+            Exception: The key and the certificate cannot be used.  Twisted's reactors would
+                notice that only at the first connection.
+        """
+        context = contextFactory.getContext()
+        if self._authorities is not None:
+            self._authorities.have_clients_asked(context)
+        listening: IListeningPort | None = self._reactor.listenSSL(
+            port, factory, contextFactory, backlog, interface
+        )
+        return listening
 
 
 class Nowhere:
@@ -41,17 +83,12 @@ class Nowhere:
         self,
         port: int,
         factory: IProtocolFactory,
-        contextFactory: Any,  # of several of Twisted's interfaces, old and new
+        contextFactory: Any,
         backlog: int = 50,
         interface: str = "",
     ) -> None:
         """
         Keep a factory that puts TLS around each connection, as Twisted's own reactors do;
         see `IReactorSSL`.
-
-        Raises:
-            Exception: The key and the certificate cannot be used.  Twisted's reactors would
-                notice that only at the first connection.
         """
-        contextFactory.getContext()
         self.factory = TLSMemoryBIOFactory(contextFactory, False, factory)

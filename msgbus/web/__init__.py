@@ -12,11 +12,11 @@ one of the ways in: `publish`, `publication_stream` (many messages in one reques
 counts in `quotas` what everybody does; browsers get `pages`.  What a request
 asks for is read by `query` and `headers`; `responses` answers in one sentence.  `root` is
 the root of the site, with `origins`, `auth` and `sign_in` (who may use the bus), `visitor`
-(what they may do), `grants` and `bearer` (the same for links and tokens), `rights` (what
-ends when they do), and `documents` (files beside the bus).  A `site` has as many
-`connections` as it may.  Each of them has a `peer` at its other end, and is a `channel`, on
-which `request`s are read within limits; its `repeater` answers requests whose `heads` are
-remembered, without having them parsed again.
+(what they may do), `grants` and `bearer` (the same for links and tokens), `certified` (the
+same for client certificates), `rights` (what ends when they do), and `documents` (files
+beside the bus).  A `site` has as many `connections` as it may.  Each of them has a `peer`
+at its other end, and is a `channel`, on which `request`s are read within limits; its
+`repeater` answers requests whose `heads` are remembered, without having them parsed again.
 """
 
 from .auth import portal_for, portal_with

@@ -13,6 +13,7 @@ from ..access.verbs import Verb
 from ..bus.bus import TooLarge
 from ..match import EVERYTHING, Filter
 from ..message import Message, is_folder
+from .certified import OR_CERTIFICATE
 from .grants import Grants
 from .visitor import BASIC, Denied, Visitor
 
@@ -204,25 +205,41 @@ class Bearer(Visitor):
 
 class Stranger(Visitor):
     """
-    Somebody who shows neither a link or token nor a name and password, on a bus that asks
-    for one of them: may do nothing.
+    Somebody who shows nothing of what a bus asks for: may do nothing.
 
     Args:
         asks_for_password: Whether a name and a password would help.
+        takes_grants: Whether a link or a token would help.
+        takes_certificates: Whether a client certificate would help.
     """
 
     __slots__ = ("_denied",)
 
-    def __init__(self, asks_for_password: bool) -> None:
+    def __init__(
+        self,
+        asks_for_password: bool,
+        takes_grants: bool = True,
+        takes_certificates: bool = False,
+    ) -> None:
         super().__init__("")
-        if asks_for_password:
+        if not takes_grants:
+            sentence = (
+                "This bus asks for a client certificate, as in curl --cert FILE, and for no"
+                " name and password."
+            )
+        elif asks_for_password:
             sentence = (
                 "This bus asks for a password, as in curl -u NAME:PASSWORD, or for a link:"
                 " a URL that ends in ?link=..."
             )
         else:
             sentence = "This bus asks for a link, a URL that ends in ?link=..., or a token."
-        self._denied = sentence, ((BASIC,) if asks_for_password else (BEARER,))
+        if takes_grants and takes_certificates:
+            sentence += OR_CERTIFICATE
+        # No header of HTTP asks for a certificate.
+        status = 401 if takes_grants else 403
+        challenges = (BASIC,) if asks_for_password else (BEARER,) if takes_grants else ()
+        self._denied = status, sentence, challenges
 
     def check_exists(self) -> None:
         """
@@ -231,8 +248,7 @@ class Stranger(Visitor):
         Raises:
             Denied: Always.
         """
-        sentence, challenges = self._denied
-        raise Denied(401, sentence, challenges)
+        raise Denied(*self._denied)
 
     check_enter = check_exists
 

@@ -9,14 +9,16 @@ notice any more that the peer has gone.
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable
+from functools import cached_property
 from typing import Any, Protocol
 
-from twisted.internet.interfaces import IDelayedCall
+from twisted.internet.interfaces import IDelayedCall, ISSLTransport
 from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
 from twisted.web import http
 
 from ..access.addresses import TrustedProxies
+from ..access.certificates import ClientCertificate
 from .connections import Connections
 from .heads import Heads
 from .peer import Peer
@@ -175,6 +177,22 @@ class Channel(http.HTTPChannel):
         # Once more with the first bytes, when it may be another.
         self._count_from(Peer.at(self.transport.getPeer(), self.site.proxies))
 
+    @cached_property
+    def client_certificate(self) -> ClientCertificate | None:
+        """
+        The certificate that the client has shown, if it was asked for one.  It is known
+        before the first bytes of a request come, and stays the same, because clients may
+        not begin another handshake.
+        """
+        if not ISSLTransport.providedBy(self.transport):
+            return None
+        transport: Any = self.transport  # no interface has `getHandle`
+        connection = transport.getHandle()
+        certificate = connection.get_peer_certificate()
+        if certificate is None:
+            return None
+        return ClientCertificate(certificate, connection.get_peer_cert_chain() or ())
+
     def dataReceived(self, data: bytes) -> None:
         """
         Read requests, until one is refused, or the connection ends.  Those whose heads are
@@ -239,9 +257,15 @@ class Channel(http.HTTPChannel):
     def place(self) -> Hashable:
         """
         What requests are judged by, beside their heads: the local address, which is that of
-        the bus, and whether it is a trusted proxy that has written the head.
+        the bus; whether it is a trusted proxy that has written the head; and the
+        fingerprint of the client's certificate, which is empty if there is none.
         """
-        return getattr(self.transport.getHost(), "host", ""), self.peer.is_trusted
+        certificate = self.client_certificate
+        return (
+            getattr(self.transport.getHost(), "host", ""),
+            self.peer.is_trusted,
+            b"" if certificate is None else certificate.fingerprint,
+        )
 
     def _check_pace_of_repeated(self, size: int) -> None:
         try:

@@ -24,6 +24,7 @@ from ..access.users import check_user
 from ..message import Invalid
 from .auth import is_constant, sender_of, set_visitor, visitor_of
 from .bearer import Bearer, Stranger, refused
+from .certified import OR_CERTIFICATE, Certificates, Certified
 from .documents import Document
 from .grants import Grants
 from .headers import check_host, header, is_preflight, set_safety_headers
@@ -49,13 +50,15 @@ class Root(Resource):
         portal: Checks the credentials, if a password is asked for.
         access: The users and rules that hold, if the portal knows users; whoever changes
             them has to call `Site.heads.forget`.
-        grants: Verifies links and tokens, if there are any.  If there is no portal, nobody
-            else may do anything.
+        grants: Verifies links and tokens, if there are any.
+        certificates: Checks client certificates, if any are accepted.
         user_header: The header in which trusted proxies name whom they have signed in, if
             there is one; it takes `access`.
 
+    If there are grants or certificates, and no portal, nobody else may do anything.
+
     Attributes:
-        guarded: Whether a password, a link or a token is asked for.
+        guarded: Whether a password, a link, a token or a certificate is asked for.
         sign_in: Checks the passwords; None if none is asked for.
     """
 
@@ -68,6 +71,7 @@ class Root(Resource):
         portal: Portal | None = None,
         access: Access | None = None,
         grants: Grants | None = None,
+        certificates: Certificates | None = None,
         user_header: str | None = None,
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]  # Twisted
@@ -76,7 +80,8 @@ class Root(Resource):
         self._portal = portal
         self._access = access
         self._grants = grants
-        self.guarded = portal is not None or grants is not None
+        self._certificates = certificates
+        self.guarded = any(each is not None for each in (portal, grants, certificates))
         self.sign_in = None
         if portal is not None:
             # Where there is one password for all, each name has it.
@@ -96,7 +101,10 @@ class Root(Resource):
             header(request, b"Origin")
             authorization = header(request, b"Authorization")
             self._look_for_proxy(request)
-            known = self._bearer(request, authorization) or self._vouched(request)
+            known = self._bearer(request, authorization)
+            # A proxy may show a certificate of its own.
+            known = known or self._vouched(request)
+            known = known or self._certified(request, authorization)
             known = known or self._without_password(authorization)
             if known is not None:
                 return self._behind(path, request, known)
@@ -134,20 +142,46 @@ class Root(Resource):
         _keep_private(request)
         return Bearer(self._grants, shown, asks_for_password)
 
+    def _certified(
+        self, request: server.Request, authorization: str | None
+    ) -> Visitor | None:
+        """
+        Who is named by the certificate of the client; None if it has shown none, or if
+        certificates are not accepted.
+
+        What a request shows itself counts more: a certificate is that of a connection, on
+        which a proxy, say, may send the requests of others with their credentials.
+
+        Raises:
+            Denied: The certificate does not hold, or names no user.
+        """
+        if self._certificates is None or authorization is not None:
+            return None
+        # Other sites than ours do not remember it.
+        shown = request.channel.client_certificate if type(request) is Request else None
+        return None if shown is None else Certified(self._certificates, shown, self._access)
+
     def _without_password(self, authorization: str | None) -> Visitor | None:
         """
         Somebody whose password is not asked for; None if it is.
         """
         if self._portal is None:
-            if self._grants is not None:
-                return Stranger(asks_for_password=False)
+            if self.guarded:
+                return self._stranger()
             return Visitor(sender_of(authorization), trusted=True)
         if authorization is not None:
             return None
         if self._access is not None:
             return Visitor("", self._access)
         # The bus refuses them, but for the modules that a page with a link loads.
-        return None if self._grants is None else Stranger(asks_for_password=True)
+        return None if self._grants is None else self._stranger()
+
+    def _stranger(self) -> Stranger:
+        return Stranger(
+            asks_for_password=self._portal is not None,
+            takes_grants=self._grants is not None,
+            takes_certificates=self._certificates is not None,
+        )
 
     def _vouched(self, request: server.Request) -> Visitor | None:
         """
@@ -257,7 +291,8 @@ class Root(Resource):
                 401,
                 "This bus asks for a password: give it by Basic authentication"
                 + (", under any name," if self._access is None else " with your name,")
-                + " as in curl -u NAME:PASSWORD.",
+                + " as in curl -u NAME:PASSWORD."
+                + ("" if self._certificates is None else OR_CERTIFICATE),
             )
         )
 

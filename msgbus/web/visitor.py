@@ -289,6 +289,11 @@ class Visitor:
     def _deny(self, sentence: str) -> None:
         if self.sender:
             raise Denied(403, sentence)
+        if self._access is not None and not len(self._access.users):
+            # Nobody has a password.
+            raise Denied(
+                403, f"{sentence} A client certificate may help, as in curl --cert FILE."
+            )
         raise Denied(
             401, f"{sentence} A name and a password may help, as in curl -u NAME:PASSWORD."
         )

@@ -8,18 +8,18 @@ import ipaddress
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 
 class Authority:
     """
-    One that signs, and whose certificate clients trust.
+    One that signs, and whose certificate clients trust, or servers, if it is for clients.
     """
 
-    def __init__(self, folder):
+    def __init__(self, folder, name="msgbus test authority"):
         self._folder = folder
         self._key = ec.generate_private_key(ec.SECP256R1())
-        self._name = _name("msgbus test authority")
+        self._name = _name(name)
         certificate = self._certificate(
             self._name, self._key, x509.BasicConstraints(ca=True, path_length=0)
         )
@@ -49,17 +49,31 @@ class Authority:
         )
         return self._write(names[0], key, alternatives)
 
-    def _write(self, name, key, extension):
-        pem = key.private_bytes(
-            serialization.Encoding.PEM,
-            serialization.PrivateFormat.PKCS8,
-            serialization.NoEncryption(),
+    def issue_client(self, *names, days=1, usage=ExtendedKeyUsageOID.CLIENT_AUTH):
+        """
+        A file with a key and a certificate of a client, whose subject has these common
+        names, whatever is in them.
+        """
+        key = ec.generate_private_key(ec.SECP256R1())
+        subject = x509.Name(
+            [
+                x509.NameAttribute(NameOID.COMMON_NAME, name, _validate=False)
+                for name in names
+            ]
         )
-        file = self._folder / f"{name}.pem"
-        file.write_bytes(pem + self._certificate(_name(name), key, extension))
+        extension = x509.ExtendedKeyUsage([usage])
+        life = datetime.timedelta(days=days)
+        certificate = self._certificate(subject, key, extension, life)
+        file = self._folder / f"client{x509.random_serial_number()}.pem"
+        file.write_bytes(_pem(key) + certificate)
         return file
 
-    def _certificate(self, subject, key, extension):
+    def _write(self, name, key, extension):
+        file = self._folder / f"{name}.pem"
+        file.write_bytes(_pem(key) + self._certificate(_name(name), key, extension))
+        return file
+
+    def _certificate(self, subject, key, extension, life=datetime.timedelta(days=1)):
         now = datetime.datetime.now(datetime.UTC)
         issuer_key = self._key.public_key()
         builder = (
@@ -68,8 +82,8 @@ class Authority:
             .issuer_name(self._name)
             .public_key(key.public_key())
             .serial_number(x509.random_serial_number())
-            .not_valid_before(now - datetime.timedelta(hours=1))
-            .not_valid_after(now + datetime.timedelta(days=1))
+            .not_valid_before(now - datetime.timedelta(days=2))
+            .not_valid_after(now + life)
             .add_extension(extension, critical=True)
             .add_extension(
                 x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False
@@ -97,6 +111,14 @@ _USAGES = (
     "encipher_only",
     "decipher_only",
 )
+
+
+def _pem(key):
+    return key.private_bytes(
+        serialization.Encoding.PEM,
+        serialization.PrivateFormat.PKCS8,
+        serialization.NoEncryption(),
+    )
 
 
 def _name(common_name):
