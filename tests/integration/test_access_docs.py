@@ -41,6 +41,14 @@ def block(section, language):
     return found[1] if found else ""
 
 
+def commands(section):
+    """
+    The lines of all blocks of commands in a section.
+    """
+    blocks = re.findall(r"```bash\n(.*?)```", sections()[section], re.DOTALL)
+    return "".join(blocks).splitlines()
+
+
 @pytest.fixture
 def run(tmp_path):
     """
@@ -73,11 +81,11 @@ def follow(start, run, tmp_path):
         if rules := block(section, "rules"):
             (tmp_path / "access").write_text(rules)
         bus, uses = None, []
-        for line in block(section, "bash").splitlines():
-            if line.startswith("printf "):
+        for line in commands(section):
+            if line.startswith(("printf ", "openssl ", "cat ")):
                 assert run(line).returncode == 0, line
             elif line.startswith("twistd -n msgbus "):
-                bus = start(*line.split()[3:])
+                bus = start(*line.replace(":8443:", ":0:").split()[3:])
             else:
                 uses.append(line)
         return bus, uses
@@ -91,6 +99,7 @@ BY_CURL = [
     "A family",
     "Public cameras, private publishers",
     "Sensors and a dashboard",
+    "Devices with certificates",
     "A chat with a private room",
 ]
 
@@ -104,7 +113,7 @@ def test_commands(section, follow, run):
     assert len(uses) >= 2
     for line in uses:
         command, _, expected = line.rpartition("  # ")
-        command = command.replace(":8888", f":{bus.port}")
+        command = re.sub(":8(888|443)", f":{bus.port}", command)
         done = run(f"{command} -s -o /dev/null -m 2 -w '%{{http_code}}'")
         assert done.stdout == expected, line
 
@@ -115,7 +124,7 @@ def test_every_recipe_is_run():
     """
     chapter = PAGE.read_text().partition("\n## Recipes")[2].partition("\n## ")[0]
     recipes = re.findall(r"^### (.*)$", chapter, re.M)
-    assert len(recipes) == 5
+    assert len(recipes) == 6
     assert set(recipes) == {*BY_CURL[1:], "Behind a proxy that signs people in"}
 
 
