@@ -462,6 +462,13 @@ class Options(usage.Options):
         self._check_grants()
         self._check_access()
         listen = self["listen"] or [DEFAULT_LISTEN]
+        proxied = [text for text in listen if text.startswith("haproxy:")]
+        if proxied and not self._is_guarded():
+            self["warnings"].append(
+                "There is no password: everybody whom the proxy lets through to"
+                f" {', '.join(proxied)} can read and publish all messages. Ask for one by"
+                " --secret-file, or have the proxy ask"
+            )
         if self["client-ca"] is not None and not any(map(asks_clients, listen)):
             raise usage.UsageError(
                 "Only endpoints ssl: ask for client certificates: --listen at one, such as"
@@ -477,6 +484,13 @@ class Options(usage.Options):
             self["proxies"] = self._proxies()
         except (CannotListen, Invalid) as error:
             raise usage.UsageError(str(error)) from None
+
+    def _is_guarded(self) -> bool:
+        """
+        Is anything asked for: a password, a link or a token, or a certificate?
+        """
+        asked = ("secret", "users-and-rules", "grant-files", "client-ca")
+        return any(self[name] is not None for name in asked)
 
     def _check_grants(self) -> None:
         """
