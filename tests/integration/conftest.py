@@ -10,6 +10,7 @@ from contextlib import suppress
 import pytest
 
 from .daemon import Daemon
+from .haproxy import HAProxy
 from .nginx import Nginx
 from .scripted import Scripted
 
@@ -54,6 +55,24 @@ def proxy(tmp_path):
     yield proxy
     for nginx in started:
         nginx.stop()
+
+
+@pytest.fixture
+def haproxy(tmp_path):
+    """
+    Start HAProxy in front of a bus, and return it; it is stopped after the test.
+    """
+    started = []
+
+    def haproxy(bus):
+        folder = tmp_path / f"haproxy{len(started)}"
+        folder.mkdir()
+        started.append(HAProxy(folder, bus))
+        return started[-1]
+
+    yield haproxy
+    for each in started:
+        each.stop()
 
 
 @pytest.fixture

@@ -39,16 +39,16 @@ class Office:
         self.accepted = folder / "accepted.pem"
         self.accepted.write_bytes(self.clients.file.read_bytes())
 
-    def start(self, *arguments):
+    def start(self, *arguments, before=""):
         """
-        Start the bus.
+        Start the bus, with this before its endpoint string.
         """
         file = self.server.issue("localhost", "127.0.0.1")
         self.bus = self._start(
             "--client-ca",
             str(self.accepted),
             "--listen",
-            f"ssl:0:privateKey={file}:interface=127.0.0.1",
+            f"{before}ssl:0:privateKey={file}:interface=127.0.0.1",
             *arguments,
         )
         self.url = f"https://localhost:{self.bus.port}/msgbus/"
@@ -320,6 +320,26 @@ def test_expires(office):
     assert post(client, reader) == 403
     # Within the last second, the handshake lets it in.
     assert office.publish("foo", "--cert", alice) in (0, 403)
+
+
+def test_proxy_protocol(office):
+    """
+    Within the PROXY protocol, certificates count as well, and are read again; heads are
+    kept apart by both, and the log shows the address that the proxy has told.
+    """
+    office.start("-vv", before="haproxy:")
+    names = ["alice", "bob", "alice"]
+    certificates = {name: office.clients.issue_client(name) for name in names}
+    for name in names:
+        client, reader = office.connect(certificates[name])
+        client.sendall(b"PROXY TCP4 203.0.113.9 198.51.100.1 4711 443\r\n")
+        for _ in range(3):
+            assert post(client, reader) == 204
+    office.bus.wait_for("publishes", 9)
+    told = re.findall(r"203\.0\.113\.9:4711 publishes .* as '(\w+)'", office.bus.log)
+    assert told == [name for name in names for _ in range(3)]
+    office.reload(office.others)
+    assert post(client, reader) == 403
 
 
 def test_resumed_session(office):
