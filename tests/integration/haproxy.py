@@ -3,14 +3,11 @@ A real HAProxy in front of a bus, for one test.
 """
 
 import shutil
-import socket
 import subprocess
-import time
 
 from .certificates import Authority
 from .pages import CHECKOUT, blocks
-
-START_SECONDS = 30
+from .ports import START_SECONDS, free_port, wait_for_port
 
 
 class HAProxy:
@@ -25,8 +22,7 @@ class HAProxy:
 
     def __init__(self, folder, bus):
         self.authority = Authority(folder)
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            self.port = free.getsockname()[1]
+        self.port = free_port()
         (shown,) = blocks(CHECKOUT / "docs/operations.md", "haproxy")
         (folder / "haproxy.cfg").write_text(
             shown.replace("bind :443", f"bind 127.0.0.1:{self.port}")
@@ -35,15 +31,8 @@ class HAProxy:
         )
         program = shutil.which("haproxy", path="/usr/sbin:/usr/bin")
         self._process = subprocess.Popen([program, "-db", "-f", folder / "haproxy.cfg"])
-        deadline = time.monotonic() + START_SECONDS
-        while time.monotonic() < deadline:
-            try:
-                socket.create_connection(("127.0.0.1", self.port)).close()
-            except OSError:
-                time.sleep(0.05)
-            else:
-                return
-        raise AssertionError("HAProxy does not listen.")
+        if not wait_for_port(self.port):
+            raise AssertionError("HAProxy does not listen.")
 
     def stop(self):
         """

@@ -3,14 +3,11 @@ A real nginx in front of a bus, for one test.
 """
 
 import shutil
-import socket
 import subprocess
-import time
 
 from .certificates import Authority
 from .pages import CHECKOUT, blocks
-
-START_SECONDS = 30
+from .ports import START_SECONDS, free_port, wait_for_port
 
 
 class Nginx:
@@ -34,8 +31,7 @@ class Nginx:
             head, _, _ = server.partition("location /")
             server = f"{head}location / {{ {location} proxy_read_timeout 10m; }} }}"
         server = server.replace("10m", f"{seconds}s")
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            self.port = free.getsockname()[1]
+        self.port = free_port()
         server = (
             server.replace("listen 443", f"listen 127.0.0.1:{self.port}")
             .replace("cert.pem", str(folder / "cert.pem"))
@@ -49,15 +45,8 @@ class Nginx:
         )
         nginx = shutil.which("nginx", path="/usr/sbin:/usr/bin")
         self._process = subprocess.Popen([nginx, "-c", folder / "nginx.conf", "-p", folder])
-        deadline = time.monotonic() + START_SECONDS
-        while time.monotonic() < deadline:
-            try:
-                socket.create_connection(("127.0.0.1", self.port)).close()
-            except OSError:
-                time.sleep(0.05)
-            else:
-                return
-        raise AssertionError((folder / "error.log").read_text())
+        if not wait_for_port(self.port):
+            raise AssertionError((folder / "error.log").read_text())
 
     def stop(self):
         """
