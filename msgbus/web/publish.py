@@ -90,7 +90,8 @@ class RepeatedPublication:
 
     Args:
         request: The request from which the head is remembered; about to be answered.
-        visitor: Who sent it; the head tells, so it is the same for each repetition.
+        visitor: Who sent it.  The head and the client's certificate tell, so it is the same
+            for each repetition.
         message: The message of that request.
         options: What that request asked for.  If it had a key, each repetition has a key
             of its own, which replaces it.

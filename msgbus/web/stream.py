@@ -213,7 +213,8 @@ class RepeatedSubscription:
         Open another stream; see `heads.Meaning`.
         """
         mount, wanted, since = self._mount, self._wanted, self._wanted.since
-        if mount.closed:
+        seconds_left = self._visitor.seconds_left()
+        if mount.closed or (seconds_left is not None and seconds_left <= 0):
             return False
         peer = self._peer or channel.peer
         try:

@@ -313,11 +313,17 @@ def test_expires(office):
     client, reader = office.connect(alice)
     for _ in range(3):
         assert post(client, reader) == 204
-    stream, lines = office.connect(alice)
-    stream.sendall(b"GET /msgbus/foo HTTP/1.1\r\nHost: localhost\r\n\r\n")
-    assert lines.readline() == b"HTTP/1.1 200 OK\r\n"
+    get = b"GET /msgbus/foo?since=all HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    idle, answer = office.connect(alice)
+    for _ in range(3):
+        stream, lines = office.connect(alice)
+        stream.sendall(get)
+        assert lines.readline() == b"HTTP/1.1 200 OK\r\n"
     assert b"\r\n0\r\n\r\n" in lines.read()
     assert post(client, reader) == 403
+    # Its head is remembered.
+    idle.sendall(get)
+    assert answer.readline() == b"HTTP/1.1 403 Forbidden\r\n"
     # Within the last second, the handshake lets it in.
     assert office.publish("foo", "--cert", alice) in (0, 403)
 
