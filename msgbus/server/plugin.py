@@ -9,26 +9,18 @@ from typing import cast
 from twisted.application.service import Service
 from twisted.internet.interfaces import IReactorTime
 
-from ..access.checker import PasswordChecker, new_pool
 from ..bus.bus import Bus
 from ..bus.history import History, Keep
 from ..bus.store import Store
 from ..fanout.fanout import Limits
-from ..web.auth import portal_for, portal_with
-from ..web.certified import Certificates
 from ..web.connections import Connections
-from ..web.grants import Grants
 from ..web.quotas import Quotas, QuotaSizes
 from ..web.resource import BusResource
 from ..web.root import Root
 from ..web.site import Site
-from ..web.visitor import Access
-from .certificates import CertificateService
-from .grant_files import GrantService
-from .listen import is_tls
+from .guards import Guards
 from .options import Options
 from .service import BusService
-from .users import UserService
 
 __all__ = ["Options", "makeService"]
 
@@ -39,7 +31,6 @@ def makeService(options: Options) -> Service:
     """
     from twisted.internet import reactor
 
-    secret = options["secret"]
     keep = Keep(
         options["history"],
         options["history-age"],
@@ -50,26 +41,14 @@ def makeService(options: Options) -> Service:
     store = None
     if options["history-file"] is not None:
         store = Store(options["history-file"], bus, reactor)
-    portal = portal_for(secret) if secret else None
-    access = None
-    if options["users-and-rules"] is not None:
-        access = Access(*options["users-and-rules"])
-        pool = new_pool()
-        checker = PasswordChecker(access.users, cast(IReactorTime, reactor), pool)
-        portal = portal_with(checker, access)
-    grants = None
-    if options["grant-files"] is not None:
-        grants = Grants(*options["grant-files"].load())
-    certificates = None
-    if options["authorities"] is not None:
-        certificates = Certificates(options["authorities"])
+    guards = Guards(options, cast(IReactorTime, reactor))
     root = Root(
         options["origins"],
         options["docroot"],
-        portal,
-        access,
-        grants,
-        certificates,
+        guards.portal,
+        guards.access,
+        guards.grants,
+        guards.certificates,
         options["user-header"],
     )
     bus_resource = _bus_resource(options, bus, cast(IReactorTime, reactor))
@@ -91,15 +70,7 @@ def makeService(options: Options) -> Service:
         drain=options["drain"],
         warnings=options["warnings"],
     )
-    if access is not None:
-        files = options["access-files"]
-        service.users = UserService(files, access, checker, pool, site, bus_resource)
-    if any(map(is_tls, options["endpoints"])):
-        service.certificates = CertificateService(
-            site, bus_resource, options["client-ca"], certificates
-        )
-    if grants is not None:
-        service.grants = GrantService(options["grant-files"], grants, bus_resource)
+    guards.reload_with(service, site, bus_resource)
     return service
 
 
