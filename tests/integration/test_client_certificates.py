@@ -13,6 +13,8 @@ from itertools import islice
 
 import pytest
 from cryptography.x509.oid import ExtendedKeyUsageOID
+from websockets.exceptions import ConnectionClosed
+from websockets.sync.client import connect
 
 from msgbus.client.blocking import subscribe
 
@@ -303,6 +305,27 @@ def test_reload(office):
     office.bus.kill()
 
 
+def test_websocket(office):
+    """
+    A WebSocket publishes in the name of its certificate, and is closed by a frame that
+    says why when the authority is gone.
+    """
+    office.start()
+    alice = office.clients.issue_client("alice")
+    context = ssl.create_default_context(cafile=office.server.file)
+    context.load_cert_chain(alice)
+    url = office.url.replace("https:", "wss:") + "foo"
+    with connect(url, ssl=context) as websocket:
+        websocket.send('{"type": "text/plain", "body": "x"}')
+        assert office.senders(1, alice) == ["alice"]
+        office.reload(office.others)
+        assert '"body":"x"' in websocket.recv(30).replace(" ", "")
+        with pytest.raises(ConnectionClosed) as closed:
+            websocket.recv(30)
+    assert closed.value.rcvd.code == 1008
+    assert "of no authority that this bus accepts" in closed.value.rcvd.reason
+
+
 def test_expires(office):
     """
     What was begun with a certificate ends when it expires, and so do its rights on
@@ -348,30 +371,25 @@ def test_proxy_protocol(office):
     assert post(client, reader) == 403
 
 
-def test_resumed_session(office):
+def test_no_resumed_session(office):
     """
-    A session of TLS that is resumed is that of the same certificate, until the authorities
-    are others.
+    No session of TLS is resumed, so the certificate of each connection is verified anew.
     """
     office.start()
     alice = office.clients.issue_client("alice")
-    context = ssl.create_default_context(cafile=office.server.file)
-    context.load_cert_chain(alice)
-
-    def connect(session=None):
-        raw = socket.create_connection(("127.0.0.1", office.bus.port), timeout=30)
-        client = context.wrap_socket(raw, server_hostname="localhost", session=session)
-        return client, client.makefile("rb")
-
-    client, reader = connect()
-    assert post(client, reader) == 204
-    session = client.session
-    again, reader = connect(session)
-    assert post(again, reader) == 204
-    assert office.senders(2, alice) == ["alice", "alice"]
-    office.reload(office.others)
-    with pytest.raises((OSError, IndexError)):
-        post(*connect(session))
+    for version in (ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3):
+        context = ssl.create_default_context(cafile=office.server.file)
+        context.load_cert_chain(alice)
+        context.maximum_version = version
+        session = None
+        for _ in range(2):
+            raw = socket.create_connection(("127.0.0.1", office.bus.port), timeout=30)
+            client = context.wrap_socket(raw, server_hostname="localhost", session=session)
+            assert post(client, client.makefile("rb")) == 204
+            assert client.version().replace(".", "_") == version.name
+            assert not client.session_reused
+            session = client.session
+            assert session is not None
 
 
 def test_check_access(tmp_path, office):
