@@ -294,8 +294,8 @@ def test_the_blocking_client_knows_no_twisted():
 
 def test_no_reactor_at_module_level():
     """
-    Importing us installs no reactor, so programs can choose theirs; and the
-    plugin imports nothing of ours until it is chosen.
+    Importing us installs no reactor, so programs can choose theirs; the plugin imports
+    nothing of ours until it is chosen, and nothing for tokens until there are any.
     """
     for modules, absent in (
         (
@@ -303,6 +303,7 @@ def test_no_reactor_at_module_level():
             "twisted.internet.reactor",
         ),
         ("twisted.plugins.msgbus_plugin", "msgbus"),
+        ("msgbus.server.plugin", "joserfc"),
     ):
         code = f"import sys, {modules}; sys.exit({absent!r} in sys.modules)"
         subprocess.run([sys.executable, "-c", code], check=True, cwd=PACKAGE.parent)

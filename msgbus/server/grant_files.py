@@ -6,16 +6,18 @@ for it.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from twisted.logger import Logger
 
 from ..access.link_keys import BadKeys, Keys
-from ..access.tokens import BadKey, TokenKey, Tokens
 from ..message import Invalid
 from ..web.grants import Grants
 from ..web.resource import BusResource
 from .access_files import CannotRead, read
+
+if TYPE_CHECKING:
+    from ..access.tokens import Tokens
 
 __all__ = ["GrantFiles", "GrantService"]
 
@@ -40,19 +42,26 @@ class GrantFiles(NamedTuple):
             Invalid: One of them cannot be read or used.  The text names the file, and says
                 nothing of what is in it.
         """
-        keys = tokens = None
-        try:
-            if self.link_keys is not None:
+        keys = None
+        if self.link_keys is not None:
+            try:
                 keys = Keys.parse(read(self.link_keys), str(self.link_keys))
-            if self.token_keys:
-                issuers = [
-                    TokenKey.parse(algorithm, read(file), str(file))
-                    for algorithm, file in self.token_keys
-                ]
-                tokens = Tokens(issuers, self.audience)
-        except (BadKeys, BadKey) as error:
+            except BadKeys as error:
+                raise CannotRead(str(error)) from None
+        return keys, self._tokens() if self.token_keys else None
+
+    def _tokens(self) -> Tokens:
+        # A bus without tokens starts sooner without what verifies them.
+        from ..access.tokens import BadKey, TokenKey, Tokens
+
+        try:
+            issuers = [
+                TokenKey.parse(algorithm, read(file), str(file))
+                for algorithm, file in self.token_keys
+            ]
+        except BadKey as error:
             raise CannotRead(str(error)) from None
-        return keys, tokens
+        return Tokens(issuers, self.audience)
 
 
 class GrantService:

@@ -16,7 +16,6 @@ from .. import __version__
 from ..access.addresses import X_FORWARDED_FOR, TrustedProxies
 from ..access.limits import Rate
 from ..access.rules import ANONYMOUS, Rules, Verb
-from ..access.tokens import ALGORITHMS
 from ..access.users import Users
 from ..bus.history import Keep
 from ..fanout.fanout import Limits
@@ -335,6 +334,8 @@ class Options(usage.Options):
         times. A secret of HS256 is in the file as it is, every other key as PEM. Without
         --users or --secret-file, nobody else may do anything. Read again at SIGHUP.
         """
+        from ..access.tokens import ALGORITHMS
+
         algorithm, colon, file = key.partition(":")
         if algorithm not in ALGORITHMS or not colon or not file:
             raise usage.UsageError(

@@ -9,12 +9,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from ..access import links
 from ..access.credentials import bearer_of, link_of
 from ..access.grant import INVALID_REQUEST, BadGrant, Grant
 from ..access.link_keys import Keys
-from ..access.tokens import Tokens
+
+if TYPE_CHECKING:
+    from ..access.tokens import Tokens
 
 __all__ = ["Grants"]
 
