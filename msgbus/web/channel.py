@@ -151,11 +151,14 @@ class Channel(http.HTTPChannel):
     _body: StreamedBody | None = None
     _body_persistent: bool | int = False
     _closing: IDelayedCall | None = None
-    _peer: Peer | None = None
+    # The other end, as far as it is known: a proxy may send the address of its client ahead
+    # of the first bytes, by the PROXY protocol.
+    peer: Peer
+    _peer_is_final = False
     # When the request that is being read began, and how many bytes of it have come.
     _began: float | None = None
     _come = 0
-    # For which address the connection was counted.
+    # The peer for whose address the connection was counted; None if it was not counted.
     _counted: Peer | None = None
 
     def connectionMade(self) -> None:
@@ -165,6 +168,7 @@ class Channel(http.HTTPChannel):
         super().connectionMade()  # type: ignore[no-untyped-call]  # Twisted
         self.repeater = Repeater(self.site.heads, self)
         self.site.channels.add(self)
+        self.peer = Peer.at(self.transport.getPeer(), self.site.proxies)
         if not self.site.connections.open():
             self._refuse(
                 Refused(
@@ -174,8 +178,7 @@ class Channel(http.HTTPChannel):
                 )
             )
             return
-        # Once more with the first bytes, when it may be another.
-        self._count_from(Peer.at(self.transport.getPeer(), self.site.proxies))
+        self._count()
 
     @cached_property
     def client_certificate(self) -> ClientCertificate | None:
@@ -198,8 +201,10 @@ class Channel(http.HTTPChannel):
         Read requests, until one is refused, or the connection ends.  Those whose heads are
         remembered are answered without parsing.
         """
-        if self._peer is None and not self.ended:
-            self._count_from(self.peer)
+        if not self._peer_is_final and not self.ended:
+            self._peer_is_final = True
+            self.peer = Peer.at(self.transport.getPeer(), self.site.proxies)
+            self._count()
         if not self.ended and (
             self.repeater.missing
             or (self._is_between_requests() and not self.site.suspects(self.peer))
@@ -222,29 +227,19 @@ class Channel(http.HTTPChannel):
         except Refused as refusal:
             self._refuse(refusal)
 
-    @property
-    def peer(self) -> Peer:
-        """
-        The other end.  Not known before the first bytes have come: a proxy may send the
-        address ahead of them, by the PROXY protocol.
-        """
-        if self._peer is None:
-            self._peer = Peer.at(self.transport.getPeer(), self.site.proxies)
-        return self._peer
-
-    def _count_from(self, peer: Peer) -> None:
+    def _count(self) -> None:
         """
         Count the connection for its address; if it is one too many, refuse it.
         """
         if self._counted is not None:
-            if self._counted.network == peer.network:
+            if self._counted.network == self.peer.network:
                 return
             # It was counted for a proxy, which has told now for whom it connects.
             self.site.connections.close_from(self._counted)
             self._counted = None
-        counted = self.site.connections.open_from(peer)
+        counted = self.site.connections.open_from(self.peer)
         if counted:
-            self._counted = peer
+            self._counted = self.peer
         elif counted is not None:
             self._refuse(
                 Refused(
@@ -256,9 +251,9 @@ class Channel(http.HTTPChannel):
 
     def place(self) -> Hashable:
         """
-        What requests are judged by, beside their heads: the local address, which is that of
-        the bus; whether it is a trusted proxy that has written the head; and the
-        fingerprint of the client's certificate, which is empty if there is none.
+        What requests are judged by, beside their heads: the local address of the
+        connection, at which the bus was reached; whether a trusted proxy has sent the head;
+        and the fingerprint of the client's certificate, which is empty if there is none.
         """
         certificate = self.client_certificate
         return (
@@ -278,7 +273,7 @@ class Channel(http.HTTPChannel):
         Check that the request that is being read, if there is one, comes quickly enough.
 
         Args:
-            size: How many bytes have come now.
+            size: How many bytes have just come.
 
         Raises:
             Refused: It dribbles.
