@@ -74,6 +74,7 @@ class Limiter:
 
     def __init__(self, rate: Rate, max_keys: int = MAX_KEYS) -> None:
         self.rate = rate
+        self._seconds = rate.seconds
         self._seconds_each = rate.seconds / rate.quota
         self._max_keys = max_keys
         self._full_at: dict[Hashable, float] = {}
@@ -123,7 +124,7 @@ class Limiter:
         if full_at is None:
             return not self.take(key, cost, now)
         later = (full_at if full_at > now else now) + cost * self._seconds_each
-        if later > now + self.rate.seconds:
+        if later > now + self._seconds:
             return not self.take(key, cost, now)
         self._full_at[key] = later
         return True

@@ -12,8 +12,9 @@ __all__ = ["Connections"]
 
 class Connections:
     """
-    Counts connections.  Those from the bus's own machine, and those of trusted proxies,
-    which have many clients each, count only in all.
+    Counts connections: all of them, and those from each address.  Connections from the
+    bus's own machine, and those of trusted proxies, each of which has many clients, are not
+    counted for their address.
 
     Args:
         most: How many there may be; None for any number.

@@ -34,10 +34,11 @@ class Peer:
 
     Attributes:
         address: Its address; None on a Unix socket, or if a proxy does not name it.
-        network: What stands for the address where limits are counted.
-        is_local: Whether it is a program on this machine, and no proxy.  Limits of
-            addresses do not hold for it.
-        is_trusted: Whether it is a proxy that is believed whose requests it passes on.
+        network: The key under which limits count the address; see `network_of`.
+        is_local: Whether it is a program on this machine that is not a trusted proxy.
+            Limits of addresses do not hold for it.
+        is_trusted: Whether it is a trusted proxy: one that is believed when it names the
+            client for which it sends a request.
     """
 
     __slots__ = ("address", "is_local", "is_trusted", "network", "_port")
@@ -70,7 +71,7 @@ class Peer:
     @property
     def is_private(self) -> bool:
         """
-        Is it an address that a proxy of one's own would have?
+        Is its address one that a proxy in the operator's own network could have?
         """
         return self.address is None or ip_address(self.address).is_private
 
@@ -85,7 +86,8 @@ class Peer:
 
 def forwarded(peer: Peer, request: server.Request, proxies: TrustedProxies) -> Peer:
     """
-    For whom a trusted proxy has sent a request; the proxy itself if it names nobody.
+    The client for which a trusted proxy has sent a request; the proxy itself if it names
+    no client.
     """
     values: Any = request.requestHeaders.getRawHeaders(proxies.header, [])
     if not values:

@@ -1,8 +1,8 @@
 """
 How much each user, and each address, may publish and subscribe.
 
-What the rules of an access file limit counts here too.  Programs on the bus's own machine
-are not limited by their address.
+The limits that rules of an access file set are counted here, too.  Programs on the bus's
+own machine are not limited by their address.
 """
 
 from __future__ import annotations
@@ -23,15 +23,16 @@ __all__ = ["Opened", "QuotaSizes", "Quotas", "Throttled"]
 # What is counted as open, and under which keys.
 Opened = tuple[tuple[OpenCounts, Hashable], ...]
 
-# When to try again to subscribe, in seconds: it depends on when another stream ends.
+# After how many seconds a client that has too many streams is told to try again.  Nobody
+# knows when one of its other streams ends.
 SUBSCRIBE_SECONDS = 10
 
-# A fifth of what a bus can do: so one can do no harm to the others, and may still publish a
-# recording or a burst.
+# About a fifth of what a bus can publish: one client cannot harm the others, and can still
+# publish a recording or a burst.
 DEFAULT_RATE = Rate(20_000, 10)
 DEFAULT_BYTE_RATE = Rate(256 * 1024**2, 10)
 
-# Limiters of rules for so many different rates are kept.
+# How many different rates of rules have a limiter; when there are more, all begin anew.
 MAX_RULE_RATES = 1000
 
 
@@ -53,11 +54,11 @@ class QuotaSizes:
 
 class Throttled(Exception):
     """
-    Somebody has done so much that they have to wait.
+    Somebody has published, or opened, so much that they have to wait.
 
     Attributes:
-        seconds: How long.
-        headers: Those by which an answer tells it.
+        seconds: After how many seconds they may try again.
+        headers: The headers by which an answer tells that.
     """
 
     def __init__(
@@ -135,8 +136,9 @@ class Quotas:
     def _charge_rule(self, visitor: Visitor, peer: Peer, size: int, now: float) -> None:
         user = visitor.user
         key = (visitor.publish_line, user or None, "" if user else peer.network)
+        buckets = tuple(map(self._rule_bucket, visitor.publish_limits.rates))
         try:
-            self._charge(map(self._rule_bucket, visitor.publish_limits.rates), key, 1, now)
+            self._charge(buckets, key, size, now)
         except Throttled:
             if user:
                 self._give_back(self._user_buckets, user, size)
@@ -145,19 +147,17 @@ class Quotas:
             raise
 
     def _charge(
-        self, buckets: Iterable[_Bucket], key: Hashable, size: int, now: float
+        self, buckets: tuple[_Bucket, ...], key: Hashable, size: int, now: float
     ) -> None:
         """
         Charge this to each bucket, or to none.
         """
-        charged: list[_Bucket] = []
-        for bucket in buckets:
+        for place, bucket in enumerate(buckets):
             cost = size if bucket.of_bytes else 1
             if not bucket.limiter.take_quickly(key, cost, now):
-                self._give_back(charged, key, size)
+                self._give_back(buckets[:place], key, size)
                 wait = bucket.limiter.wait(key, cost, now)
                 raise _throttled(bucket, key, wait, now)
-            charged.append(bucket)
 
     def _give_back(self, buckets: Iterable[_Bucket], key: Hashable, size: int) -> None:
         for bucket in buckets:
@@ -183,11 +183,11 @@ class Quotas:
 
     def open_subscription(self, visitor: Visitor, peer: Peer, name: str) -> Opened:
         """
-        Count a stream that is opened, also if it should not have been.
+        Count a stream that is opened.  Whether it may be is not checked here, but by
+        `check_subscribe` before.
 
         Returns:
-            What `close_subscription` is to be given once it ends; empty if it was not
-            counted.
+            What `close_subscription` has to be given once the stream ends.
         """
         keys = self._subscription_keys(visitor, peer, name)
         return tuple((counts, key) for counts, key in keys if counts.open(key))

@@ -34,22 +34,23 @@ LOG_SECONDS = 60
 REMEMBERED_SECONDS = 900
 MAX_REMEMBERED = 10_000
 
-# How many wrong passwords for one name, or for all, cost nothing where all names have one
-# password; as many as those of an address.
+# How many wrong passwords cost no delay where all names have the same password: as many as
+# an address may give for all names together, since the name makes no difference.
 FREE = 20
 
-# How many different passwords from one address are checked at one time.  Without a limit,
-# somebody could try many at once, before the first is known to be wrong; and the passwords
-# of others would wait to be hashed behind them.
+# How many different passwords from one address are checked at one time.  Without this
+# limit, somebody could send many guesses at once, before the first of them is known to be
+# wrong, and the passwords of others would have to wait until those guesses are hashed.
 MAX_CHECKED = 8
 
 
 class TooManyGuesses(Exception):
     """
-    Wrong passwords have come from this address, so that the next is not looked at yet.
+    So many wrong passwords have come from an address that the next one, right or wrong, is
+    not checked yet.
 
     Attributes:
-        seconds: When it may be tried again.
+        seconds: After how many seconds it may be tried again.
     """
 
     def __init__(self, seconds: float) -> None:
@@ -61,15 +62,17 @@ class TooManyGuesses(Exception):
 
 class SignIn:
     """
-    Checks names and passwords, and makes those wait who give wrong ones.
+    Checks names and passwords, and makes clients wait that give wrong ones.
 
-    A password that was right from the same address within the last 15 minutes is not made
-    to wait: so people can go on working if somebody behind the same address is guessing.
+    A password that was found right from the same address within the last 15 minutes does
+    not have to wait, so that people can go on working while somebody else behind the same
+    address guesses passwords.
 
     Args:
         portal: Knows whether a password is right.
-        by_name: Whether each name has a password of its own.  If all have the same, it is
-            no use to count the wrong ones for each name.
+        by_name: Whether each name has a password of its own.  If all names have the same
+            one, wrong passwords are not counted for each name, since a guesser could use a
+            new name each time.
         seconds: Tells the time, by a clock that never goes back.
     """
 
@@ -92,19 +95,21 @@ class SignIn:
         # What was right from an address, under a keyed hash, and when it is forgotten; in
         # the order in which it is.
         self._right: dict[tuple[Hashable, bytes], float] = {}
-        # Until when some password from an address has to wait, and until when that is true
-        # of those addresses that are not in the table any more.
+        # For each address, the time until which some password from it has to wait; and the
+        # latest such time of the addresses that were removed when the table was full.
         self._suspected: dict[Hashable, float] = {}
         self._all_until = 0.0
         self._key = secrets.token_bytes(32)
 
     def suspects(self, peer: Peer) -> bool:
         """
-        Does a password from this address have to wait?  Then no request from there may be
-        answered without asking `login`: an answer that comes at once would tell that a
-        guess is right.
+        Do passwords from this address have to wait at the moment?  Then each request from
+        there has to go through `login`, also one whose head is remembered: an answer that
+        comes at once would tell that the password in it is right.
         """
-        return self._suspected.get(peer.network, self._all_until) > self._seconds()
+        until = self._suspected.get(peer.network, self._all_until)
+        # Asked for each request; for most addresses, there is no need to look at the clock.
+        return until > 0 and until > self._seconds()
 
     def login(self, peer: Peer, authorization: str | None) -> Deferred[Any]:
         """
