@@ -2,6 +2,7 @@
 Tests for `msgbus.server.options`.
 """
 
+import re
 from contextlib import chdir
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -175,3 +176,24 @@ class OptionTests(SynchronousTestCase):
             "Examples",
         ):
             self.assertIn(word, text)
+
+
+class DocsTests(SynchronousTestCase):
+    """
+    What docs/operations.md says of limits.
+    """
+
+    def test_defaults(self):
+        """
+        The limits of the table are the defaults of the options.
+        """
+        page = (Path(__file__).parents[2] / "docs/operations.md").read_text()
+        table = page.partition("\n## Limits\n")[2].partition("\n\nA user is")[0]
+        said = re.findall(r"`(--[a-z-]+) ([0-9]\S*)`", table)
+        self.assertGreater(len(said), 10)
+        defaults = Options()
+        for option, value in said:
+            given = Options()
+            given.parseOptions([option, value])
+            name = option.removeprefix("--")
+            self.assertEqual(given[name], defaults[name], option)
