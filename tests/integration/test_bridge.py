@@ -16,7 +16,8 @@ from msgbus.client import blocking_stream
 
 from .cutting import CuttingProxy
 from .daemon import BIN
-from .test_client import NOBODY, free_port
+from .ports import free_port
+from .test_client import NOBODY
 from .test_scripts import tool  # noqa: F401  # a fixture
 
 BRIDGE = "msgbus-bridge"

@@ -6,7 +6,6 @@ bus.
 import contextlib
 import re
 import signal
-import socket
 import ssl
 import threading
 from pathlib import Path
@@ -29,19 +28,12 @@ from msgbus.ids import Gap
 from msgbus.message import Invalid, Message
 
 from .certificates import Authority
+from .ports import free_port
 
 NOBODY = "http://localhost:9/msgbus/"
 OK = b"HTTP/1.1 204 No Content\r\n\r\n"
 STREAM = b"HTTP/1.1 200 OK\r\nContent-Type: multipart/mixed;boundary=B\r\n\r\n--B\r\n"
 ONE = b"Content-Type: a/b\r\nContent-Length: 1\r\nMsgbus-Id: 1-1\r\n\r\nx\r\n--B\r\n"
-
-
-def free_port():
-    """
-    A port at which nobody listens, so that a bus can come back to it.
-    """
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return listener.getsockname()[1]
 
 
 class Twisted:

@@ -32,8 +32,9 @@ from msgbus.client.publication_stream import MAX_UNANSWERED
 from msgbus.message import Invalid, Receipt
 
 from .certificates import Authority
+from .ports import free_port
 from .stream_bus import StreamBus
-from .test_client import NOBODY, free_port
+from .test_client import NOBODY
 
 
 class Answers:

@@ -20,7 +20,7 @@ from msgbus import blocking
 
 from .certificates import Authority
 from .daemon import BIN
-from .test_client import free_port
+from .ports import free_port
 
 TIMEOUT = 60
 REFUSED = "http://localhost:9/msgbus/foo"

@@ -18,6 +18,7 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
 
 from .daemon import BIN, Daemon
+from .ports import free_port
 
 # bcrypt of "other", and of "secret".
 OTHER = "$2y$04$DCpTBZ7BAjsCTMML9083zusGO/nknOniItVtr687uY3SFxQEsuMhu"
@@ -229,7 +230,7 @@ def test_daemon(files, tmp_path):
     A daemon, which is in another folder, hashes passwords and reads its files again by the
     names that it was given.
     """
-    port = 18879
+    port = free_port()
     names = ["--users", "users", "--access", "access", "--listen"]
     log, pid = tmp_path / "log", tmp_path / "pid"
     flags = [f"--pidfile={pid}", f"--logfile={log}"]
