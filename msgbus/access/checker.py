@@ -8,7 +8,9 @@ How often somebody may guess a password is not decided here.
 from __future__ import annotations
 
 import os
+import sys
 from functools import partial
+from threading import Thread, get_native_id
 from typing import cast
 
 from twisted.cred.checkers import ICredentialsChecker
@@ -36,6 +38,11 @@ THREADS = max(1, (os.cpu_count() or 1) // 2)
 MAX_WAITING = 32
 
 REMEMBERED_SECONDS = 300
+
+# By how much the priority of threads that hash is lower than that of the reactor's thread.
+# So the reactor does not wait for a processor while passwords are hashed, also if there are
+# no more processors than threads.
+NICENESS = 10
 
 
 class Busy(Exception):
@@ -147,12 +154,28 @@ class PasswordChecker:
                 answer.errback(failure or UnauthorizedLogin())
 
 
+class _Background(Thread):
+    """
+    A thread of low priority.
+    """
+
+    def run(self) -> None:
+        """
+        Run with a low priority, where threads have priorities of their own.
+        """
+        if sys.platform == "linux":
+            os.setpriority(os.PRIO_PROCESS, get_native_id(), NICENESS)
+        super().run()
+
+
 def new_pool() -> ThreadPool:
     """
-    Threads for hashing, not yet started.  They are at most half as many as the cores, and
-    end only by `stop`.
+    Threads for hashing, not yet started.  They are at most half as many as the cores, have
+    a low priority, and end only by `stop`.
     """
-    return ThreadPool(0, THREADS, "passwords")
+    pool = ThreadPool(0, THREADS, "passwords")
+    pool.threadFactory = _Background
+    return pool
 
 
 def _text(name: bytes) -> str:

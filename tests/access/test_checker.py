@@ -2,6 +2,10 @@
 Tests for `msgbus.access.checker` and `.verified`.
 """
 
+import os
+from queue import Queue
+from threading import get_native_id
+
 from twisted.cred.checkers import ICredentialsChecker
 from twisted.cred.credentials import UsernamePassword
 from twisted.cred.error import UnauthorizedLogin
@@ -218,6 +222,22 @@ class CheckerTests(SynchronousTestCase):
         pool = new_pool()
         self.assertEqual(pool.min, 0)
         self.assertGreaterEqual(pool.max, 1)
+
+    def test_priority(self):
+        """
+        The threads have a lower priority than the thread that starts them, which keeps its
+        own.
+        """
+
+        def priority():
+            return os.getpriority(os.PRIO_PROCESS, get_native_id())
+
+        pool, before, told = new_pool(), priority(), Queue()
+        pool.start()
+        self.addCleanup(pool.stop)
+        pool.callInThread(lambda: told.put(priority()))
+        self.assertGreater(told.get(timeout=30), before)
+        self.assertEqual(priority(), before)
 
 
 class VerifiedTests(SynchronousTestCase):
