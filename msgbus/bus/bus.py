@@ -1,17 +1,15 @@
 """
-The bus: who gets which message, in which order.
+The bus: which messages may be published, and who gets them.
 
-No I/O; the clock is a parameter.  A subscriber is any callable that takes a message;
-`fanout` makes those that stand for many open HTTP responses.
+No I/O and no clock.  The order of messages, and what is kept of them, is up to a log.  A
+subscriber is any callable that takes a message; `fanout` makes those that stand for many
+open HTTP responses.
 """
 
 from __future__ import annotations
 
-import secrets
 import time
-from collections import deque
-from collections.abc import Callable, Iterable
-from typing import NamedTuple
+from collections.abc import Callable
 
 from twisted.internet.defer import Deferred, succeed
 from twisted.logger import Logger
@@ -21,8 +19,10 @@ from ..match import EVERYTHING, Filter
 from ..message import Invalid, Message, Receipt, check_name
 from .cursor import Cursor
 from .history import History
-from .id_sequence import IdSequence, zero_id
-from .idempotency import Answered, Answers, Fingerprint
+from .id_sequence import zero_id
+from .idempotency import Fingerprint
+from .log import Log
+from .memory_log import MemoryLog
 from .subscriptions import Subscription, Subscriptions
 
 __all__ = ["Bus", "Nobody", "Stopping", "Subscription", "TooLarge"]
@@ -46,45 +46,25 @@ class Stopping(Exception):
     """
 
 
-class _Pending(NamedTuple):
-    """
-    A message that is published and not yet delivered to all its subscribers.
-    """
-
-    id: Id
-    message: Message
-    keep: bool
-    fingerprint: Fingerprint | None
-    done: Deferred[Receipt]
-
-
 class Bus:
     """
     Takes messages from publishers and delivers each to every subscription
     whose channel or folder and filter it matches.
 
-    All subscribers get the messages in one order, the order in which
-    `publish` was called.
+    All subscribers get the messages in one order, that of the log.
 
     Args:
         max_message: Bytes of the largest body that may be published.
-        history: Keeps the messages that are published.
+        history: Keeps the messages that are published, in memory.
         seconds: Tells the time, in seconds since 1970.
+        log: Puts messages in order and keeps them, in place of a log in memory with that
+            history and clock.
 
     Attributes:
         max_message: As given.
-        history: As given.
-        saved: Set by a `Store`, which copies the history to a disk; None without a store.
-            Returns a Deferred that fires when the message with this id, and all before
-            it, are on the disk.
-        unwritten: Set by a `Store`; None without a store.  The answers to publications with
-            a key or an origin that are not on the disk yet.  If there are too many, the
-            oldest are removed.
+        log: As given, or the log in memory.
         repeated: How many publications were answered without being published, because the
             bus had their message already; see `Receipt.repeated`.
-        boundary: A random text that no published message contains, so that it can separate
-            the messages of a multipart stream (RFC 2046, section 5.1.1) and nobody can
-            forge a part.
     """
 
     _log = Logger()
@@ -94,34 +74,42 @@ class Bus:
         max_message: int = 1024 * 1024,
         history: History | None = None,
         seconds: Callable[[], float] = time.time,
+        log: Log | None = None,
     ) -> None:
         self.max_message = max_message
-        self.history = history or History()
-        self._seconds = seconds
-        self._ids = IdSequence()
-        self.saved: Callable[[Id], Deferred[None]] | None = None
-        self.unwritten: deque[Answered] | None = None
-        self.boundary = "msgbus" + secrets.token_hex(16)
-        self._subscriptions = Subscriptions()
-        # Whether a message is being delivered, and the messages that subscribers have
-        # published from within that delivery.
-        self._delivering = False
-        self._pending: deque[_Pending] = deque()
+        self.log: Log = log or MemoryLog(history, seconds)
+        self.log.follow(self._deliver)
         self.repeated = 0
-        # The answers to publications with a key or an origin, to be given again to
-        # repetitions.
-        self._answers: Answers[Deferred[Receipt]] = Answers()
-        # The same for messages with an origin.  A table of its own, so that one who copies
-        # many messages does not have the keys of others forgotten.
-        self._copies: Answers[Deferred[Receipt]] = Answers()
+        self._subscriptions = Subscriptions()
+
+    @property
+    def history(self) -> History:
+        """
+        The messages that are kept.
+        """
+        return self.log.history
 
     @property
     def life(self) -> int:
         """
-        A random number that is part of every id.  It tells the ids of this bus from those
-        of other buses, and from those before a restart without a history file.
+        A random number that is part of every id; see `Log.life`.
         """
-        return self._ids.life
+        return self.log.life
+
+    @property
+    def boundary(self) -> str:
+        """
+        A random text that no published message contains; see `Log.boundary`.
+        """
+        return self.log.boundary
+
+    @property
+    def newest(self) -> Id:
+        """
+        The id of the last message that was delivered.  All messages that are delivered from
+        now on have larger ids.
+        """
+        return self.log.newest
 
     def subscribe(
         self,
@@ -201,50 +189,21 @@ class Bus:
                 with many bodies.
             body: The body that is published.
         """
+        fingerprint = None
         if message.origin:
-            return self._submit_copy(message.with_body(body), keep, require)
-        if key is not None:
-            message = message.with_body(body)
-            return self._submit_once(message, keep, require, Fingerprint.of(key, message))
+            id = parse_origin(message.origin)
+            if life_of(id) == self.life:
+                # This bus has published it first, under that id.
+                self.repeated += 1
+                return Receipt(format_id(id), 0, repeated=True)
+            fingerprint = Fingerprint.of_origin(message.origin)
+        elif key is not None:
+            fingerprint = Fingerprint.of(key, message.with_body(body))
+        if fingerprint is not None and (known := self.log.find(fingerprint)) is not None:
+            self.repeated += 1
+            return known.addCallback(lambda told: told._replace(repeated=True))
         self._check(message, body, require)
-        return self._put_in_order(message, body, keep, None)
-
-    def _submit_copy(
-        self, message: Message, keep: bool, require: bool
-    ) -> Receipt | Deferred[Receipt]:
-        """
-        Publish a message with an origin, unless this bus has it already.
-        """
-        id = parse_origin(message.origin)
-        if life_of(id) == self.life:
-            # This bus has published it first, under that id.
-            self.repeated += 1
-            return Receipt(format_id(id), 0, repeated=True)
-        fingerprint = Fingerprint.of_origin(message.origin)
-        return self._submit_once(message, keep, require, fingerprint)
-
-    def _submit_once(
-        self, message: Message, keep: bool, require: bool, fingerprint: Fingerprint
-    ) -> Receipt | Deferred[Receipt]:
-        """
-        Publish a message, unless one with this fingerprint was published before.
-        """
-        answers = self._copies if message.origin else self._answers
-        known = answers.find(fingerprint, self._seconds())
-        if known is not None:
-            self.repeated += 1
-            return _follow(known).addCallback(lambda told: told._replace(repeated=True))
-        self._check(message, message.body, require)
-        # The answer is remembered before the message is delivered, because a subscriber
-        # could repeat the publication from within the delivery.
-        done: Deferred[Receipt] = Deferred()
-        answers.remember(fingerprint, self._seconds(), done)
-        receipt = self._put_in_order(message, message.body, keep, fingerprint)
-        if isinstance(receipt, Deferred):
-            receipt.addCallback(done.callback)
-            return _follow(done)
-        done.callback(receipt)
-        return receipt
+        return self.log.append(message, body, keep, fingerprint)
 
     def _check(self, message: Message, body: bytes, require: bool) -> None:
         """
@@ -255,7 +214,7 @@ class Bus:
                 f"A message has at most {self.max_message} bytes here;"
                 " publish less, or raise --max-message."
             )
-        boundary = self.boundary
+        boundary = self.log.boundary
         if (
             boundary.encode("ascii") in body
             or boundary in message.channel
@@ -287,38 +246,8 @@ class Bus:
             Invalid: The name cannot be that of a channel or folder.
         """
         check_name(name)
-        foreign = since.id is not None and not self._ids.gave(since.id)
+        foreign = since.id is not None and not self._gave(since.id)
         return Cursor(self.history, name, filter, since, self.milliseconds(), foreign)
-
-    def restore(
-        self, life: int, boundary: str, last: Id, answered: Iterable[Answered] = ()
-    ) -> None:
-        """
-        Continue as an earlier bus, which ran before a restart.
-
-        Args:
-            life: The `life` of that bus.
-            boundary: The `boundary` of that bus.
-            last: The last id that it may have given.
-            answered: What it answered to publications with a key or an origin, the oldest
-                first.
-        """
-        for fingerprint, id, subscribers in answered:
-            receipt = succeed(Receipt(format_id(id), subscribers))
-            answers = self._copies if fingerprint.is_of_origin else self._answers
-            answers.remember(fingerprint, id[0] / 1000, receipt)
-        self.boundary = boundary
-        self._ids.life, self._ids.last = life, last
-        self.history.newest = last
-        self.history.counted_from = last[1]
-
-    @property
-    def newest(self) -> Id:
-        """
-        The id of the last message that was delivered.  All messages that are delivered from
-        now on have larger ids.
-        """
-        return max(self.history.newest, zero_id(self.life))
 
     def begins(self, cursor: Cursor) -> Id | None:
         """
@@ -333,43 +262,25 @@ class Bus:
         """
         The time, in milliseconds since 1970.
         """
-        return int(self._seconds() * 1000)
+        return self.log.milliseconds()
 
-    def _put_in_order(
-        self, message: Message, body: bytes, keep: bool, fingerprint: Fingerprint | None
-    ) -> Receipt | Deferred[Receipt]:
+    def _gave(self, id: Id) -> bool:
         """
-        Give a message with this body its id, and deliver it.
-        """
-        id = self._ids.next(int(self._seconds() * 1000))
-        message = message.published(format_id(id), body)
-        if self._delivering:
-            # A message that is published from within a delivery waits until that delivery
-            # has ended; otherwise some subscribers would get the two in reverse order.
-            done: Deferred[Receipt] = Deferred()
-            self._pending.append(_Pending(id, message, keep, fingerprint, done))
-            return done
-        self._delivering = True
-        try:
-            receipt = self._deliver(id, message, keep)
-            while self._pending:
-                pending = self._pending.popleft()
-                told = self._deliver(pending.id, pending.message, pending.keep)
-                written = self._when_written(
-                    pending.id, pending.keep, pending.fingerprint, told
-                )
-                if isinstance(written, Deferred):
-                    written.addCallback(pending.done.callback)
-                else:
-                    pending.done.callback(written)
-        finally:
-            self._delivering = False
-        if self.saved is None:
-            return receipt
-        return self._when_written(id, keep, fingerprint, receipt)
+        Was this id given in this life of the log, to a message that was delivered?
 
-    def _deliver(self, id: Id, message: Message, keep: bool) -> Receipt:
-        self.history.add(id, message, keep)
+        Only the number of the id is compared, and not its time: after a crash, the time of
+        the newest id may be earlier than that of ids that were given just before the crash
+        and had not been written to the file.
+        """
+        return life_of(id) == self.life and id[1] <= self.newest[1]
+
+    def _deliver(self, message: Message) -> int:
+        """
+        Deliver a message to all subscribers.
+
+        Returns:
+            How many there are.
+        """
         subscribers = 0
         for subscription in self._subscriptions.matching(message):
             # An earlier subscriber may have cancelled a later one.
@@ -380,39 +291,4 @@ class Bus:
                 subscription.deliver(message)
             except Exception:
                 self._log.failure("A subscriber of {name!r} failed", name=subscription.name)
-        return Receipt(message.id, subscribers)
-
-    def _when_written(
-        self, id: Id, keep: bool, fingerprint: Fingerprint | None, receipt: Receipt
-    ) -> Receipt | Deferred[Receipt]:
-        """
-        The receipt, or, where the history is copied to a disk, a Deferred that fires with
-        it once the message is there.
-        """
-        if self.unwritten is not None and fingerprint is not None:
-            self.unwritten.append((fingerprint, id, receipt.subscribers))
-        if self.saved is None:
-            return receipt
-        # This is done for a message that is not kept, too: its id must be written, so that
-        # it is not given again after a restart.
-        saved = self.saved(id)
-        if not keep:
-            return receipt
-        done: Deferred[Receipt] = Deferred()
-        saved.addCallback(lambda _: done.callback(receipt))
-        return done
-
-
-def _follow(done: Deferred[Receipt]) -> Deferred[Receipt]:
-    """
-    Another Deferred that fires with the same receipt, so that each caller can add
-    callbacks of its own.
-    """
-    follower: Deferred[Receipt] = Deferred()
-
-    def fire(receipt: Receipt) -> Receipt:
-        follower.callback(receipt)
-        return receipt
-
-    done.addCallback(fire)
-    return follower
+        return subscribers

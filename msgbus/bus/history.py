@@ -105,7 +105,7 @@ class Reader(Protocol):
         """
 
 
-class _Log:
+class _EntryList:
     """
     Entries in the order of their ids.
 
@@ -177,8 +177,8 @@ class History:
         self.forgotten = ZERO
         self.counted_from = 0
         self.unwritten: Changes | None = None
-        self._all = _Log()
-        self._channels: dict[str, _Log] = {}
+        self._all = _EntryList()
+        self._channels: dict[str, _EntryList] = {}
         self.lost_ids: dict[str, Id] = {}
         self.newest = ZERO
         self._readers: set[Reader] = set()
@@ -201,7 +201,7 @@ class History:
         if log is None:
             if len(self._channels) >= limits.channels:
                 self._drop_silent()
-            log = self._channels[message.channel] = _Log()
+            log = self._channels[message.channel] = _EntryList()
             self.size += len(message.channel) + CHANNEL_OVERHEAD
         entry = Entry(id, message)
         self._all.entries.append(entry)
@@ -313,7 +313,7 @@ class History:
                 self._tell(entry, entry.message.channel)
         del self._transient[:count]
 
-    def _drop(self, entry: Entry, log: _Log | None = None) -> None:
+    def _drop(self, entry: Entry, log: _EntryList | None = None) -> None:
         """
         Drop a kept entry.
 
@@ -331,7 +331,7 @@ class History:
             self.unwritten.dropped.append(entry.id)
         if log is None:
             log = self._channels[message.channel]
-        # Not in a method of `_Log`, because this is done for nearly every message.
+        # Not in a method of `_EntryList`, because this is done for nearly every message.
         for entries in (self._all, log):
             entries.holes += 1
             if entries.holes * 2 > len(entries.entries):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import secrets
 
-from ..ids import COUNT_DIGITS, MAX_LIFE, Id, life_of
+from ..ids import COUNT_DIGITS, MAX_LIFE, Id
 
 __all__ = ["IdSequence", "zero_id"]
 
@@ -21,7 +21,7 @@ class IdSequence:
     life of the bus and goes up by one with each id.
 
     Attributes:
-        life: See `Bus`.
+        life: See `Log.life`.
         last: The last id that was given, or `zero_id` if there was none.
     """
 
@@ -41,16 +41,6 @@ class IdSequence:
             milliseconds = last_milliseconds
         self.last = (milliseconds, number + 1)
         return self.last
-
-    def gave(self, id: Id) -> bool:
-        """
-        Was this id given in this life of the bus?
-
-        Only the number of the id is compared, and not its time: after a crash, the time of
-        `last` may be earlier than that of ids that were given just before the crash and had
-        not been written to the file.
-        """
-        return life_of(id) == self.life and id[1] <= self.last[1]
 
 
 def zero_id(life: int) -> Id:

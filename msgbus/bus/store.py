@@ -24,11 +24,11 @@ from twisted.python.threadpool import ThreadPool
 
 from ..ids import ZERO, Id, format_id, parse_id
 from ..message import Invalid, Message
-from .bus import Bus
 from .database import Batch, Database, explain
 from .history import Changes
 from .id_sequence import zero_id
 from .idempotency import MAX_ANSWERS, SECONDS
+from .memory_log import MemoryLog
 
 __all__ = ["CannotLoad", "Store"]
 
@@ -56,22 +56,21 @@ class CannotLoad(Exception):
 
 class Store:
     """
-    Keeps a copy of a bus's history in a file.
+    Keeps a copy of a log's history in a file.
 
     Args:
         file: Is made if there is none; another process must not use it.
-        bus: The bus, which takes over the history in the file, and whose history is
-            written to it.
+        log: Takes over the history in the file, and its own history is written to it.
         reactor: Twisted's.  `Any`, because it provides more interfaces than one type can
             name.
     """
 
     _log = Logger()
 
-    def __init__(self, file: Path, bus: Bus, reactor: Any) -> None:
+    def __init__(self, file: Path, log: MemoryLog, reactor: Any) -> None:
         self.file = file
-        self._bus = bus
-        self._history = bus.history
+        self._in_memory = log
+        self._history = log.history
         self._reactor = reactor
         self._pool = ThreadPool(0, 1, "history")
         self._database = Database(file)
@@ -91,8 +90,8 @@ class Store:
 
     def load(self) -> None:
         """
-        Give the bus, on which nothing was published yet, the history, life and boundary
-        that are in the file, and from now on write what it publishes.
+        Give the log, to which nothing was appended yet, the history, life and boundary
+        that are in the file, and from now on write what is appended.
 
         Raises:
             CannotLoad: The file cannot be read or written, or is not a history file.
@@ -104,7 +103,7 @@ class Store:
             raise CannotLoad(explain(error)) from error
         self._saved = self._history.newest
         self._pool.start()
-        self._bus.saved = self.saved
+        self._in_memory.saved = self.saved
         # The history may keep less than the file has; delete the rest from the file.
         self._schedule()
 
@@ -150,10 +149,10 @@ class Store:
         self._pool.stop()
 
     def _restore(self) -> None:
-        database, history, bus = self._database, self._history, self._bus
+        database, history, log = self._database, self._history, self._in_memory
         meta = database.read_meta() or {
-            "life": str(bus.life),
-            "boundary": bus.boundary,
+            "life": str(log.life),
+            "boundary": log.boundary,
             "last": "0-0",
             "forgotten": "0-0",
         }
@@ -165,8 +164,8 @@ class Store:
             history.add(id, message)
             last = max(last, id)
         last = (last[0], max(last[1], zero_id(life)[1]) + LEAP)
-        bus.restore(life, meta["boundary"], last, database.read_answered())
-        bus.unwritten = deque(maxlen=MAX_ANSWERS)
+        log.restore(life, meta["boundary"], last, database.read_answered())
+        log.unwritten = deque(maxlen=MAX_ANSWERS)
         # At once: if this process is killed before it writes anything, the next one has to
         # leap from here.
         database.write_meta({**meta, "last": format_id(last)})
@@ -210,13 +209,13 @@ class Store:
                 "last": format_id(history.newest),
                 "forgotten": format_id(history.forgotten),
             },
-            answers_from=self._bus.milliseconds() - SECONDS * 1000,
+            answers_from=self._in_memory.milliseconds() - SECONDS * 1000,
         )
         # An answer must not be on the disk before its message: after a crash, a repetition
         # would be answered though the message is lost.
         newest = self._newest(batch)
-        while self._bus.unwritten and self._bus.unwritten[0][1] <= newest:
-            batch.answered.append(self._bus.unwritten.popleft())
+        while self._in_memory.unwritten and self._in_memory.unwritten[0][1] <= newest:
+            batch.answered.append(self._in_memory.unwritten.popleft())
         return batch
 
     def _newest(self, batch: Batch) -> Id:
@@ -259,8 +258,8 @@ class Store:
         # The changes that were in the batch are gone from the history, so the next batch
         # cannot be a difference.
         self._rewrite = True
-        if self._bus.unwritten is not None:
-            self._bus.unwritten.extendleft(reversed(batch.answered))
+        if self._in_memory.unwritten is not None:
+            self._in_memory.unwritten.extendleft(reversed(batch.answered))
         self._failed_until = self._reactor.seconds() + PAUSE_SECONDS
         self._retrying = self._reactor.callLater(PAUSE_SECONDS, self._schedule)
         if not self._failing:

@@ -11,6 +11,7 @@ from twisted.internet.interfaces import IReactorTime
 
 from ..bus.bus import Bus
 from ..bus.history import History, Keep
+from ..bus.memory_log import MemoryLog
 from ..bus.store import Store
 from ..fanout.fanout import Limits
 from ..web.connections import Connections
@@ -37,10 +38,11 @@ def makeService(options: Options) -> Service:
         options["history-bytes"],
         options["max-channels"],
     )
-    bus = Bus(max_message=options["max-message"], history=History(keep))
+    log = MemoryLog(History(keep))
+    bus = Bus(max_message=options["max-message"], log=log)
     store = None
     if options["history-file"] is not None:
-        store = Store(options["history-file"], bus, reactor)
+        store = Store(options["history-file"], log, reactor)
     guards = Guards(options, cast(IReactorTime, reactor))
     root = Root(
         options["origins"],

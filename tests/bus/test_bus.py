@@ -234,7 +234,7 @@ class OriginTests(SynchronousTestCase):
 
     def make_bus(self, life):
         bus = Bus(seconds=lambda: self.now)
-        bus.restore(life, bus.boundary, (0, life * 10**12))
+        bus.log.restore(life, bus.boundary, (0, life * 10**12))
         got = []
         bus.subscribe("", got.append)
         return bus, got

@@ -42,7 +42,9 @@ class IdSequenceTests(SynchronousTestCase):
         An id of another bus, or one that was not given yet, is recognized.
         """
         bus, other = Bus(), Bus()
-        other.restore(bus.life + 1, other.boundary, (0, (bus.life + 1) * 10**COUNT_DIGITS))
+        other.log.restore(
+            bus.life + 1, other.boundary, (0, (bus.life + 1) * 10**COUNT_DIGITS)
+        )
         mine, theirs = self.publish(bus), self.publish(other)
         future = (mine[0], mine[1] + 1)
         for id, expected in ((mine, None), (theirs, Gap(None)), (future, Gap(None))):

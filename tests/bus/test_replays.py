@@ -133,7 +133,7 @@ class HistoryMachine(RuleBasedStateMachine):
         self.history = History(Keep(count=COUNT))
         self.bus = Bus(history=self.history, seconds=lambda: self.time)
         self.bus.subscribe("", lambda message: self.ids.append(message.id))
-        self.store = Store(Path(self.folder.name, "file"), self.bus, self.clock)
+        self.store = Store(Path(self.folder.name, "file"), self.bus.log, self.clock)
         self.store._pool = InlinePool()
         self.store.load()
         self.fanout = Fanout(self.bus, self.clock, Limits(backlog=10_000))

@@ -14,6 +14,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from msgbus.bus.bus import Bus
 from msgbus.bus.history import History, Keep
 from msgbus.bus.idempotency import SECONDS, Reused
+from msgbus.bus.memory_log import MemoryLog
 from msgbus.bus.store import PAUSE_SECONDS, WAIT_SECONDS, CannotLoad, Store
 from msgbus.ids import Gap, Since, parse_id
 from msgbus.match import Filter
@@ -53,7 +54,7 @@ class StoreTests(SynchronousTestCase):
         if self.store is not None:
             self.store._database.close()
         self.bus = Bus(history=History(Keep(count)))
-        self.store = Store(self.file, self.bus, self.clock)
+        self.store = Store(self.file, self.bus.log, self.clock)
         self.store._pool = self.pool = InlinePool()
         self.store.load()
         self.addCleanup(self.store._database.close)
@@ -124,9 +125,9 @@ class StoreTests(SynchronousTestCase):
         """
         self.publish(b"1", key="k")
         self.clock.advance(0)
-        later = self.bus._seconds() + SECONDS + 1
+        later = self.bus.log._seconds() + SECONDS + 1
         self.start()
-        self.bus._seconds = lambda: later
+        self.bus.log._seconds = lambda: later
         self.publish(b"1", key="k")
         self.clock.advance(0)
         self.assertEqual(self.kept(), [b"1", b"1"])
@@ -304,7 +305,7 @@ class StoreTests(SynchronousTestCase):
         """
 
         def load(file):
-            store = Store(file, Bus(), self.clock)
+            store = Store(file, MemoryLog(), self.clock)
             self.addCleanup(store._database.close)
             return store.load
 

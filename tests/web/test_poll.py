@@ -67,7 +67,7 @@ class PollTests(WebTestCase):
         A message that has an origin is sent with it.
         """
         message = Message("foo", b"", origin="0/1764-1")
-        self.server.bus.restore(7, "B", (0, 7 * 10**12))
+        self.server.bus.log.restore(7, "B", (0, 7 * 10**12))
         self.successResultOf(self.server.bus.publish(message))
         self.assertEqual(self.server.ask(get(PATH))[1]["Msgbus-Origin"], "0/1764-1")
         self.publish(b"")
@@ -198,7 +198,7 @@ class PollTests(WebTestCase):
         A client that asks again behind each message gets all that are kept, in order,
         whatever else is published, and is told of those that are missing.
         """
-        self.server.bus.history = History(Keep(count=3))
+        self.server.bus.log.history = History(Keep(count=3))
         (id,) = self.publish(b"0")
         peer = self.server.connect()
         got = []
@@ -235,7 +235,7 @@ class PollTests(WebTestCase):
         """
         A message is found even if the search takes several turns of the reactor.
         """
-        self.server.bus.history = History(Keep(count=10_000))
+        self.server.bus.log.history = History(Keep(count=10_000))
         self.publish(b"first", channel="a")
         self.publish(*[b"x"] * 5000, channel="b")
         peer = self.poll("/msgbus/?format=message&channel=a")
@@ -246,7 +246,7 @@ class PollTests(WebTestCase):
         """
         Nothing is left of a request whose client has left, or which has been answered.
         """
-        self.server.bus.history = History(Keep(count=10_000))
+        self.server.bus.log.history = History(Keep(count=10_000))
         self.publish(*[b"x"] * 5000, channel="b")
         for query in ("&wait=10&since=now", "&wait=10", "&wait=10&since=1-1"):
             for peer in (self.poll(PATH + query), self.poll(PATH + query)):
@@ -276,7 +276,7 @@ class PollTests(WebTestCase):
             self.poll("/msgbus/bar?wait=9&format=message"),
         )
         self.publish(b"1", channel="bar")
-        self.server.bus.history = History(Keep(count=10_000))
+        self.server.bus.log.history = History(Keep(count=10_000))
         self.publish(b"first", channel="a")
         self.publish(*[b"x"] * 5000, channel="b")
         looking = self.poll("/msgbus/?format=message&channel=a&since=all")

@@ -314,7 +314,7 @@ class LeakTests(RightsTestCase):
         Messages that are dropped from channels that may not be read are no gap: neither
         before a replay, nor during it.
         """
-        self.server.bus.history = History(Keep(count=2))
+        self.server.bus.log.history = History(Keep(count=2))
         self.publish("a/1")
         id = self.server.bus.history.after((0, 0)).__next__()[1].id
         for _ in range(9):
@@ -338,7 +338,7 @@ class LeakTests(RightsTestCase):
         What is dropped while a replay reads is told of only if it might have been read.
         """
         bus = self.server.bus
-        bus.history = History(Keep(count=2))
+        bus.log.history = History(Keep(count=2))
         filter = EVERYTHING.within(self.server.access.rules.readable("bob"))
         cursor = bus.replay("", filter, Since())
         for _ in range(5):

@@ -85,11 +85,11 @@ class Watched:
         origins = Origins(allowed=["https://app.example"], hosts=["bus.example"])
         self.server = Server(MAX_MESSAGE, origins, secret=secret, verbosity=2)
         bus = self.server.bus
-        bus._seconds = self.server.clock.seconds
-        bus._ids.life, bus._ids.last = LIFE, zero_id(LIFE)
-        bus.boundary = BOUNDARY
+        bus.log._seconds = self.server.clock.seconds
+        bus.log._ids.life, bus.log._ids.last = LIFE, zero_id(LIFE)
+        bus.log.boundary = BOUNDARY
         if saves:
-            bus.saved = self._saved
+            bus.log.saved = self._saved
         if not remembers:
             self.server.site.heads.close()
         elif at_once:

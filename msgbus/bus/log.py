@@ -1,0 +1,95 @@
+"""
+The log of a bus: what gives messages their order and their ids, keeps them, and recognizes
+publications that are repeated.
+
+This is the seam between a bus and where its messages are.  `memory_log` is the log of one
+process.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+from twisted.internet.defer import Deferred
+
+from ..ids import Id
+from ..message import Message, Receipt
+from .history import History
+from .idempotency import Fingerprint
+
+__all__ = ["Log"]
+
+
+class Log(Protocol):
+    """
+    Puts messages in order, and keeps them.
+
+    Attributes:
+        boundary: A random text that no published message contains, so that it can separate
+            the messages of a multipart stream (RFC 2046, section 5.1.1) and nobody can
+            forge a part.
+        history: The messages that are kept.  They are added to it in their order, each
+            just before it is delivered.
+    """
+
+    boundary: str
+    history: History
+
+    @property
+    def life(self) -> int:
+        """
+        A random number that is part of every id.  It tells the ids of this log from those
+        of others, and from those before everything in it was lost.
+        """
+
+    @property
+    def newest(self) -> Id:
+        """
+        The id of the last message that was delivered.  All messages that are delivered from
+        now on have larger ids.
+        """
+
+    def milliseconds(self) -> int:
+        """
+        The time, in milliseconds since 1970.
+        """
+
+    def follow(self, deliver: Callable[[Message], int]) -> None:
+        """
+        From now on, call this with each message, in order.
+
+        Args:
+            deliver: Returns to how many subscribers it has delivered the message.
+        """
+
+    def find(self, fingerprint: Fingerprint) -> Deferred[Receipt] | None:
+        """
+        What was answered to the same publication before: None if there was none, or if only
+        `append` can tell.
+
+        Returns:
+            A Deferred of the caller's own, which fires with the receipt of the first
+            publication, and no sooner than for the first publisher.
+
+        Raises:
+            Reused: The publication with the same key had another body.
+        """
+
+    def append(
+        self, message: Message, body: bytes, keep: bool, fingerprint: Fingerprint | None
+    ) -> Receipt | Deferred[Receipt]:
+        """
+        Give a message its id and its place behind all others, keep it, and deliver it.
+
+        Args:
+            message: Its own body is ignored.
+            body: The body that is published.
+            keep: Whether the history may keep the message.
+            fingerprint: What recognizes repetitions of the publication, if anything does;
+                it was looked for by `find`.
+
+        Returns:
+            The receipt, or a Deferred of the caller's own that fires with it once it is
+            certain that the message has its place.
+        """

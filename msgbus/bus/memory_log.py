@@ -1,0 +1,224 @@
+"""
+The log of one process, in its memory.
+
+No I/O; the clock is a parameter.
+"""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections import deque
+from collections.abc import Callable, Iterable
+from typing import NamedTuple
+
+from twisted.internet.defer import Deferred, succeed
+
+from ..ids import Id, format_id
+from ..message import Message, Receipt
+from .history import History
+from .id_sequence import IdSequence, zero_id
+from .idempotency import Answered, Answers, Fingerprint
+
+__all__ = ["MemoryLog"]
+
+
+class _Pending(NamedTuple):
+    """
+    A message that has its id, and waits until the message before it is delivered.
+    """
+
+    id: Id
+    message: Message
+    keep: bool
+    fingerprint: Fingerprint | None
+    done: Deferred[Receipt]
+
+
+class MemoryLog:
+    """
+    Puts messages in the order in which they are appended; see `Log`.
+
+    Args:
+        history: Keeps the messages.
+        seconds: Tells the time, in seconds since 1970.
+
+    Attributes:
+        saved: Set by a `Store`, which copies the history to a disk; None without a store.
+            Returns a Deferred that fires when the message with this id, and all before
+            it, are on the disk.
+        unwritten: Set by a `Store`; None without a store.  The answers to publications with
+            a key or an origin that are not on the disk yet.  If there are too many, the
+            oldest are removed.
+    """
+
+    def __init__(
+        self, history: History | None = None, seconds: Callable[[], float] = time.time
+    ) -> None:
+        self.boundary = "msgbus" + secrets.token_hex(16)
+        self.history = history or History()
+        self._seconds = seconds
+        self._ids = IdSequence()
+        self.saved: Callable[[Id], Deferred[None]] | None = None
+        self.unwritten: deque[Answered] | None = None
+        self._deliver: Callable[[Message], int] = lambda message: 0
+        # Whether a message is being delivered, and the messages that were appended from
+        # within that delivery.
+        self._delivering = False
+        self._pending: deque[_Pending] = deque()
+        # The answers to publications with a key, to be given again to repetitions.
+        self._answers: Answers[Deferred[Receipt]] = Answers()
+        # The same for messages with an origin.  A table of its own, so that one who copies
+        # many messages does not have the keys of others forgotten.
+        self._copies: Answers[Deferred[Receipt]] = Answers()
+
+    @property
+    def life(self) -> int:
+        """
+        See `Log.life`.  It changes with each start that is not followed by `restore`.
+        """
+        return self._ids.life
+
+    @property
+    def newest(self) -> Id:
+        """
+        See `Log.newest`.
+        """
+        return max(self.history.newest, zero_id(self.life))
+
+    def milliseconds(self) -> int:
+        """
+        See `Log.milliseconds`.
+        """
+        return int(self._seconds() * 1000)
+
+    def follow(self, deliver: Callable[[Message], int]) -> None:
+        """
+        See `Log.follow`.
+        """
+        self._deliver = deliver
+
+    def find(self, fingerprint: Fingerprint) -> Deferred[Receipt] | None:
+        """
+        See `Log.find`.
+        """
+        known = self._answers_like(fingerprint).find(fingerprint, self._seconds())
+        return None if known is None else _follow(known)
+
+    def append(
+        self, message: Message, body: bytes, keep: bool, fingerprint: Fingerprint | None
+    ) -> Receipt | Deferred[Receipt]:
+        """
+        See `Log.append`.  The message is delivered before this returns, unless it is called
+        from within a delivery.
+        """
+        if fingerprint is None:
+            return self._put_in_order(message, body, keep, None)
+        # The answer is remembered before the message is delivered, because a subscriber
+        # could repeat the publication from within the delivery.
+        done: Deferred[Receipt] = Deferred()
+        self._answers_like(fingerprint).remember(fingerprint, self._seconds(), done)
+        receipt = self._put_in_order(message, body, keep, fingerprint)
+        if isinstance(receipt, Deferred):
+            receipt.addCallback(done.callback)
+            return _follow(done)
+        done.callback(receipt)
+        return receipt
+
+    def restore(
+        self, life: int, boundary: str, last: Id, answered: Iterable[Answered] = ()
+    ) -> None:
+        """
+        Continue as an earlier log, which ran before a restart.
+
+        Args:
+            life: The `life` of that log.
+            boundary: The `boundary` of that log.
+            last: The last id that it may have given.
+            answered: What it answered to publications with a key or an origin, the oldest
+                first.
+        """
+        for fingerprint, id, subscribers in answered:
+            receipt = succeed(Receipt(format_id(id), subscribers))
+            self._answers_like(fingerprint).remember(fingerprint, id[0] / 1000, receipt)
+        self.boundary = boundary
+        self._ids.life, self._ids.last = life, last
+        self.history.newest = last
+        self.history.counted_from = last[1]
+
+    def _answers_like(self, fingerprint: Fingerprint) -> Answers[Deferred[Receipt]]:
+        """
+        The table for fingerprints of the same kind.
+        """
+        return self._copies if fingerprint.is_of_origin else self._answers
+
+    def _put_in_order(
+        self, message: Message, body: bytes, keep: bool, fingerprint: Fingerprint | None
+    ) -> Receipt | Deferred[Receipt]:
+        """
+        Give a message with this body its id, and deliver it.
+        """
+        id = self._ids.next(int(self._seconds() * 1000))
+        message = message.published(format_id(id), body)
+        if self._delivering:
+            # A message that is published from within a delivery waits until that delivery
+            # has ended; otherwise some subscribers would get the two in reverse order.
+            done: Deferred[Receipt] = Deferred()
+            self._pending.append(_Pending(id, message, keep, fingerprint, done))
+            return done
+        self._delivering = True
+        try:
+            self.history.add(id, message, keep)
+            receipt = Receipt(message.id, self._deliver(message))
+            while self._pending:
+                self._deliver_pending(self._pending.popleft())
+        finally:
+            self._delivering = False
+        if self.saved is None:
+            return receipt
+        return self._when_written(id, keep, fingerprint, receipt)
+
+    def _deliver_pending(self, pending: _Pending) -> None:
+        id, message, keep, fingerprint, done = pending
+        self.history.add(id, message, keep)
+        receipt = Receipt(message.id, self._deliver(message))
+        written = self._when_written(id, keep, fingerprint, receipt)
+        if isinstance(written, Deferred):
+            written.addCallback(done.callback)
+        else:
+            done.callback(written)
+
+    def _when_written(
+        self, id: Id, keep: bool, fingerprint: Fingerprint | None, receipt: Receipt
+    ) -> Receipt | Deferred[Receipt]:
+        """
+        The receipt, or, where the history is copied to a disk, a Deferred that fires with
+        it once the message is there.
+        """
+        if self.unwritten is not None and fingerprint is not None:
+            self.unwritten.append((fingerprint, id, receipt.subscribers))
+        if self.saved is None:
+            return receipt
+        # This is done for a message that is not kept, too: its id must be written, so that
+        # it is not given again after a restart.
+        saved = self.saved(id)
+        if not keep:
+            return receipt
+        done: Deferred[Receipt] = Deferred()
+        saved.addCallback(lambda _: done.callback(receipt))
+        return done
+
+
+def _follow(done: Deferred[Receipt]) -> Deferred[Receipt]:
+    """
+    Another Deferred that fires with the same receipt, so that each caller can add
+    callbacks of its own.
+    """
+    follower: Deferred[Receipt] = Deferred()
+
+    def fire(receipt: Receipt) -> Receipt:
+        follower.callback(receipt)
+        return receipt
+
+    done.addCallback(fire)
+    return follower
