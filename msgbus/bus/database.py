@@ -1,7 +1,7 @@
 """
 The SQLite file to which history is copied: its tables, and how they are read and written.
 
-Everything here blocks.  When to write, and what, is up to `store`.
+Everything here blocks.  When to write, and what, is up to `file_log`.
 """
 
 from __future__ import annotations

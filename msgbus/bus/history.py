@@ -2,7 +2,7 @@
 The history: which published messages are kept, and which channels have lost messages.
 
 No I/O and no clock.  Ids are pairs of numbers here, and each message has a larger id than
-the one before; `id_sequence` makes them.  `cursor` reads the history again, and `store`
+the one before; `id_sequence` makes them.  `cursor` reads the history again, and `file_log`
 copies it to a file.
 """
 
@@ -140,7 +140,7 @@ class _EntryList:
         self.holes = self._begin = 0
 
 
-def _newest(log: _Log) -> Id:
+def _newest(log: _EntryList) -> Id:
     # The last entry is no hole: the oldest are dropped first, and a channel without any is
     # not kept.
     return log.entries[-1].id

@@ -10,9 +10,9 @@ from twisted.application.service import Service
 from twisted.internet.interfaces import IReactorTime
 
 from ..bus.bus import Bus
+from ..bus.file_log import Store
 from ..bus.history import History, Keep
 from ..bus.memory_log import MemoryLog
-from ..bus.store import Store
 from ..fanout.fanout import Limits
 from ..web.connections import Connections
 from ..web.quotas import Quotas, QuotaSizes

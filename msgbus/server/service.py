@@ -25,7 +25,7 @@ from twisted.internet.interfaces import IListeningPort, IStreamServerEndpoint
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
-from ..bus.store import CannotLoad, Store
+from ..bus.file_log import CannotLoad, Store
 from ..web.peer import is_loopback
 from ..web.resource import BusResource
 from ..web.root import Root

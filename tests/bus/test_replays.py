@@ -13,8 +13,8 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from msgbus.bus.bus import Bus
 from msgbus.bus.cursor import Cursor
+from msgbus.bus.file_log import Store
 from msgbus.bus.history import History, Keep
-from msgbus.bus.store import Store
 from msgbus.fanout.backlog import Counters, Overflow
 from msgbus.fanout.fanout import Fanout, Limits
 from msgbus.fanout.member import Response

@@ -1,5 +1,5 @@
 """
-Tests for `msgbus.bus.store` and `msgbus.bus.database`.
+Tests for `msgbus.bus.file_log` and `msgbus.bus.database`.
 """
 
 import sqlite3
@@ -12,10 +12,10 @@ from twisted.logger import globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 
 from msgbus.bus.bus import Bus
+from msgbus.bus.file_log import PAUSE_SECONDS, WAIT_SECONDS, CannotLoad, Store
 from msgbus.bus.history import History, Keep
 from msgbus.bus.idempotency import SECONDS, Reused
 from msgbus.bus.memory_log import MemoryLog
-from msgbus.bus.store import PAUSE_SECONDS, WAIT_SECONDS, CannotLoad, Store
 from msgbus.ids import Gap, Since, parse_id
 from msgbus.match import Filter
 from msgbus.message import Message
@@ -39,7 +39,7 @@ class StoreTests(SynchronousTestCase):
         self.logged = []
 
         def observe(event):
-            if event["log_namespace"] == "msgbus.bus.store.Store":
+            if event["log_namespace"] == "msgbus.bus.file_log.Store":
                 self.logged.append(event["log_format"].format(**event))
 
         globalLogPublisher.addObserver(observe)
