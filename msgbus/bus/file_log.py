@@ -1,5 +1,6 @@
 """
-History that survives a restart: when what is kept is copied to a file, and what of it.
+The log of one process, in its memory and in a file that survives a restart: when it is
+copied to the file, and what of it.
 
 One thread writes, a batch at a time, so a slow or full disk holds up no message.  There is
 no queue of what is to be written: each batch is found by comparing the history with what
@@ -9,8 +10,9 @@ the file has.  The file itself is up to `database`.
 from __future__ import annotations
 
 import sqlite3
+import time
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -23,14 +25,15 @@ from twisted.python.failure import Failure
 from twisted.python.threadpool import ThreadPool
 
 from ..ids import ZERO, Id, format_id, parse_id
-from ..message import Invalid, Message
+from ..message import Invalid, Message, Receipt
 from .database import Batch, Database, explain
-from .history import Changes
+from .history import Changes, History
 from .id_sequence import zero_id
-from .idempotency import MAX_ANSWERS, SECONDS
+from .idempotency import MAX_ANSWERS, SECONDS, Answered, Fingerprint
+from .log import CannotLoad
 from .memory_log import MemoryLog
 
-__all__ = ["CannotLoad", "Store"]
+__all__ = ["FileLog"]
 
 # The longest that the answer to a publication waits for the disk.
 WAIT_SECONDS = 1.0
@@ -48,32 +51,33 @@ BATCH_BYTES = 16 * 1024 * 1024
 LEAP = 10**7
 
 
-class CannotLoad(Exception):
+class FileLog(MemoryLog):
     """
-    The file cannot be used.  The text says why.
-    """
-
-
-class Store:
-    """
-    Keeps a copy of a log's history in a file.
+    A log in memory of which a file has a copy.
 
     Args:
         file: Is made if there is none; another process must not use it.
-        log: Takes over the history in the file, and its own history is written to it.
         reactor: Twisted's.  `Any`, because it provides more interfaces than one type can
             name.
     """
 
     _log = Logger()
 
-    def __init__(self, file: Path, log: MemoryLog, reactor: Any) -> None:
+    def __init__(
+        self,
+        file: Path,
+        reactor: Any,
+        history: History | None = None,
+        seconds: Callable[[], float] = time.time,
+    ) -> None:
+        super().__init__(history, seconds)
         self.file = file
-        self._in_memory = log
-        self._history = log.history
         self._reactor = reactor
         self._pool = ThreadPool(0, 1, "history")
         self._database = Database(file)
+        # The answers to publications with a key or an origin that are not on the disk yet.
+        # If there are too many, the oldest are removed.
+        self._unwritten: deque[Answered] = deque(maxlen=MAX_ANSWERS)
         # All messages up to this id are on the disk.
         self._saved = ZERO
         # Publications that wait for the disk, by id.
@@ -90,8 +94,8 @@ class Store:
 
     def load(self) -> None:
         """
-        Give the log, to which nothing was appended yet, the history, life and boundary
-        that are in the file, and from now on write what is appended.
+        Continue as the log in the file, and from now on write what is appended; nothing
+        was appended yet.
 
         Raises:
             CannotLoad: The file cannot be read or written, or is not a history file.
@@ -100,29 +104,24 @@ class Store:
             self._database.open()
             self._restore()
         except (sqlite3.Error, OSError, Invalid, ValueError, KeyError) as error:
-            raise CannotLoad(explain(error)) from error
-        self._saved = self._history.newest
+            raise CannotLoad(f"{explain(error)}: {self.file}") from error
+        self._saved = self.history.newest
         self._pool.start()
-        self._in_memory.saved = self.saved
         # The history may keep less than the file has; delete the rest from the file.
         self._schedule()
 
-    def saved(self, id: Id) -> Deferred[None]:
+    def settle(
+        self, id: Id, keep: bool, fingerprint: Fingerprint | None, receipt: Receipt
+    ) -> Receipt | Deferred[Receipt]:
         """
-        A Deferred that fires once the message with this id, and all before it, are on the
-        disk.  It also fires after a second, and when the disk fails, which is logged.
+        A Deferred that fires with the receipt once the message is on the disk.
         """
-        if self._reactor.seconds() < self._failed_until:
-            return succeed(None)
-        done: Deferred[None] = Deferred()
-        self._waiting.append((id, done))
-        self._schedule()
-
-        def late(_: Failure) -> None:
-            # The publication waits no longer; its message is written all the same.
-            self._waiting[:] = [w for w in self._waiting if w[1] is not done]
-
-        return done.addTimeout(WAIT_SECONDS, self._reactor).addErrback(late)
+        if fingerprint is not None:
+            self._unwritten.append((fingerprint, id, receipt.subscribers))
+        # This is done for a message that is not kept, too: its id must be written, so that
+        # it is not given again after a restart.
+        saved = self._when_saved(id)
+        return saved.addCallback(lambda _: receipt) if keep else receipt
 
     def close(self) -> Deferred[None]:
         """
@@ -140,7 +139,7 @@ class Store:
         self._failed_until = 0.0
         while self._has_unwritten() and not self._failed_until:
             done: Deferred[None] = Deferred()
-            self._waiting.append((self._history.newest, done))
+            self._waiting.append((self.history.newest, done))
             self._schedule()
             await done
         if self._retrying is not None and self._retrying.active():
@@ -148,11 +147,28 @@ class Store:
         await deferToThreadPool(self._reactor, self._pool, self._database.close)
         self._pool.stop()
 
+    def _when_saved(self, id: Id) -> Deferred[None]:
+        """
+        A Deferred that fires once the message with this id, and all before it, are on the
+        disk.  It also fires after a second, and when the disk fails, which is logged.
+        """
+        if self._reactor.seconds() < self._failed_until:
+            return succeed(None)
+        done: Deferred[None] = Deferred()
+        self._waiting.append((id, done))
+        self._schedule()
+
+        def late(_: Failure) -> None:
+            # The publication waits no longer; its message is written all the same.
+            self._waiting[:] = [w for w in self._waiting if w[1] is not done]
+
+        return done.addTimeout(WAIT_SECONDS, self._reactor).addErrback(late)
+
     def _restore(self) -> None:
-        database, history, log = self._database, self._history, self._in_memory
+        database, history = self._database, self.history
         meta = database.read_meta() or {
-            "life": str(log.life),
-            "boundary": log.boundary,
+            "life": str(self.life),
+            "boundary": self.boundary,
             "last": "0-0",
             "forgotten": "0-0",
         }
@@ -164,14 +180,13 @@ class Store:
             history.add(id, message)
             last = max(last, id)
         last = (last[0], max(last[1], zero_id(life)[1]) + LEAP)
-        log.restore(life, meta["boundary"], last, database.read_answered())
-        log.unwritten = deque(maxlen=MAX_ANSWERS)
+        self.restore(life, meta["boundary"], last, database.read_answered())
         # At once: if this process is killed before it writes anything, the next one has to
         # leap from here.
         database.write_meta({**meta, "last": format_id(last)})
 
     def _has_unwritten(self) -> bool:
-        return self._rewrite or self._saved < self._history.newest
+        return self._rewrite or self._saved < self.history.newest
 
     def _schedule(self) -> None:
         """
@@ -197,7 +212,7 @@ class Store:
         done.addBoth(finish)
 
     def _make_batch(self) -> Batch:
-        history = self._history
+        history = self.history
         changes, history.unwritten = history.unwritten or Changes(), Changes()
         saved = ZERO if self._rewrite else self._saved
         batch = Batch(
@@ -209,20 +224,20 @@ class Store:
                 "last": format_id(history.newest),
                 "forgotten": format_id(history.forgotten),
             },
-            answers_from=self._in_memory.milliseconds() - SECONDS * 1000,
+            answers_from=self.milliseconds() - SECONDS * 1000,
         )
         # An answer must not be on the disk before its message: after a crash, a repetition
         # would be answered though the message is lost.
         newest = self._newest(batch)
-        while self._in_memory.unwritten and self._in_memory.unwritten[0][1] <= newest:
-            batch.answered.append(self._in_memory.unwritten.popleft())
+        while self._unwritten and self._unwritten[0][1] <= newest:
+            batch.answered.append(self._unwritten.popleft())
         return batch
 
     def _newest(self, batch: Batch) -> Id:
         """
         The id up to which everything is on the disk once this batch is.
         """
-        return batch.messages[-1][0] if batch.messages else self._history.newest
+        return batch.messages[-1][0] if batch.messages else self.history.newest
 
     def _limited(self, kept: Iterable[tuple[Id, Message]]) -> Iterator[tuple[Id, Message]]:
         """
@@ -258,8 +273,7 @@ class Store:
         # The changes that were in the batch are gone from the history, so the next batch
         # cannot be a difference.
         self._rewrite = True
-        if self._in_memory.unwritten is not None:
-            self._in_memory.unwritten.extendleft(reversed(batch.answered))
+        self._unwritten.extendleft(reversed(batch.answered))
         self._failed_until = self._reactor.seconds() + PAUSE_SECONDS
         self._retrying = self._reactor.callLater(PAUSE_SECONDS, self._schedule)
         if not self._failing:

@@ -167,8 +167,8 @@ class History:
             name without an entry may have lost messages up to this id.
         counted_from: The numbers of ids above this one are consecutive, so a missing
             number is a missing message.
-        unwritten: What has changed since the last copy, for `Store` to write; None if
-            there is no store.
+        unwritten: What has changed since the last copy, for a `FileLog` to write; None if
+            there is none.
     """
 
     def __init__(self, keep: Keep | None = None) -> None:

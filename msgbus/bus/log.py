@@ -3,7 +3,7 @@ The log of a bus: what gives messages their order and their ids, keeps them, and
 publications that are repeated.
 
 This is the seam between a bus and where its messages are.  `memory_log` is the log of one
-process.
+process, and `file_log` one that survives it.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from ..message import Message, Receipt
 from .history import History
 from .idempotency import Fingerprint
 
-__all__ = ["Log"]
+__all__ = ["CannotLoad", "Log", "StoredLog"]
 
 
 class Log(Protocol):
@@ -93,3 +93,32 @@ class Log(Protocol):
             The receipt, or a Deferred of the caller's own that fires with it once it is
             certain that the message has its place.
         """
+
+
+class StoredLog(Log, Protocol):
+    """
+    A log that survives the process.
+    """
+
+    def load(self) -> None:
+        """
+        Continue as the log that was stored by an earlier process, before anything is
+        appended or read.  This blocks.
+
+        Raises:
+            CannotLoad: That is impossible.
+        """
+
+    def close(self) -> Deferred[None]:
+        """
+        Store what is not stored yet, and nothing more after that.
+
+        Returns:
+            A Deferred that fires when that is done, or has failed.
+        """
+
+
+class CannotLoad(Exception):
+    """
+    A log cannot be used.  The text says which, and why, in one sentence for the operator.
+    """

@@ -42,14 +42,6 @@ class MemoryLog:
     Args:
         history: Keeps the messages.
         seconds: Tells the time, in seconds since 1970.
-
-    Attributes:
-        saved: Set by a `Store`, which copies the history to a disk; None without a store.
-            Returns a Deferred that fires when the message with this id, and all before
-            it, are on the disk.
-        unwritten: Set by a `Store`; None without a store.  The answers to publications with
-            a key or an origin that are not on the disk yet.  If there are too many, the
-            oldest are removed.
     """
 
     def __init__(
@@ -59,8 +51,6 @@ class MemoryLog:
         self.history = history or History()
         self._seconds = seconds
         self._ids = IdSequence()
-        self.saved: Callable[[Id], Deferred[None]] | None = None
-        self.unwritten: deque[Answered] | None = None
         self._deliver: Callable[[Message], int] = lambda message: 0
         # Whether a message is being delivered, and the messages that were appended from
         # within that delivery.
@@ -125,6 +115,16 @@ class MemoryLog:
         done.callback(receipt)
         return receipt
 
+    def settle(
+        self, id: Id, keep: bool, fingerprint: Fingerprint | None, receipt: Receipt
+    ) -> Receipt | Deferred[Receipt]:
+        """
+        What `append` returns for a message that was just delivered: here, the receipt.  A
+        log that copies messages to somewhere else returns a Deferred, which fires with it
+        once the message is there.
+        """
+        return receipt
+
     def restore(
         self, life: int, boundary: str, last: Id, answered: Iterable[Answered] = ()
     ) -> None:
@@ -174,39 +174,17 @@ class MemoryLog:
                 self._deliver_pending(self._pending.popleft())
         finally:
             self._delivering = False
-        if self.saved is None:
-            return receipt
-        return self._when_written(id, keep, fingerprint, receipt)
+        return self.settle(id, keep, fingerprint, receipt)
 
     def _deliver_pending(self, pending: _Pending) -> None:
         id, message, keep, fingerprint, done = pending
         self.history.add(id, message, keep)
         receipt = Receipt(message.id, self._deliver(message))
-        written = self._when_written(id, keep, fingerprint, receipt)
-        if isinstance(written, Deferred):
-            written.addCallback(done.callback)
+        settled = self.settle(id, keep, fingerprint, receipt)
+        if isinstance(settled, Deferred):
+            settled.addCallback(done.callback)
         else:
-            done.callback(written)
-
-    def _when_written(
-        self, id: Id, keep: bool, fingerprint: Fingerprint | None, receipt: Receipt
-    ) -> Receipt | Deferred[Receipt]:
-        """
-        The receipt, or, where the history is copied to a disk, a Deferred that fires with
-        it once the message is there.
-        """
-        if self.unwritten is not None and fingerprint is not None:
-            self.unwritten.append((fingerprint, id, receipt.subscribers))
-        if self.saved is None:
-            return receipt
-        # This is done for a message that is not kept, too: its id must be written, so that
-        # it is not given again after a restart.
-        saved = self.saved(id)
-        if not keep:
-            return receipt
-        done: Deferred[Receipt] = Deferred()
-        saved.addCallback(lambda _: done.callback(receipt))
-        return done
+            done.callback(settled)
 
 
 def _follow(done: Deferred[Receipt]) -> Deferred[Receipt]:

@@ -10,9 +10,9 @@ from twisted.application.service import Service
 from twisted.internet.interfaces import IReactorTime
 
 from ..bus.bus import Bus
-from ..bus.file_log import Store
+from ..bus.file_log import FileLog
 from ..bus.history import History, Keep
-from ..bus.memory_log import MemoryLog
+from ..bus.log import StoredLog
 from ..fanout.fanout import Limits
 from ..web.connections import Connections
 from ..web.quotas import Quotas, QuotaSizes
@@ -38,11 +38,11 @@ def makeService(options: Options) -> Service:
         options["history-bytes"],
         options["max-channels"],
     )
-    log = MemoryLog(History(keep))
-    bus = Bus(max_message=options["max-message"], log=log)
-    store = None
+    history = History(keep)
+    stored: StoredLog | None = None
     if options["history-file"] is not None:
-        store = Store(options["history-file"], log, reactor)
+        stored = FileLog(options["history-file"], reactor, history)
+    bus = Bus(options["max-message"], history, log=stored)
     guards = Guards(options, cast(IReactorTime, reactor))
     root = Root(
         options["origins"],
@@ -68,7 +68,7 @@ def makeService(options: Options) -> Service:
         options["endpoints"],
         site,
         bus_resource,
-        store,
+        stored,
         drain=options["drain"],
         warnings=options["warnings"],
     )

@@ -25,7 +25,7 @@ from twisted.internet.interfaces import IListeningPort, IStreamServerEndpoint
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
-from ..bus.file_log import CannotLoad, Store
+from ..bus.log import CannotLoad, StoredLog
 from ..web.peer import is_loopback
 from ..web.resource import BusResource
 from ..web.root import Root
@@ -59,9 +59,9 @@ class BusService(Service):
             them, the start fails.
         site: What to serve there.
         bus: The resource of the bus, whose streams are ended at the stop.
-        store: The copy of the bus's history in a file, if there is one.  It is loaded
-            before the first request is served, after the process has changed to the user
-            it is to run as, and closed after the last.
+        log: The log of the bus, if it survives the process.  It is loaded before the first
+            request is served, after the process has changed to the user it is to run as,
+            and closed after the last.
         drain: Seconds that a stop may take before connections are cut.
         warnings: Sentences that are logged at the start.
     """
@@ -74,7 +74,7 @@ class BusService(Service):
         endpoints: dict[str, IStreamServerEndpoint],
         site: Site,
         bus: BusResource,
-        store: Store | None = None,
+        log: StoredLog | None = None,
         drain: float = 10,
         warnings: Sequence[str] = (),
     ) -> None:
@@ -84,7 +84,7 @@ class BusService(Service):
         self._bus = bus
         self._drain = drain
         self._warnings = warnings
-        self._store = store
+        self._stored = log
         self._ports: list[IListeningPort] = []
         self._stopping = False
         # Set by whoever gives the bus users.
@@ -131,16 +131,16 @@ class BusService(Service):
         Serve.  Listen first if there was no privileged start, as under `twist`.
 
         Raises:
-            CannotStart: The store cannot be loaded.
+            CannotStart: The log cannot be loaded.
         """
         super().startService()  # type: ignore[no-untyped-call]  # Twisted
         if not self._ports:
             self.privilegedStartService()
-        if self._store is not None:
+        if self._stored is not None:
             try:
-                self._store.load()
+                self._stored.load()
             except CannotLoad as error:
-                raise self._cannot_start(f"{error}: {self._store.file}") from error
+                raise self._cannot_start(str(error)) from error
         if self.users is not None:
             self.users.start()
         self._raise_file_limit()
@@ -156,7 +156,7 @@ class BusService(Service):
         `drain` seconds, cut the connections that are left.
 
         Returns:
-            A Deferred that fires when all connections have ended and the store is closed.
+            A Deferred that fires when all connections have ended and the log is closed.
         """
         super().stopService()  # type: ignore[no-untyped-call]  # Twisted
         return Deferred.fromCoroutine(self._stop())
@@ -176,9 +176,9 @@ class BusService(Service):
             self._log.warn("Cutting {count} connections", count=len(self._site.channels))
         self._site.abort()
         await self._site.closed()
-        if self._store is not None:
+        if self._stored is not None:
             await self._at_most(
-                max(1.0, deadline - self._reactor.seconds()), self._store.close()
+                max(1.0, deadline - self._reactor.seconds()), self._stored.close()
             )
         if self._watchdog.running:
             self._watchdog.stop()

@@ -12,10 +12,10 @@ from twisted.logger import globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 
 from msgbus.bus.bus import Bus
-from msgbus.bus.file_log import PAUSE_SECONDS, WAIT_SECONDS, CannotLoad, Store
+from msgbus.bus.file_log import PAUSE_SECONDS, WAIT_SECONDS, FileLog
 from msgbus.bus.history import History, Keep
 from msgbus.bus.idempotency import SECONDS, Reused
-from msgbus.bus.memory_log import MemoryLog
+from msgbus.bus.log import CannotLoad
 from msgbus.ids import Gap, Since, parse_id
 from msgbus.match import Filter
 from msgbus.message import Message
@@ -25,9 +25,9 @@ from ..memory import InlinePool
 ORIGIN = "0/1764-1"
 
 
-class StoreTests(SynchronousTestCase):
+class FileLogTests(SynchronousTestCase):
     """
-    A store that writes without a thread, and a clock that stands still.
+    A log that writes without a thread, and a clock that stands still.
     """
 
     def setUp(self):
@@ -39,25 +39,25 @@ class StoreTests(SynchronousTestCase):
         self.logged = []
 
         def observe(event):
-            if event["log_namespace"] == "msgbus.bus.file_log.Store":
+            if event["log_namespace"] == "msgbus.bus.file_log.FileLog":
                 self.logged.append(event["log_format"].format(**event))
 
         globalLogPublisher.addObserver(observe)
         self.addCleanup(globalLogPublisher.removeObserver, observe)
-        self.store = None
+        self.log = None
         self.start()
 
     def start(self, count=3):
         """
         Kill the bus, if there is one, and start the next with the same file.
         """
-        if self.store is not None:
-            self.store._database.close()
-        self.bus = Bus(history=History(Keep(count)))
-        self.store = Store(self.file, self.bus.log, self.clock)
-        self.store._pool = self.pool = InlinePool()
-        self.store.load()
-        self.addCleanup(self.store._database.close)
+        if self.log is not None:
+            self.log._database.close()
+        self.log = FileLog(self.file, self.clock, History(Keep(count)))
+        self.bus = Bus(log=self.log)
+        self.log._pool = self.pool = InlinePool()
+        self.log.load()
+        self.addCleanup(self.log._database.close)
 
     def publish(self, body, channel="foo", **options):
         return self.bus.publish(Message(channel, body), **options)
@@ -131,7 +131,7 @@ class StoreTests(SynchronousTestCase):
         self.publish(b"1", key="k")
         self.clock.advance(0)
         self.assertEqual(self.kept(), [b"1", b"1"])
-        rows = self.store._database._connection.execute(
+        rows = self.log._database._connection.execute(
             "SELECT number FROM answer"
         ).fetchall()
         self.assertEqual(len(rows), 1)
@@ -142,7 +142,7 @@ class StoreTests(SynchronousTestCase):
         message.
         """
         with patch.object(
-            self.store._database, "write", side_effect=sqlite3.OperationalError("full")
+            self.log._database, "write", side_effect=sqlite3.OperationalError("full")
         ):
             first = self.publish(b"1", key="k")
             self.clock.advance(0)
@@ -158,7 +158,7 @@ class StoreTests(SynchronousTestCase):
         """
         self.publish(b"1")
         self.clock.advance(0)
-        self.store._database._connection.execute("DROP TABLE answer")
+        self.log._database._connection.execute("DROP TABLE answer")
         self.start()
         self.publish(b"2", key="k")
         self.clock.advance(0)
@@ -173,11 +173,11 @@ class StoreTests(SynchronousTestCase):
         """
         self.publish(b"1")
         self.clock.advance(0)
-        file = self.store._database._connection
+        file = self.log._database._connection
         file.execute("ALTER TABLE message DROP COLUMN origin")
         file.execute("UPDATE meta SET value = '1' WHERE name = 'format'")
         self.start()
-        self.assertEqual(self.store._database.read_meta()["format"], "2")
+        self.assertEqual(self.log._database.read_meta()["format"], "2")
         self.bus.publish(Message("foo", b"2", origin=ORIGIN))
         self.clock.advance(0)
         self.start()
@@ -230,7 +230,7 @@ class StoreTests(SynchronousTestCase):
         is kept is written.
         """
         error = sqlite3.OperationalError("database or disk is full")
-        with patch.object(self.store._database, "write", side_effect=error):
+        with patch.object(self.log._database, "write", side_effect=error):
             first = self.publish(b"1")
             self.clock.advance(0)
             self.successResultOf(first)
@@ -292,7 +292,7 @@ class StoreTests(SynchronousTestCase):
         A stop writes what is not yet written.
         """
         self.publish(b"1")
-        closed = self.store.close()
+        closed = self.log.close()
         self.clock.advance(0)
         self.successResultOf(closed)
         self.start()
@@ -305,9 +305,9 @@ class StoreTests(SynchronousTestCase):
         """
 
         def load(file):
-            store = Store(file, MemoryLog(), self.clock)
-            self.addCleanup(store._database.close)
-            return store.load
+            log = FileLog(file, self.clock)
+            self.addCleanup(log._database.close)
+            return log.load
 
         with patch("msgbus.bus.database.LOCK_SECONDS", 0):
             self.assertRaisesRegex(
@@ -321,7 +321,7 @@ class StoreTests(SynchronousTestCase):
             connection.execute("CREATE TABLE x (y)")
         connection.close()
         self.assertRaisesRegex(CannotLoad, "something else: give another", load(foreign))
-        self.store._database._connection.execute(
+        self.log._database._connection.execute(
             "UPDATE meta SET value = '9' WHERE name = 'format'"
         )
         self.assertRaisesRegex(CannotLoad, "another version", self.start)

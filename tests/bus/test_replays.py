@@ -13,7 +13,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from msgbus.bus.bus import Bus
 from msgbus.bus.cursor import Cursor
-from msgbus.bus.file_log import Store
+from msgbus.bus.file_log import FileLog
 from msgbus.bus.history import History, Keep
 from msgbus.fanout.backlog import Counters, Overflow
 from msgbus.fanout.fanout import Fanout, Limits
@@ -131,11 +131,12 @@ class HistoryMachine(RuleBasedStateMachine):
         A bus that goes on where the one before it ended, by its file.
         """
         self.history = History(Keep(count=COUNT))
-        self.bus = Bus(history=self.history, seconds=lambda: self.time)
+        file = Path(self.folder.name, "file")
+        self.log = FileLog(file, self.clock, self.history, lambda: self.time)
+        self.bus = Bus(log=self.log)
         self.bus.subscribe("", lambda message: self.ids.append(message.id))
-        self.store = Store(Path(self.folder.name, "file"), self.bus.log, self.clock)
-        self.store._pool = InlinePool()
-        self.store.load()
+        self.log._pool = InlinePool()
+        self.log.load()
         self.fanout = Fanout(self.bus, self.clock, Limits(backlog=10_000))
 
     @rule(killed=st.booleans())
@@ -150,11 +151,11 @@ class HistoryMachine(RuleBasedStateMachine):
                 listener.member.stopProducing()
                 listener.connected = False
         if killed:
-            self.store._database.close()
+            self.log._database.close()
         else:
-            self.store.close()
+            self.log.close()
             self.clock.advance(0)
-            assert not self.store._database.is_open
+            assert not self.log._database.is_open
         self.start()
 
     @rule(
@@ -341,7 +342,7 @@ class HistoryMachine(RuleBasedStateMachine):
                 assert listener.member.position is None
                 assert listener.member.replay is None
         assert self.history._transient == []
-        self.store._database.close()
+        self.log._database.close()
         self.folder.cleanup()
 
 

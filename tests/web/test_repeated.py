@@ -89,7 +89,7 @@ class Watched:
         bus.log._ids.life, bus.log._ids.last = LIFE, zero_id(LIFE)
         bus.log.boundary = BOUNDARY
         if saves:
-            bus.log.saved = self._saved
+            bus.log.settle = self._settle
         if not remembers:
             self.server.site.heads.close()
         elif at_once:
@@ -112,9 +112,11 @@ class Watched:
             )
         )
 
-    def _saved(self, id):
+    def _settle(self, id, keep, fingerprint, receipt):
+        if not keep:
+            return receipt
         self._unsaved.append(Deferred())
-        return self._unsaved[-1]
+        return self._unsaved[-1].addCallback(lambda _: receipt)
 
     def do(self, event, *arguments):
         """
