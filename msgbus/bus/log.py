@@ -18,7 +18,7 @@ from ..message import Message, Receipt
 from .history import History
 from .idempotency import Fingerprint
 
-__all__ = ["CannotLoad", "Log", "StoredLog"]
+__all__ = ["CannotLoad", "Log", "StoredLog", "Unavailable"]
 
 
 class Log(Protocol):
@@ -91,7 +91,12 @@ class Log(Protocol):
 
         Returns:
             The receipt, or a Deferred of the caller's own that fires with it once it is
-            certain that the message has its place.
+            certain that the message has its place.  Only if that has to be asked of
+            another process, the Deferred can fail, with one of the errors below.
+
+        Raises:
+            Unavailable: The log cannot be reached now.
+            Reused: The publication with the same key had another body; see `find`.
         """
 
 
@@ -116,6 +121,13 @@ class StoredLog(Log, Protocol):
         Returns:
             A Deferred that fires when that is done, or has failed.
         """
+
+
+class Unavailable(Exception):
+    """
+    The log cannot be reached.  It is not known whether the message is published; its
+    publisher may try again in a moment, with the same key if it had one.
+    """
 
 
 class CannotLoad(Exception):

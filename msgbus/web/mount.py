@@ -11,6 +11,7 @@ from typing import Any, Protocol
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 from twisted.web import server
 
 from ..bus.bus import Bus, Stopping
@@ -29,10 +30,13 @@ from .peer import Peer
 from .query import Wanted
 from .quotas import Opened, Quotas
 from .request import Request, peer_of
+from .responses import REFUSALS
 from .rights import Right, Rights, check_unchanged
 from .visitor import Denied, Visitor
 
 __all__ = ["Mount", "STOPPING", "finish", "when_published"]
+
+_log = Logger()
 
 STOPPING = "The bus is stopping; try again in a moment."
 
@@ -314,15 +318,28 @@ def _end(member: Member, response: Response, denied: Denied) -> None:
 
 
 def when_published(
-    published: Receipt | Deferred[Receipt], call: Callable[[Receipt], object]
+    published: Receipt | Deferred[Receipt],
+    call: Callable[[Receipt], object],
+    refused: Callable[[Exception], object],
 ) -> None:
     """
     Call this with the receipt: now, or when the Deferred fires.
+
+    Args:
+        refused: Called instead if the Deferred fails with one of `REFUSALS`.
     """
     if isinstance(published, Deferred):
-        published.addCallback(call)
+        published.addCallbacks(call, partial(_pass_on, refused))
+        published.addErrback(partial(_log.failure, "A publication failed"))
     else:
         call(published)
+
+
+def _pass_on(refused: Callable[[Exception], object], failure: Failure) -> None:
+    error = failure.value
+    if not isinstance(error, REFUSALS):
+        failure.raiseException()
+    refused(error)
 
 
 def _without_count(

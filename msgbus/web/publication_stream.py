@@ -175,6 +175,7 @@ class PublicationStream:
         self._ended = False
         self._answer = answer
         answer.has_room = self._go_on
+        answer.broken = self._broken
 
     def receive(self, data: bytes) -> None:
         """
@@ -293,6 +294,13 @@ class PublicationStream:
         """
         if not self._queued and not self._is_full:
             self._wait(more=True)
+
+    def _broken(self) -> None:
+        """
+        A message was refused after it had waited, and the answer tells of it.
+        """
+        self._end()
+        self._wait(more=False)
 
     def _work(self) -> int:
         """

@@ -20,7 +20,7 @@ from .heads import Head, ResponseHead
 from .mount import Mount, when_published
 from .query import channel_name, is_no_store, requires_subscriber
 from .request import Request, peer_of
-from .responses import REFUSALS, Refusal, answer
+from .responses import REFUSALS, Refusal, answer, plain_refusal, refuse
 from .visitor import Visitor
 
 __all__ = ["publish"]
@@ -69,7 +69,7 @@ def publish(mount: Mount, request: server.Request, path: bytes) -> int:
             )
         answer(request, 204)
 
-    when_published(published, acknowledge)
+    when_published(published, acknowledge, partial(refuse, request))
     return NOT_DONE_YET
 
 
@@ -145,7 +145,7 @@ class RepeatedPublication:
         if isinstance(published, Deferred):
             owed = _PendingAnswer(channel, self._answer)
             channel.begin_answer(owed, self._persistent)
-            published.addCallback(owed.acknowledge)
+            when_published(published, owed.acknowledge, owed.refuse)
             return True
         id, subscribers, _ = published
         channel.repeater.answers.append(
@@ -178,6 +178,15 @@ class _PendingAnswer:
         if self._channel is not None:
             answer = self._answer.fill(*_told(receipt), closing=self._closing)
             self._channel.repeater.answers.append(answer)
+            self._channel.repeater.flush()
+            self._channel.requestDone(self)
+
+    def refuse(self, error: Exception) -> None:
+        """
+        Tell the client that the message is not published, unless the client has gone.
+        """
+        if self._channel is not None:
+            self._channel.repeater.answers.append(plain_refusal(error, self._closing))
             self._channel.repeater.flush()
             self._channel.requestDone(self)
 

@@ -11,11 +11,20 @@ from twisted.web.server import NOT_DONE_YET
 
 from ..bus.bus import Nobody, Stopping, TooLarge
 from ..bus.idempotency import Reused
+from ..bus.log import Unavailable
 from ..message import Invalid
 from .quotas import Throttled
 from .visitor import BASIC, Denied
 
-__all__ = ["REFUSALS", "Refusal", "answer", "refuse", "set_stream_headers", "status_of"]
+__all__ = [
+    "REFUSALS",
+    "Refusal",
+    "answer",
+    "plain_refusal",
+    "refuse",
+    "set_stream_headers",
+    "status_of",
+]
 
 # The errors for which a message is not published, and what they are answered with.  A
 # subclass stands before its base class.
@@ -26,10 +35,14 @@ _STATUSES: dict[type[Exception], int] = {
     Invalid: 400,
     Stopping: 503,
     Throttled: 429,
+    Unavailable: 503,
     # Or 401; see `Denied.status`.
     Denied: 403,
 }
 REFUSALS = tuple(_STATUSES)
+
+# When a publisher may try again, in seconds, for which the log cannot be reached.
+RETRY_SECONDS = 5
 
 # The reason phrases of codes for which Twisted has none, or an outdated one.
 _REASONS = {
@@ -102,7 +115,31 @@ def refuse(request: server.Request, error: Exception) -> int:
     elif isinstance(error, Throttled):
         for name, value in error.headers:
             request.setHeader(name, value)
+    elif isinstance(error, Unavailable):
+        request.setHeader(b"Retry-After", b"%d" % RETRY_SECONDS)
     return answer(request, status_of(error), str(error))
+
+
+def plain_refusal(error: Exception, closing: bool) -> bytes:
+    """
+    The answer to a request that is refused because of an error that is one of `REFUSALS`,
+    as bytes, where no request of Twisted's is there to be answered.
+
+    Args:
+        closing: Whether the connection is closed after it.
+    """
+    status = status_of(error)
+    body = f"{error}\n".encode()
+    reason = _REASONS.get(status) or http.RESPONSES[status]
+    head = b"HTTP/1.1 %d %b\r\nDate: %b\r\n" % (status, reason, http.datetimeToString())
+    if isinstance(error, Unavailable):
+        head += b"Retry-After: %d\r\n" % RETRY_SECONDS
+    if closing:
+        head += b"Connection: close\r\n"
+    return (
+        b"%bContent-Type: text/plain; charset=utf-8\r\nX-Content-Type-Options: nosniff\r\n"
+        b"Content-Length: %d\r\n\r\n%b" % (head, len(body), body)
+    )
 
 
 def set_stream_headers(request: server.Request) -> None:

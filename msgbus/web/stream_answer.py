@@ -6,6 +6,7 @@ How they are published is up to `publication_stream`.
 
 from __future__ import annotations
 
+import json
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,7 +20,8 @@ from twisted.web import server
 from ..formats.envelope import line
 from ..formats.framing import HEARTBEAT_SECONDS
 from ..message import Receipt
-from .responses import answer, set_stream_headers
+from .mount import when_published
+from .responses import answer, set_stream_headers, status_of
 from .streamed_body import NDJSON
 
 __all__ = ["StreamAnswer"]
@@ -55,6 +57,8 @@ class StreamAnswer:
 
     Attributes:
         has_room: Called when the answer is not full any more.
+        broken: Called when a message is refused that had to wait, and its publisher is
+            answered only at the end.
         told: As given.
         count: How many messages there have been, published or not.
     """
@@ -70,6 +74,7 @@ class StreamAnswer:
         self._request = request
         self._reactor = reactor
         self.has_room: Callable[[], object] = bool
+        self.broken: Callable[[], object] = bool
         # Why the stream has ended before its end, as told then; empty if it has not.
         self._error: dict[str, object] = {}
         self._published = 0
@@ -106,7 +111,9 @@ class StreamAnswer:
         if isinstance(receipt, Deferred):
             pending = _Pending(self.count)
             self._pending.append(pending)
-            receipt.addCallback(partial(self._written, pending))
+            when_published(
+                receipt, partial(self._settle, pending), partial(self._refused, pending)
+            )
         elif self._pending:
             self._pending.append(_Pending(self.count, receipt))
         else:
@@ -117,7 +124,7 @@ class StreamAnswer:
         The next message is not published, and the stream goes on.
         """
         self.count += 1
-        told = line({"part": self.count, "status": status, "error": sentence}) + b"\n"
+        told = _refusal(self.count, status, sentence)
         if self._pending:
             self._pending.append(_Pending(self.count, told))
         else:
@@ -164,18 +171,32 @@ class StreamAnswer:
         if at_end:
             request.finish()
 
-    def _written(self, pending: _Pending, receipt: Receipt) -> None:
+    def _refused(self, pending: _Pending, error: Exception) -> None:
         """
-        A message is on the disk.
+        A message that waited is not published after all.  For a publisher that is not told
+        of each message, the stream ends here.
         """
-        pending.result = receipt
+        told = _refusal(pending.number, status_of(error), str(error))
+        if self.told:
+            self._settle(pending, told)
+            return
+        if not self._error:
+            self._error = json.loads(told)
+        self._settle(pending, b"")
+        self.broken()
+
+    def _settle(self, pending: _Pending, result: Receipt | bytes) -> None:
+        """
+        It is known what becomes of a message: it is on the disk, or will not be.
+        """
+        pending.result = result
         was_full = self.is_full
-        while self._pending and (result := self._pending[0].result) is not None:
+        while self._pending and (first := self._pending[0].result) is not None:
             number = self._pending.popleft().number
-            if isinstance(result, Receipt):
-                self._acknowledge(number, result)
-            else:
-                self._lines.append(result)
+            if isinstance(first, Receipt):
+                self._acknowledge(number, first)
+            elif self.told:
+                self._lines.append(first)
         if was_full and not self.is_full:
             self.has_room()
         if not self._flushing:
@@ -202,3 +223,10 @@ class StreamAnswer:
             **self._error,
         }
         return line(summary) + b"\n"
+
+
+def _refusal(number: int, status: int, sentence: str) -> bytes:
+    """
+    The line that tells that the message with this number is not published.
+    """
+    return line({"part": number, "status": status, "error": sentence}) + b"\n"

@@ -271,7 +271,11 @@ class WebSocket:
             self._refuse(error, error.ack if isinstance(error, InvalidPublication) else ack)
             return
         if ack is not None:
-            when_published(published, partial(self._acknowledge, ack))
+            when_published(
+                published,
+                partial(self._acknowledge, ack),
+                partial(self._refuse, ack=ack),
+            )
 
     def _acknowledge(self, ack: str | int, receipt: Receipt) -> None:
         told = {"ack": ack, "id": receipt.id, "subscribers": receipt.subscribers}

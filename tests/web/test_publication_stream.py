@@ -14,6 +14,7 @@ from twisted.internet.error import ConnectionDone, ConnectionLost
 from twisted.web import server
 from twisted.web.resource import Resource
 
+from msgbus.bus.log import Unavailable
 from msgbus.formats.framing import HEARTBEAT_SECONDS
 from msgbus.message import Message
 from msgbus.web.publication_stream import MESSAGES_A_TURN
@@ -1101,6 +1102,32 @@ class DiskTests(StreamTestCase):
         self.assertEqual(self.lines(peer), [])
         first[0].callback(first[1])
         self.assertEqual([line["part"] for line in self.lines(peer)], [1, 2, 3, 4])
+
+    def test_refused_late(self):
+        """
+        A message that had to wait may be refused.  A publisher that gets receipts is told
+        so in its place; for another one, the stream ends there.
+        """
+        peer = self.told()
+        peer.send(chunk(part(b"1") + part(b"2") + part(b"3")))
+        (first, receipt), (second, _), (third, last) = self.waiting
+        second.errback(Unavailable("Away."))
+        third.callback(last)
+        first.callback(receipt)
+        told = [line.get("error") for line in self.lines(peer)]
+        self.assertEqual(told, [None, "Away.", None])
+        self.waiting = []
+        peer = self.open()
+        peer.send(chunk(part(b"1") + part(b"2")))
+        (first, receipt), (second, _) = self.waiting
+        first.callback(receipt)
+        second.errback(Unavailable("Away."))
+        code, _, body = peer.answer()
+        told = json.loads(body)
+        self.assertEqual((code, told["published"], told["part"]), (503, 1, 2))
+        count = len(self.published)
+        peer.send(chunk(part(b"3")))
+        self.assertEqual(len(self.published), count)
 
     def test_answer_waits(self):
         """

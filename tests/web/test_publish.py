@@ -5,8 +5,10 @@ Tests for `msgbus.web.publish`.
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionDone, ConnectionLost
 
+from msgbus.bus.log import Unavailable
 from msgbus.message import Message, Receipt
 
+from ..memory import ComeBefore
 from ..requests import authorization, get, post
 from .testcase import WebTestCase
 
@@ -150,6 +152,31 @@ class PublishTests(WebTestCase):
             published.callback(Receipt("1-2", 3))
         self.assertEqual(stays.answer()[0], 204)
         self.assertEqual(goes.received(), b"")
+
+    def test_log_away(self):
+        """
+        If the log cannot be reached, the answer is 503, and says when to try again; the
+        connection stays open.  This is so for a request that repeats, too.
+        """
+        self.server.site.heads._once = ComeBefore()
+        peer = self.server.connect()
+        peer.send(post())
+        self.assertEqual(peer.answer()[0], 204)
+        waiting = []
+
+        def append(*args):
+            waiting.append(Deferred())
+            return waiting[-1]
+
+        self.server.bus.log.append = append
+        for request in (post(), post(headers="Content-Type: a/b\nX-New: 1\n")):
+            peer.send(request)
+            self.assertEqual(peer.received(), b"")
+            waiting.pop().errback(Unavailable("Away."))
+            code, headers, body = peer.answer()
+            self.assertEqual((code, headers["Retry-After"], body), (503, "5", b"Away.\n"))
+            self.assertNotIn("Connection", headers)
+        self.assertFalse(peer.closed)
 
 
 class ReceiptTests(WebTestCase):

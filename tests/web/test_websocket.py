@@ -5,10 +5,12 @@ Tests for `msgbus.web.websocket`.
 import json
 import struct
 
+from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionDone
 from wsproto import events
 from wsproto.frame_protocol import Opcode
 
+from msgbus.bus.log import Unavailable
 from msgbus.fanout.fanout import Limits
 from msgbus.message import Message
 
@@ -209,6 +211,18 @@ class PublishTests(WebSocketTestCase):
         peer.send(text(channel="empty", require=True))
         (told,) = self.told(peer)
         self.assertEqual(told["status"], 409)
+
+    def test_log_away(self):
+        """
+        If the log cannot be reached, the answer to a publication is 503.
+        """
+        peer = self.open()
+        waiting = Deferred()
+        self.server.bus.log.append = lambda *args: waiting
+        peer.send(text(body="x", ack=1))
+        self.assertEqual(self.told(peer), [])
+        waiting.errback(Unavailable("Away."))
+        self.assertEqual(self.told(peer), [{"error": "Away.", "status": 503, "ack": 1}])
 
     def test_mistakes(self):
         """
