@@ -21,7 +21,7 @@ from .cursor import Cursor
 from .history import History
 from .id_sequence import zero_id
 from .idempotency import Fingerprint
-from .log import Log
+from .log import Follower, Log
 from .memory_log import MemoryLog
 from .subscriptions import Subscription, Subscriptions
 
@@ -78,7 +78,7 @@ class Bus:
     ) -> None:
         self.max_message = max_message
         self.log: Log = log or MemoryLog(history, seconds)
-        self.log.follow(self._deliver)
+        self.log.follow(Follower(self._deliver, self._count, self._miss))
         self.repeated = 0
         self._subscriptions = Subscriptions()
 
@@ -117,6 +117,7 @@ class Bus:
         deliver: Callable[[Message], object],
         filter: Filter = EVERYTHING,
         count: Callable[[], int] = lambda: 1,
+        missed: Callable[[], object] = lambda: None,
     ) -> Subscription:
         """
         Deliver the messages that are published from now on.
@@ -127,12 +128,14 @@ class Bus:
             deliver: Called with each message, while it is published.  If it raises, that
                 is logged, and the other subscribers get the message all the same.
             count: Returns how many subscribers the subscription stands for at the moment.
+            missed: Called if messages may be missing here, and nobody knows how many.  Only
+                with a log in another process.
 
         Raises:
             Invalid: The name cannot be that of a channel or folder.
         """
         check_name(name)
-        return self._subscriptions.add(name, filter, deliver, count)
+        return self._subscriptions.add(name, filter, deliver, count, missed)
 
     def publish(
         self,
@@ -203,7 +206,14 @@ class Bus:
             self.repeated += 1
             return known.addCallback(lambda told: told._replace(repeated=True))
         self._check(message, body, require)
-        return self.log.append(message, body, keep, fingerprint)
+        appended = self.log.append(message, body, keep, fingerprint)
+        if fingerprint is not None and isinstance(appended, Deferred):
+            appended.addCallback(self._note_repetition)
+        return appended
+
+    def _note_repetition(self, receipt: Receipt) -> Receipt:
+        self.repeated += receipt.repeated
+        return receipt
 
     def _check(self, message: Message, body: bytes, require: bool) -> None:
         """
@@ -225,7 +235,12 @@ class Bus:
                 "The message holds the boundary of this bus's multipart streams,"
                 " which nobody may publish; change a byte of it."
             )
-        if require and not any(s.count() for s in self._subscriptions.matching(message)):
+        if require and self.log.is_shared:
+            raise Invalid(
+                "This bus has several nodes, and none knows the subscribers of the others:"
+                " publish without require=1."
+            )
+        if require and not self._count(message):
             raise Nobody(
                 "Nobody is there to get the message: publish it without require=1 to keep"
                 " it for who comes later."
@@ -246,8 +261,12 @@ class Bus:
             Invalid: The name cannot be that of a channel or folder.
         """
         check_name(name)
-        foreign = since.id is not None and not self._gave(since.id)
-        return Cursor(self.history, name, filter, since, self.milliseconds(), foreign)
+        foreign = ahead = False
+        if since.id is not None:
+            foreign = not self.log.gave(since.id)
+            ahead = not foreign and since.id[1] > self.newest[1]
+        now = self.milliseconds()
+        return Cursor(self.history, name, filter, since, now, foreign, ahead)
 
     def begins(self, cursor: Cursor) -> Id | None:
         """
@@ -263,16 +282,6 @@ class Bus:
         The time, in milliseconds since 1970.
         """
         return self.log.milliseconds()
-
-    def _gave(self, id: Id) -> bool:
-        """
-        Was this id given in this life of the log, to a message that was delivered?
-
-        Only the number of the id is compared, and not its time: after a crash, the time of
-        the newest id may be earlier than that of ids that were given just before the crash
-        and had not been written to the file.
-        """
-        return life_of(id) == self.life and id[1] <= self.newest[1]
 
     def _deliver(self, message: Message) -> int:
         """
@@ -292,3 +301,17 @@ class Bus:
             except Exception:
                 self._log.failure("A subscriber of {name!r} failed", name=subscription.name)
         return subscribers
+
+    def _count(self, message: Message) -> int:
+        """
+        How many subscribers a message has.
+        """
+        return sum(s.count() for s in self._subscriptions.matching(message))
+
+    def _miss(self) -> None:
+        """
+        Tell all subscribers that messages may be missing here.
+        """
+        for same_name in tuple(self._subscriptions.by_name.values()):
+            for subscription in tuple(same_name):
+                subscription.missed()

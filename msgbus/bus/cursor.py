@@ -25,6 +25,9 @@ PATTERN_CHARACTERS = 50
 TAKE_BYTES = 64 * 1024
 TAKE_MESSAGES = 100
 
+# How long a cursor waits for a message that this process has not got yet; see `Cursor`.
+AHEAD_MILLISECONDS = 2000
+
 
 class Cursor:
     """
@@ -36,6 +39,8 @@ class Cursor:
         milliseconds: The time, in milliseconds since 1970.
         foreign: Whether `since.id` is not an id of this bus.  Then the cursor begins at
             the first message that is kept, with a gap that says that some may be missing.
+        ahead: Whether `since.id` is of a message that another process has, and that has not
+            come to this one.  Nothing is read until it has come, or for two seconds.
 
     Attributes:
         begins: The messages that are read have larger ids than this one.  None if
@@ -51,6 +56,7 @@ class Cursor:
         since: Since,
         milliseconds: int,
         foreign: bool = False,
+        ahead: bool = False,
     ) -> None:
         history.expire(milliseconds)
         self._history = history
@@ -60,6 +66,9 @@ class Cursor:
         # every message since then that it has missed.  Otherwise, the cursor only reads
         # what is kept.
         self._resumes = not foreign and (since.id, since.seconds) != (None, None)
+        # The number of a message that has not come yet, and until when it is waited for.
+        self._awaited = since.id[1] if since.id is not None and ahead else 0
+        self._patience = milliseconds + AHEAD_MILLISECONDS
         # Entries up to this id have been read, or are not to be read.
         self._id = since.id if since.id is not None and not foreign else ZERO
         # Transient messages up to this id are not read: they were published before the
@@ -107,6 +116,16 @@ class Cursor:
         else:
             self._unknown = True
 
+    def start_over(self) -> None:
+        """
+        Learn that the history was emptied, and that nobody knows what is missing in it:
+        read all that is added from now on, behind a gap.
+        """
+        self._id = self._opened_at = ZERO
+        self._awaited = 0
+        self._wanted = self._counted = None
+        self._unknown, self._missed = True, 0
+
     def read(self, milliseconds: int) -> list[Message | Gap] | None:
         """
         The next messages and gaps, in order.
@@ -122,6 +141,10 @@ class Cursor:
         """
         self.effort = TAKE_BYTES
         self._history.expire(milliseconds)
+        if self._awaited > self._history.newest[1]:
+            if milliseconds < self._patience:
+                return []
+            self.start_over()
         kept = self._history.entries(self._name)
         if self._wanted is not None and self._go_back(kept):
             return []

@@ -104,6 +104,11 @@ class Reader(Protocol):
         Learn that an entry, published to this channel, was dropped.
         """
 
+    def start_over(self) -> None:
+        """
+        Learn that the history was emptied, and that nobody knows what is missing in it.
+        """
+
 
 class _EntryList:
     """
@@ -221,6 +226,31 @@ class History:
         """
         self.forgotten = forgotten
         self.lost_ids.update(lost)
+
+    def start_over(self, counted_from: int) -> None:
+        """
+        Drop everything, because the messages may be others than those that were published.
+        Messages with any ids may be added after that.
+
+        Args:
+            counted_from: See the attribute.
+        """
+        self._all, self._channels, self.lost_ids = _EntryList(), {}, {}
+        self._transient, self._transient_size = [], 0
+        self.size = 0
+        self.newest = self.forgotten = ZERO
+        self.counted_from = counted_from
+        for reader in self._readers:
+            reader.start_over()
+
+    def lose_until(self, id: Id) -> None:
+        """
+        Note that any channel may have lost messages up to this id.
+        """
+        self.forgotten = max(self.forgotten, id)
+        self.lost_ids = {
+            name: lost for name, lost in self.lost_ids.items() if lost > self.forgotten
+        }
 
     def expire(self, milliseconds: int) -> None:
         """

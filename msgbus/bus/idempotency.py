@@ -16,12 +16,17 @@ from typing import Generic, TypeVar
 from ..ids import Id
 from ..message import Invalid, Message
 
-__all__ = ["Answered", "Answers", "Fingerprint", "Reused"]
+__all__ = ["REUSED", "Answered", "Answers", "Fingerprint", "Reused"]
 
 # How long, and how many, answers are remembered.
 SECONDS = 600
 MAX_ANSWERS = 100_000
 MAX_KEY_CHARACTERS = 1000
+
+REUSED = (
+    "The Idempotency-Key was given with another body less than ten minutes ago; give each"
+    " message one of its own."
+)
 
 T = TypeVar("T")
 
@@ -102,10 +107,7 @@ class Answers(Generic[T]):
         if known is None:
             return None
         if known[0] != fingerprint.body:
-            raise Reused(
-                "The Idempotency-Key was given with another body less than ten minutes"
-                " ago; give each message one of its own."
-            )
+            raise Reused(REUSED)
         return known[2]
 
     def remember(self, fingerprint: Fingerprint, seconds: float, answer: T) -> None:

@@ -9,7 +9,7 @@ process, and `file_log` one that survives it.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from twisted.internet.defer import Deferred
 
@@ -18,7 +18,23 @@ from ..message import Message, Receipt
 from .history import History
 from .idempotency import Fingerprint
 
-__all__ = ["CannotLoad", "Log", "StoredLog", "Unavailable"]
+__all__ = ["CannotLoad", "Follower", "Log", "StoredLog", "Unavailable"]
+
+
+class Follower(NamedTuple):
+    """
+    What a log tells the bus.
+
+    Attributes:
+        deliver: Delivers a message to all subscribers, and returns how many there are.
+        count: Returns how many subscribers a message has.
+        miss: Tells all subscribers that messages may be missing here, and that nobody knows
+            how many.
+    """
+
+    deliver: Callable[[Message], int]
+    count: Callable[[Message], int]
+    miss: Callable[[], object]
 
 
 class Log(Protocol):
@@ -31,10 +47,12 @@ class Log(Protocol):
             forge a part.
         history: The messages that are kept.  They are added to it in their order, each
             just before it is delivered.
+        is_shared: Whether other processes may append to it, too.
     """
 
     boundary: str
     history: History
+    is_shared: bool
 
     @property
     def life(self) -> int:
@@ -55,12 +73,15 @@ class Log(Protocol):
         The time, in milliseconds since 1970.
         """
 
-    def follow(self, deliver: Callable[[Message], int]) -> None:
+    def gave(self, id: Id) -> bool:
         """
-        From now on, call this with each message, in order.
+        Was this id given in this life of the log?  If the message was delivered by another
+        process, it need not have been delivered here.
+        """
 
-        Args:
-            deliver: Returns to how many subscribers it has delivered the message.
+    def follow(self, follower: Follower) -> None:
+        """
+        From now on, have each message delivered, in order.
         """
 
     def find(self, fingerprint: Fingerprint) -> Deferred[Receipt] | None:

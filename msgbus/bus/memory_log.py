@@ -14,11 +14,12 @@ from typing import NamedTuple
 
 from twisted.internet.defer import Deferred, succeed
 
-from ..ids import Id, format_id
+from ..ids import Id, format_id, life_of
 from ..message import Message, Receipt
 from .history import History
 from .id_sequence import IdSequence, zero_id
 from .idempotency import Answered, Answers, Fingerprint
+from .log import Follower
 
 __all__ = ["MemoryLog"]
 
@@ -44,6 +45,8 @@ class MemoryLog:
         seconds: Tells the time, in seconds since 1970.
     """
 
+    is_shared = False
+
     def __init__(
         self, history: History | None = None, seconds: Callable[[], float] = time.time
     ) -> None:
@@ -51,7 +54,7 @@ class MemoryLog:
         self.history = history or History()
         self._seconds = seconds
         self._ids = IdSequence()
-        self._deliver: Callable[[Message], int] = lambda message: 0
+        self._follower = Follower(lambda _: 0, lambda _: 0, lambda: None)
         # Whether a message is being delivered, and the messages that were appended from
         # within that delivery.
         self._delivering = False
@@ -82,11 +85,21 @@ class MemoryLog:
         """
         return int(self._seconds() * 1000)
 
-    def follow(self, deliver: Callable[[Message], int]) -> None:
+    def gave(self, id: Id) -> bool:
+        """
+        See `Log.gave`.
+
+        Only the number of the id is compared, and not its time: after a crash, the time of
+        the newest id may be earlier than that of ids that were given just before the crash
+        and had not been written to a file.
+        """
+        return life_of(id) == self.life and id[1] <= self.newest[1]
+
+    def follow(self, follower: Follower) -> None:
         """
         See `Log.follow`.
         """
-        self._deliver = deliver
+        self._follower = follower
 
     def find(self, fingerprint: Fingerprint) -> Deferred[Receipt] | None:
         """
@@ -169,7 +182,7 @@ class MemoryLog:
         self._delivering = True
         try:
             self.history.add(id, message, keep)
-            receipt = Receipt(message.id, self._deliver(message))
+            receipt = Receipt(message.id, self._follower.deliver(message))
             while self._pending:
                 self._deliver_pending(self._pending.popleft())
         finally:
@@ -179,7 +192,7 @@ class MemoryLog:
     def _deliver_pending(self, pending: _Pending) -> None:
         id, message, keep, fingerprint, done = pending
         self.history.add(id, message, keep)
-        receipt = Receipt(message.id, self._deliver(message))
+        receipt = Receipt(message.id, self._follower.deliver(message))
         settled = self.settle(id, keep, fingerprint, receipt)
         if isinstance(settled, Deferred):
             settled.addCallback(done.callback)

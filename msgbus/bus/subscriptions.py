@@ -27,10 +27,11 @@ class Subscription:
         filter: Which of the messages there are delivered.
         deliver: Called with each of them.
         count: Returns how many subscribers the subscription stands for at the moment.
+        missed: Called if messages may be missing, and nobody knows which.
         active: False once the subscription was cancelled.
     """
 
-    __slots__ = ("name", "filter", "deliver", "count", "active", "_remove")
+    __slots__ = ("name", "filter", "deliver", "count", "missed", "active", "_remove")
 
     def __init__(
         self,
@@ -38,12 +39,14 @@ class Subscription:
         filter: Filter,
         deliver: Callable[[Message], object],
         count: Callable[[], int],
+        missed: Callable[[], object],
         remove: Callable[[Subscription], None],
     ) -> None:
         self.name = name
         self.filter = filter
         self.deliver = deliver
         self.count = count
+        self.missed = missed
         self.active = True
         self._remove = remove
 
@@ -78,11 +81,12 @@ class Subscriptions:
         filter: Filter,
         deliver: Callable[[Message], object],
         count: Callable[[], int],
+        missed: Callable[[], object],
     ) -> Subscription:
         """
         Make a subscription; see `Bus.subscribe` for the arguments.
         """
-        subscription = Subscription(name, filter, deliver, count, self._remove)
+        subscription = Subscription(name, filter, deliver, count, missed, self._remove)
         self.by_name.setdefault(name, {})[subscription] = None
         self._forget()
         return subscription

@@ -49,6 +49,9 @@ class Limits:
     stall_seconds: float = 300
 
 
+# No channel has this name, so that nothing takes the place of a gap that waits.
+_NO_CHANNEL = "."
+
 _TOLD = {
     "dropped": "Dropped {count} messages for subscribers that read too slowly",
     "closed": "Closed {count} subscribers that were past their backlog",
@@ -171,12 +174,16 @@ class Fanout:
             if self.counters.waiting > self.limits.waiting:
                 self._shed()
 
+        def missed() -> None:
+            if gap := framing.gap(None):
+                group.deliver(_NO_CHANNEL, gap)
+
         def emptied() -> None:
             subscription.cancel()
             self._remove((name, filter, framing))
 
         group = self._new_group(framing, emptied)
-        subscription = self._bus.subscribe(name, deliver, filter, count=group.__len__)
+        subscription = self._bus.subscribe(name, deliver, filter, group.__len__, missed)
         self._groups[name, filter, framing] = group
         return group
 

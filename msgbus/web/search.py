@@ -5,6 +5,7 @@ A search for one message: in the history, and then among those that are publishe
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
@@ -97,7 +98,12 @@ class Search:
         Wait for a message to be published, if that is wanted.
         """
         if self._wait:
-            self._subscription = self._bus.subscribe(self._name, self._found, self._filter)
+            self._subscription = self._bus.subscribe(
+                self._name,
+                self._found,
+                self._filter,
+                missed=partial(self._missed, Gap(None)),
+            )
             self._waiting = self._reactor.callLater(self._wait, self.end)
         else:
             self.end()

@@ -4,7 +4,7 @@ Tests for `msgbus.bus.history` and `msgbus.bus.cursor`.
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from msgbus.bus.cursor import LOOKS, Cursor
+from msgbus.bus.cursor import AHEAD_MILLISECONDS, LOOKS, Cursor
 from msgbus.bus.history import CHANNEL_OVERHEAD, MESSAGE_OVERHEAD, History, Keep
 from msgbus.ids import Gap, Since
 from msgbus.match import EVERYTHING, Filter
@@ -268,6 +268,65 @@ class HistoryTests(SynchronousTestCase):
         self.assertEqual(self.rest(cursor), [Gap(missed), *range(91, 191)])
         self.add(*"a" * 90, size=1000)
         self.assertEqual(self.rest(cursor_of_some), [UNKNOWN, *range(181, 281)])
+
+    def test_start_over(self):
+        """
+        If the history starts over, readers that have begun read all that is added then,
+        behind a gap, and it has lost nothing that it knows of.
+        """
+        self.make(count=2)
+        self.add(*"aaaa")
+        self.add("a", keep=False)
+        cursors = [self.begin("a"), self.begin(""), self.begin("a", last=1)]
+        cursors.append(self.begin("", id=(4, 4)))
+        for cursor in cursors[:2]:
+            cursor.read(0)
+        self.history.start_over(0)
+        self.assertEqual(self.history.size, 0)
+        self.count = 1
+        self.add("a", "b")
+        self.assertEqual(self.rest(cursors[0]), [UNKNOWN, 2])
+        self.assertEqual(self.rest(cursors[1]), [UNKNOWN, 2, 3])
+        self.assertEqual(self.rest(cursors[2]), [UNKNOWN, 2])
+        self.assertEqual(self.rest(cursors[3]), [UNKNOWN, 2, 3])
+        self.assertEqual(self.read("a", id=(1, 1)), [2])
+
+    def test_lose_until(self):
+        """
+        If any channel may have lost messages up to an id, who resumes before it is told so.
+        """
+        self.make(count=1)
+        self.add("a", "b", "a")
+        self.history.lose_until((2, 2))
+        self.assertEqual(self.read("b", id=(1, 1)), [UNKNOWN, 2])
+        self.assertEqual(self.read("a", id=(1, 1)), [UNKNOWN, 3])
+        self.assertEqual(self.read("a", id=(2, 2)), [3])
+        self.add("a")
+        self.assertEqual(self.read("b", id=(2, 2)), [])
+        self.assertEqual(self.read("a", id=(2, 2)), [UNKNOWN, 4])
+
+    def test_ahead(self):
+        """
+        A cursor that begins behind a message that has not come yet waits for it; if it does
+        not come in two seconds, the cursor reads what is kept, behind a gap.
+        """
+        self.add("a")
+        early, late = (
+            Cursor(self.history, "a", Filter(), Since((3, 3)), self.count, ahead=True)
+            for _ in range(2)
+        )
+        for cursor in (early, late):
+            self.assertEqual(cursor.read(AHEAD_MILLISECONDS), [])
+        self.assertEqual(late.read(AHEAD_MILLISECONDS + 1)[0], UNKNOWN)
+        self.add("a")
+        self.assertEqual(early.read(0), [])
+        self.add("a")
+        self.assertIsNone(early.read(0))
+        self.add("a")
+        self.assertEqual(self.rest(early), [4])
+        # Not for one that begins at a time.
+        self.count = 10_000
+        self.assertEqual(self.read("a", seconds=1), [])
 
 
 class BeginsTests(SynchronousTestCase):

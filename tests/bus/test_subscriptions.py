@@ -18,7 +18,7 @@ class SubscriptionsTests(SynchronousTestCase):
         self.subscriptions = Subscriptions()
 
     def add(self, name, **filter):
-        return self.subscriptions.add(name, Filter(**filter), print, lambda: 1)
+        return self.subscriptions.add(name, Filter(**filter), print, lambda: 1, print)
 
     def matching(self, channel="a/b", content_type="a/b", sender=""):
         message = Message(channel, b"", content_type, sender)

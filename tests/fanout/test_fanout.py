@@ -124,6 +124,28 @@ class FanoutTests(SynchronousTestCase):
         """
         verifyObject(IPushProducer, self.join()[1])
 
+    def test_missed(self):
+        """
+        If the log says that messages may be missing, all members are told so, in order with
+        the messages; and those that do not read, once they do.
+        """
+        written, _ = self.join()
+        chunked = ChunkedFraming(self.framing)
+        other, _ = self.join("", framing=chunked)
+        slow, member = self.join(overflow=Overflow.LATEST)
+        member.pauseProducing()
+        (first,) = self.publish(b"1")
+        self.turn()
+        self.bus.log._follower.miss()
+        (second,) = self.publish(b"2")
+        self.turn()
+        gap = self.framing.gap(None)
+        self.assertEqual(b"".join(written), self.frame(first) + gap + self.frame(second))
+        self.assertIn(chunked.gap(None), b"".join(other))
+        member.resumeProducing()
+        self.turn()
+        self.assertEqual(b"".join(slow), self.framing.gap(1) + gap + self.frame(second))
+
     def test_one_write_a_turn(self):
         """
         What is published in one turn of the reactor is one write to each

@@ -231,6 +231,18 @@ class PollTests(WebTestCase):
         code, headers, _ = self.server.ask(get(f"/msgbus/?format=message&since={id}"))
         self.assertEqual((code, headers["Msgbus-Gap"]), (200, "1"))
 
+    def test_missed(self):
+        """
+        If the log says that messages may be missing while a request waits, the answer says
+        so, too.
+        """
+        peer = self.poll(PATH + "&wait=10&since=now")
+        self.assertEqual(peer.received(), b"")
+        self.server.bus.log._follower.miss()
+        self.publish(b"1")
+        code, headers, body = peer.answer()
+        self.assertEqual((code, headers["Msgbus-Gap"], body), (200, "unknown", b"1"))
+
     def test_long_look(self):
         """
         A message is found even if the search takes several turns of the reactor.
