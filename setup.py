@@ -64,6 +64,7 @@ setup(
         "prompt_toolkit>=3.0",
         "tqdm>=4.60",
         "bcrypt>=5.0",
+        "hiredis>=3.3",
     ],
     entry_points={
         "console_scripts": [

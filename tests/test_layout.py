@@ -22,11 +22,12 @@ GROUND = {"message", "match", "ids", "invalid"}
 
 # In the order in which a message travels, from a publisher's socket inward and out again.
 MAY_IMPORT = {
-    "server": {"web", "access", "fanout", "formats", "bus"},
+    "server": {"web", "access", "fanout", "formats", "redis", "bus"},
     "web": {"access", "fanout", "formats", "bus"},
     "access": set(),
     "fanout": {"formats", "bus"},
     "formats": set(),
+    "redis": {"bus"},
     "bus": set(),
     "client": {"formats"},
     "scripts": {"client", "formats", "access"},
@@ -46,6 +47,8 @@ PURE = {
     "bus.id_sequence",
     "bus.subscriptions",
     "bus.idempotency",
+    "redis.address",
+    "redis.scripts",
     "fanout.backlog",
     "fanout.replay",
     "access.verbs",

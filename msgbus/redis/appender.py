@@ -1,0 +1,227 @@
+"""
+Appends messages to a log in Redis, many in one round trip.
+
+One batch is on its way at a time, and what comes meanwhile is the next one: so batches grow
+with the load.  If the answer to a batch is lost, nobody knows whether the batch was
+appended.  So each has a number, Redis remembers the last one of each node with its answer,
+and the batch is sent again under its number.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from twisted.internet.error import ConnectionLost
+from twisted.internet.task import LoopingCall
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from ..bus.log import Unavailable
+from .connection import Argument, RedisConnection, RedisError
+from .link import run
+from .scripts import APPEND
+
+__all__ = ["RedisAppender"]
+
+# How long a publication waits, and how long Redis may take to answer a batch.
+WAIT_SECONDS = 5.0
+
+# How many publications may wait, and how many bytes of bodies in them.
+MAX_WAITING = 10_000
+MAX_WAITING_BYTES = 32 * 1024 * 1024
+
+# A batch has at most so many messages, and ends with the one that exceeds so many bytes.
+BATCH_MESSAGES = 256
+BATCH_BYTES = 1024 * 1024
+
+# When a batch is sent again to which Redis has answered with an error.
+RETRY_SECONDS = 0.5
+
+AWAY = (
+    "The log of this bus cannot be reached now, so the message may not be published; try"
+    " again in a moment."
+)
+CROWDED = "Too many messages wait for the log of this bus; try again in a moment."
+FULL = (
+    "The log of this bus is full: its operator has to give Redis more memory, or to keep"
+    " less."
+)
+
+
+class _Publication:
+    """
+    A message that waits for its id.
+
+    Attributes:
+        arguments: For `APPEND`.
+        size: Bytes of its body.
+        deadline: When it waits no longer, by the clock of the reactor.
+        done: Fires with what `APPEND` answers.
+    """
+
+    __slots__ = ("arguments", "size", "deadline", "done")
+
+    def __init__(self, arguments: tuple[Argument, ...], size: int, deadline: float) -> None:
+        self.arguments = arguments
+        self.size = size
+        self.deadline = deadline
+        self.done: Deferred[str] = Deferred()
+
+
+class RedisAppender:
+    """
+    Appends what the publishers at one node publish.
+
+    Args:
+        stream: The key of the stream.
+        reactor: The messages of one of its turns are appended together.
+        outdated: Called if the life of the log has changed; `resume` sends the batch again.
+
+    Attributes:
+        life: The life of the log.
+        node: A random name of this node, which the messages have that it appends.
+    """
+
+    _log = Logger()
+
+    def __init__(self, stream: str, reactor: Any, outdated: Callable[[], object]) -> None:
+        self.life = 0
+        self.node = secrets.token_hex(6)
+        self._keys = (stream, f"{stream}:meta", f"{stream}:batch:{self.node}")
+        self._reactor = reactor
+        self._outdated = outdated
+        self._connection: RedisConnection | None = None
+        self._queue: deque[_Publication] = deque()
+        self._queued_bytes = 0
+        self._batch: list[_Publication] = []
+        self._number = 0
+        # Whether the batch is on its way, and whether it will be in the next turn.
+        self._sending = False
+        self._scheduled = False
+        self._expiring = LoopingCall(self._expire)
+        self._expiring.clock = reactor
+
+    def append(self, arguments: tuple[Argument, ...], size: int) -> Deferred[str]:
+        """
+        Append a message.
+
+        Args:
+            arguments: `FIELDS`.
+            size: Bytes of its body.
+
+        Returns:
+            A Deferred that fires with what `APPEND` answers for the message.  It fails
+            with `Unavailable` after five seconds.
+
+        Raises:
+            Unavailable: Too many messages wait already.
+        """
+        if len(self._queue) >= MAX_WAITING or self._queued_bytes > MAX_WAITING_BYTES:
+            raise Unavailable(CROWDED)
+        deadline = self._reactor.seconds() + WAIT_SECONDS
+        publication = _Publication(arguments, size, deadline)
+        self._queue.append(publication)
+        self._queued_bytes += size
+        if not self._scheduled and not self._sending:
+            self._scheduled = True
+            self._reactor.callLater(0, self._send)
+        if not self._expiring.running:
+            self._expiring.start(WAIT_SECONDS / 10, now=False)
+        return publication.done
+
+    def resume(self, connection: RedisConnection) -> None:
+        """
+        Send by this connection from now on, and first what was not answered.
+        """
+        if connection is not self._connection:
+            self._sending = False
+        self._connection = connection
+        self._send()
+
+    @property
+    def is_idle(self) -> bool:
+        """
+        Does nothing wait?
+        """
+        return not self._queue and not self._batch
+
+    def _send(self) -> None:
+        self._scheduled = False
+        if self._sending or self._connection is None:
+            return
+        if not self._batch:
+            self._batch = self._take_batch()
+            self._number += 1
+        if not self._batch:
+            return
+        self._sending = True
+        arguments: list[Argument] = [self.life, self._number]
+        for publication in self._batch:
+            arguments += publication.arguments
+        answered = run(self._connection, APPEND, self._keys, tuple(arguments), WAIT_SECONDS)
+        sent = (self._connection, self._number)
+        answered.addCallbacks(
+            self._answered, self._failed, callbackArgs=sent, errbackArgs=sent
+        )
+        answered.addErrback(lambda f: self._log.failure("Cannot append", f))
+
+    def _take_batch(self) -> list[_Publication]:
+        batch: list[_Publication] = []
+        size = 0
+        while self._queue and len(batch) < BATCH_MESSAGES and size <= BATCH_BYTES:
+            publication = self._queue.popleft()
+            size += publication.size
+            batch.append(publication)
+        self._queued_bytes -= size
+        return batch
+
+    def _answered(self, answer: bytes, connection: RedisConnection, number: int) -> None:
+        if connection is self._connection:
+            self._sending = False
+        if answer == b"LIFE":
+            self._outdated()
+            return
+        if number == self._number:
+            batch, self._batch = self._batch, []
+            for publication, told in zip(batch, answer.decode().split(" "), strict=False):
+                publication.done.callback(told)
+        self._send()
+
+    def _failed(self, failure: Failure, connection: RedisConnection, number: int) -> None:
+        if connection is self._connection:
+            self._sending = False
+        if failure.check(ConnectionLost):
+            # The next connection sends the batch again.
+            return
+        failure.trap(RedisError)
+        text = str(failure.value)
+        if text.startswith("OOM") and number == self._number:
+            self._give_up(FULL)
+            self._send()
+            return
+        self._log.warn("Redis does not append: {error}", error=text)
+        self._reactor.callLater(RETRY_SECONDS, self._send)
+
+    def _give_up(self, sentence: str) -> None:
+        batch, self._batch = self._batch, []
+        for publication in batch:
+            publication.done.errback(Unavailable(sentence))
+
+    def _expire(self) -> None:
+        """
+        Let nothing wait longer than it may.  A batch is given up as a whole, as it would be
+        appended.
+        """
+        now = self._reactor.seconds()
+        if self._batch and self._batch[0].deadline <= now:
+            self._give_up(AWAY)
+        while self._queue and self._queue[0].deadline <= now:
+            publication = self._queue.popleft()
+            self._queued_bytes -= publication.size
+            publication.done.errback(Unavailable(AWAY))
+        if self.is_idle:
+            self._expiring.stop()

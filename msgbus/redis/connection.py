@@ -1,0 +1,209 @@
+"""
+A connection to Redis, in the reactor or blocking: commands, and the replies to them, in
+order.
+
+The protocol (RESP 2) is read and written by hiredis, the parser of Redis's own tools.
+Replies are bytes, numbers, None and lists of these, and nothing else is made of them: a
+body `21.5` stays the bytes that it is.  Nothing is sent again by itself: a command whose
+reply is lost fails, and its caller knows whether it may be repeated.
+"""
+
+from __future__ import annotations
+
+import socket
+import ssl
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+import hiredis
+from twisted.internet.defer import Deferred
+from twisted.internet.endpoints import HostnameEndpoint, UNIXClientEndpoint, wrapClientTLS
+from twisted.internet.error import ConnectionLost
+from twisted.internet.interfaces import IStreamClientEndpoint
+from twisted.internet.protocol import Protocol, connectionDone
+from twisted.internet.ssl import optionsForClientTLS
+from twisted.python.failure import Failure
+
+from .address import RedisAddress
+
+__all__ = ["BlockingConnection", "RedisConnection", "RedisError", "endpoint_of"]
+
+# How long connecting may take, and each reply to a blocking connection.
+CONNECT_SECONDS = 5.0
+
+RedisError = hiredis.ReplyError
+"""
+Redis has answered a command with an error.  Its text begins with a word in capitals, such
+as NOSCRIPT, that tells its kind.
+"""
+
+Argument = str | bytes | int
+"""
+What a command consists of.
+"""
+
+
+def endpoint_of(address: RedisAddress, reactor: Any) -> IStreamClientEndpoint:
+    """
+    What connects to this address.
+
+    Args:
+        reactor: Twisted's.
+    """
+    if address.path:
+        return UNIXClientEndpoint(reactor, address.path, CONNECT_SECONDS)
+    endpoint = HostnameEndpoint(reactor, address.host, address.port, CONNECT_SECONDS)
+    if not address.tls:
+        return endpoint
+    return wrapClientTLS(optionsForClientTLS(address.host), endpoint)
+
+
+class RedisConnection(Protocol):
+    """
+    A connection in the reactor.
+
+    Args:
+        reactor: Its clock tells when a reply takes too long.
+
+    Attributes:
+        lost: Called when the connection has ended, after all commands without a reply have
+            failed.
+    """
+
+    def __init__(self, reactor: Any) -> None:
+        self.lost: Callable[[], object] = bool
+        self._reactor = reactor
+        self._transport: Any = None
+        self._reader = hiredis.Reader()
+        self._waiting: deque[Deferred[Any]] = deque()
+        self._ended = False
+
+    def call(self, *command: Argument, seconds: float) -> Deferred[Any]:
+        """
+        Send a command.
+
+        Args:
+            seconds: How long its reply may take.  After that, the connection is cut.
+
+        Returns:
+            A Deferred that fires with the reply.  It fails with `RedisError` if that is an
+            error, and with `ConnectionLost` if the connection ends before; then it is not
+            known whether the command was executed.
+        """
+        done: Deferred[Any] = Deferred()
+        if self._ended:
+            done.errback(ConnectionLost())
+            return done
+        self._waiting.append(done)
+        self._transport.write(_packed(command))
+        late = self._reactor.callLater(seconds, self.cut)
+
+        def stop(result: Any) -> Any:
+            if late.active():
+                late.cancel()
+            return result
+
+        return done.addBoth(stop)
+
+    def cut(self) -> None:
+        """
+        End the connection at once.
+        """
+        self._transport.abortConnection()
+
+    def connectionMade(self) -> None:
+        """
+        Have the kernel notice a peer that is gone.
+        """
+        # Of TCP, TLS or a Unix socket: no interface has all that is used of them.
+        self._transport = self.transport
+        if hasattr(self._transport, "setTcpKeepAlive"):
+            self._transport.setTcpKeepAlive(True)
+
+    def dataReceived(self, data: bytes) -> None:
+        """
+        Give the replies that are complete to those that wait for them.
+        """
+        self._reader.feed(data)
+        while (reply := self._reader.gets()) is not False:
+            if not self._waiting:
+                self.cut()
+                return
+            done = self._waiting.popleft()
+            if isinstance(reply, RedisError):
+                done.errback(reply)
+            else:
+                done.callback(reply)
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        """
+        Fail all commands that have no reply.
+        """
+        self._ended = True
+        while self._waiting:
+            self._waiting.popleft().errback(ConnectionLost())
+        self.lost()
+
+
+class BlockingConnection:
+    """
+    A connection that blocks, for the time before the reactor runs.
+
+    Raises:
+        OSError: It is impossible to connect; also, in `call`, if there is no reply in five
+            seconds.
+        RedisError: Redis refuses the password or the database.
+    """
+
+    def __init__(self, address: RedisAddress) -> None:
+        self._reader = hiredis.Reader()
+        self._socket = _connect(address)
+        try:
+            for command in address.greeting():
+                self.call(*command)
+        except BaseException:
+            self.close()
+            raise
+
+    def call(self, *command: Argument) -> Any:
+        """
+        Send a command, and wait for its reply.
+
+        Raises:
+            RedisError: The reply is an error.
+        """
+        self._socket.sendall(_packed(command))
+        while (reply := self._reader.gets()) is False:
+            data = self._socket.recv(65536)
+            if not data:
+                raise ConnectionResetError("Redis has closed the connection")
+            self._reader.feed(data)
+        if isinstance(reply, RedisError):
+            raise reply
+        return reply
+
+    def close(self) -> None:
+        """
+        End the connection.
+        """
+        self._socket.close()
+
+
+def _packed(command: tuple[Argument, ...]) -> bytes:
+    # The type that hiredis declares is that of a tuple of one.
+    packed: bytes = hiredis.pack_command(command)  # type: ignore[arg-type]
+    return packed
+
+
+def _connect(address: RedisAddress) -> socket.socket:
+    if address.path:
+        connection = socket.socket(socket.AF_UNIX)
+        connection.settimeout(CONNECT_SECONDS)
+        connection.connect(address.path)
+        return connection
+    connection = socket.create_connection((address.host, address.port), CONNECT_SECONDS)
+    if not address.tls:
+        return connection
+    context = ssl.create_default_context()
+    return context.wrap_socket(connection, server_hostname=address.host)

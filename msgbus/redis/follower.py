@@ -1,0 +1,118 @@
+"""
+Reads the stream of a log in Redis as it grows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from twisted.internet.error import ConnectionLost
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from ..ids import Id, format_id
+from .address import RedisAddress
+from .connection import RedisConnection, RedisError
+from .link import RedisLink
+
+__all__ = ["Entry", "RedisFollower"]
+
+# Redis answers after so long even if there is nothing new, so that a Redis that does not
+# answer at all is noticed soon: so much later.
+BLOCK_SECONDS = 2.0
+LATE_SECONDS = 3.0
+
+# How many entries are read at once: as many as have about so many bytes, judged by those
+# before, and no more than delay other work for long.
+READ_BYTES = 512 * 1024
+READ_ENTRIES = 128
+
+# After an error of Redis, it is asked again after so long.
+RETRY_SECONDS = 1.0
+
+Entry = tuple[bytes, list[bytes]]
+"""
+The id of an entry, and its fields: names and values in turn.
+"""
+
+
+class RedisFollower:
+    """
+    Follows one stream, by a connection of its own.
+
+    Args:
+        address: Where the stream is.
+        reactor: Twisted's.
+        take: Called with each entry, in order.
+    """
+
+    _log = Logger()
+
+    def __init__(
+        self, address: RedisAddress, reactor: Any, take: Callable[[Entry], object]
+    ) -> None:
+        self._stream = address.stream
+        self._reactor = reactor
+        self._take = take
+        self._link = RedisLink(address, reactor, self._read)
+        # The id of the last entry that was read.
+        self._last: bytes = b"0-0"
+        self._entries = READ_ENTRIES
+
+    def start(self, after: Id) -> None:
+        """
+        Read the entries with larger ids than this one, and those that are added.
+        """
+        self._last = format_id(after).encode("ascii")
+        self._link.start()
+
+    def restart(self, after: Id) -> None:
+        """
+        Read again from behind this id.
+        """
+        self._last = format_id(after).encode("ascii")
+        if self._link.connection is not None:
+            self._link.connection.cut()
+
+    def stop(self) -> Deferred[None]:
+        """
+        Read no more.
+        """
+        return self._link.stop()
+
+    def _read(self, connection: RedisConnection) -> None:
+        if connection is not self._link.connection:
+            return
+        block = int(BLOCK_SECONDS * 1000)
+        command = ("XREAD", "COUNT", self._entries, "BLOCK", block, "STREAMS", self._stream)
+        last = self._last
+        read = connection.call(*command, last, seconds=BLOCK_SECONDS + LATE_SECONDS)
+        read.addCallback(self._got, connection, last)
+        read.addErrback(self._failed, connection)
+
+    def _got(self, reply: Any, connection: RedisConnection, last: bytes) -> None:
+        if last != self._last:
+            # It has been restarted meanwhile.
+            return
+        entries: list[Entry] = reply[0][1] if reply else []
+        if entries:
+            self._last = entries[-1][0]
+            size = sum(len(value) for _, fields in entries for value in fields)
+            fit = READ_BYTES * len(entries) // (size + 1)
+            self._entries = max(1, min(READ_ENTRIES, fit))
+        # While the entries are delivered, the next ones are on their way.
+        self._read(connection)
+        for entry in entries:
+            try:
+                self._take(entry)
+            except Exception:
+                self._log.failure("Cannot take the entry {id!r} of Redis", id=entry[0])
+
+    def _failed(self, failure: Failure, connection: RedisConnection) -> None:
+        if failure.check(ConnectionLost):
+            return
+        failure.trap(RedisError)
+        self._log.warn("Redis does not give messages: {error}", error=failure.value)
+        self._reactor.callLater(RETRY_SECONDS, self._read, connection)

@@ -1,0 +1,154 @@
+"""
+Reads a log in Redis from its beginning, and its entries as messages.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from ..bus.history import History
+from ..bus.id_sequence import zero_id
+from ..bus.log import CannotLoad
+from ..ids import Id, parse_id
+from ..message import Invalid, Message
+from .address import RedisAddress
+from .connection import BlockingConnection, RedisError
+from .follower import Entry
+from .scripts import CHECK
+
+__all__ = ["Found", "load", "read_entry"]
+
+# The oldest version of Redis that has all that is used.
+OLDEST = (6, 2)
+
+# How many entries are read at once.
+PAGE_ENTRIES = 128
+
+
+@dataclass
+class Found:
+    """
+    What is known of a log that was read.
+
+    Attributes:
+        life: Of the log.
+        boundary: Of the log.
+        warnings: What its operator may want to change, in sentences.
+    """
+
+    life: int
+    boundary: str
+    warnings: list[str] = field(default_factory=list)
+
+
+def load(address: RedisAddress, boundary: str, history: History) -> Found:
+    """
+    Read a whole log into a history, and begin the log if it is empty.  This blocks.
+
+    Args:
+        boundary: For a log that is empty.
+
+    Raises:
+        CannotLoad: Redis cannot be reached or used.
+    """
+    try:
+        connection = BlockingConnection(address)
+        try:
+            return _load(connection, address, boundary, history)
+        finally:
+            connection.close()
+    except (OSError, RedisError, Invalid, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+        raise CannotLoad(f"{reason}: {address}") from error
+
+
+def read_entry(entry: Entry) -> tuple[Id, Message, bool, str]:
+    """
+    An entry of the stream: the id, the message, whether it may be kept, and the name of the
+    node that has appended it.
+
+    Raises:
+        ValueError: No node has written that.
+    """
+    id = entry[0].decode("ascii")
+    values = dict(zip(entry[1][::2], entry[1][1::2], strict=True))
+    try:
+        message = Message(
+            values[b"c"].decode(),
+            values[b"b"],
+            values[b"t"].decode(),
+            values[b"s"].decode(),
+            origin=values[b"o"].decode(),
+        )
+        keep, node = values[b"k"] == b"1", values[b"n"].decode()
+        return parse_id(id), message.published(id), keep, node
+    except KeyError as error:
+        raise ValueError(f"the entry {id} is no message of msgbus") from error
+
+
+def _load(
+    connection: BlockingConnection, address: RedisAddress, boundary: str, history: History
+) -> Found:
+    stream, meta = address.stream, f"{address.stream}:meta"
+    _check_version(connection)
+    kind = connection.call("TYPE", stream)
+    if kind not in (b"none", b"stream"):
+        what = kind.decode()
+        raise ValueError(f"{stream!r} is a {what} and no stream: give another name")
+    new_life = secrets.randbelow(900_000) + 100_000
+    life, known, count, ms, forgotten = connection.call(
+        "EVAL", CHECK.text, 1, meta, new_life, boundary, 0, 0
+    )
+    found = Found(int(life), known.decode(), list(_warnings(connection)))
+    zero = zero_id(found.life)[1]
+    lost = connection.call("HGETALL", f"{stream}:lost")
+    history.restore(
+        parse_id(forgotten.decode()) if forgotten else history.forgotten,
+        {
+            name.decode(): parse_id(id.decode())
+            for name, id in zip(lost[::2], lost[1::2], strict=True)
+        },
+    )
+    history.counted_from = zero
+    last = b"-"
+    while page := connection.call("XRANGE", stream, last, "+", "COUNT", PAGE_ENTRIES):
+        for entry in page:
+            id, message, keep, _ = read_entry(entry)
+            history.add(id, message, keep)
+        last = b"(" + page[-1][0]
+    history.newest = max(history.newest, (int(ms), zero + int(count)))
+    return found
+
+
+def _check_version(connection: BlockingConnection) -> None:
+    info = connection.call("INFO", "server").decode()
+    version = info.partition("redis_version:")[2].partition("\r\n")[0]
+    if tuple(int(part) for part in version.split(".")[:2]) < OLDEST:
+        oldest = ".".join(map(str, OLDEST))
+        raise ValueError(f"version {version} is too old: give Redis {oldest} or later")
+
+
+def _warnings(connection: BlockingConnection) -> Iterator[str]:
+    try:
+        policy = _setting(connection, "maxmemory-policy")
+        if policy not in (b"noeviction", None):
+            yield (
+                f"Redis may delete the log when its memory is full (maxmemory-policy is"
+                f" {policy.decode()}): set it to noeviction"
+            )
+        if _setting(connection, "appendonly") == b"no":
+            yield (
+                "Redis keeps no append-only file: if it is killed, messages that were"
+                " acknowledged are lost. Set appendonly to yes"
+            )
+    except RedisError:
+        # Who may not ask for settings may use the log all the same.
+        return
+
+
+def _setting(connection: BlockingConnection, name: str) -> Any:
+    reply = connection.call("CONFIG", "GET", name)
+    return reply[1] if reply else None

@@ -1,0 +1,296 @@
+"""
+The log of many processes: a stream in Redis, which each of them appends to and follows.
+
+The messages of the whole bus are in one stream, under their ids, which Redis gives.  Each
+process, a node, reads the stream from its beginning when it starts, keeps the same history
+of it in memory as a log in memory does, and then follows it.  So order, ids, limits and
+repetitions are those of the whole bus, and what subscribers ask of the history is answered
+as fast as on one process.  Redis, which has one thread for all nodes, is read once by each
+node and not once for each request, also in the minute in which everybody comes back.  The
+price is that each node has the whole history in memory.
+
+What history drops is deleted from the stream, by the node that has appended the message for
+which it was dropped; not at once, because other nodes may not have read it.  What a node
+leaves when it is killed is deleted when one starts.  So Redis needs no index of channels,
+and a flood of one channel takes nothing away from another.
+
+If this Redis is not the one that it was (it was emptied, or has lost the latest messages in
+a failover), the log begins a new life: the history is read again, and all subscribers are
+told that messages may be missing.
+"""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Callable
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from twisted.internet.error import ConnectionLost
+from twisted.internet.task import LoopingCall, deferLater
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from ..bus.history import Changes, History
+from ..bus.id_sequence import zero_id
+from ..bus.idempotency import REUSED, Fingerprint, Reused
+from ..bus.log import Follower
+from ..ids import ZERO, Id, format_id, life_of, parse_id
+from ..message import Message, Receipt
+from .address import RedisAddress
+from .appender import RedisAppender
+from .connection import RedisConnection
+from .follower import Entry, RedisFollower
+from .link import RedisLink, run
+from .loader import load, read_entry
+from .scripts import CHECK
+from .trimmer import RedisTrimmer
+
+__all__ = ["RedisLog"]
+
+# How often a node asks whether the log is still the one that it follows, and how long Redis
+# may take to answer.
+CHECK_SECONDS = 2.0
+LATE_SECONDS = 3.0
+
+# A stop waits so long for what was published.
+CLOSE_SECONDS = 5.0
+
+# An id is taken for one of this life, whose message is still to come, if its number is at
+# most so much larger than the newest.
+MAX_AHEAD = 1_000_000
+
+
+class RedisLog:
+    """
+    A log in Redis; see `StoredLog`.
+
+    Args:
+        address: Where it is.
+        reactor: Twisted's.  `Any`, because it provides more interfaces than one type can
+            name.
+        history: Keeps the messages that this node has read.
+        seconds: Tells the time, in seconds since 1970.
+    """
+
+    is_shared = True
+    _log = Logger()
+
+    def __init__(
+        self,
+        address: RedisAddress,
+        reactor: Any,
+        history: History | None = None,
+        seconds: Callable[[], float] = time.time,
+    ) -> None:
+        self.boundary = "msgbus" + secrets.token_hex(16)
+        self.history = history or History()
+        self.history.unwritten = Changes()
+        self.life = 0
+        self._address = address
+        self._reactor = reactor
+        self._seconds = seconds
+        self._follower = Follower(lambda _: 0, lambda _: 0, lambda: None)
+        self._appender = RedisAppender(address.stream, reactor, self._check)
+        self._trimmer = RedisTrimmer(address.stream, reactor)
+        self._entries = RedisFollower(address, reactor, self._take)
+        self._link = RedisLink(address, reactor, self._connected)
+        self._checking = LoopingCall(self._check)
+        self._checking.clock = reactor
+        # The largest number of an id of this life that this node has seen, in whatever way.
+        self._seen = 0
+        # The number of the last message of this life that was read; None if the next one is
+        # the first that this node reads of it.
+        self._read: int | None = None
+
+    @property
+    def newest(self) -> Id:
+        """
+        See `Log.newest`.
+        """
+        return max(self.history.newest, zero_id(self.life))
+
+    def milliseconds(self) -> int:
+        """
+        See `Log.milliseconds`.
+        """
+        return int(self._seconds() * 1000)
+
+    def gave(self, id: Id) -> bool:
+        """
+        See `Log.gave`.
+        """
+        return life_of(id) == self.life and id[1] - self.newest[1] <= MAX_AHEAD
+
+    def follow(self, follower: Follower) -> None:
+        """
+        See `Log.follow`.
+        """
+        self._follower = follower
+
+    def find(self, fingerprint: Fingerprint) -> None:
+        """
+        None, because only Redis can tell.
+        """
+
+    def load(self) -> None:
+        """
+        Read what is in the stream, and follow it from now on; see `StoredLog.load`.
+
+        Raises:
+            CannotLoad: Redis cannot be reached or used.
+        """
+        found = load(self._address, self.boundary, self.history)
+        self.life, self.boundary = found.life, found.boundary
+        self._appender.life = self.life
+        self._read = self._seen = self.history.newest[1]
+        for warning in found.warnings:
+            self._log.warn("{warning}", warning=warning)
+        self._trim()
+        self._link.start()
+        self._entries.start(self.history.newest)
+        self._trimmer.start()
+        self._checking.start(CHECK_SECONDS, now=False)
+
+    def append(
+        self, message: Message, body: bytes, keep: bool, fingerprint: Fingerprint | None
+    ) -> Deferred[Receipt]:
+        """
+        See `Log.append`.  The Deferred fires when Redis has the message.  Then it is
+        delivered to the subscribers of each node, as soon as the node has read it; the
+        receipt tells how many this node has.
+        """
+        name = digest = ""
+        if fingerprint is not None:
+            name, digest = fingerprint.name.hex(), fingerprint.body.hex()
+        arguments = (
+            name,
+            digest,
+            self._appender.node,
+            message.channel,
+            message.content_type,
+            message.sender,
+            message.origin,
+            int(keep),
+            body,
+        )
+        answered = self._appender.append(arguments, len(body))
+        return answered.addCallback(self._receipt, message)
+
+    def close(self) -> Deferred[None]:
+        """
+        See `StoredLog.close`.
+        """
+        return Deferred.fromCoroutine(self._close())
+
+    async def _close(self) -> None:
+        if not self._checking.running:
+            return
+        deadline = self._reactor.seconds() + CLOSE_SECONDS
+        while not self._appender.is_idle and self._reactor.seconds() < deadline:
+            await deferLater(self._reactor, 0.02)
+        self._checking.stop()
+        self._trimmer.stop()
+        await self._entries.stop()
+        await self._link.stop()
+
+    def _receipt(self, answer: str, message: Message) -> Receipt:
+        if answer == "!":
+            raise Reused(REUSED)
+        id = answer.removeprefix("=")
+        parsed = parse_id(id)
+        if life_of(parsed) == self.life:
+            self._seen = max(self._seen, parsed[1])
+        return Receipt(id, self._follower.count(message), answer.startswith("="))
+
+    def _connected(self, connection: RedisConnection) -> None:
+        self._check()
+
+    def _check(self) -> None:
+        """
+        See whether the log in Redis is the one that this node knows.
+        """
+        connection = self._link.connection
+        if connection is None:
+            return
+        count = self._seen - zero_id(self.life)[1]
+        life = secrets.randbelow(900_000) + 100_000
+        checked = run(
+            connection,
+            CHECK,
+            (f"{self._address.stream}:meta",),
+            (life, self.boundary, self.life, count),
+            LATE_SECONDS,
+        )
+        checked.addCallback(self._checked, connection)
+        checked.addErrback(self._unchecked)
+
+    def _checked(self, reply: list[bytes], connection: RedisConnection) -> None:
+        life = int(reply[0])
+        if life != self.life:
+            self._begin_life(life, reply[1].decode())
+        self._appender.resume(connection)
+        self._trimmer.resume(connection)
+
+    def _unchecked(self, failure: Failure) -> None:
+        if not failure.check(ConnectionLost):
+            self._log.warn("Redis does not answer: {error}", error=failure.value)
+
+    def _begin_life(self, life: int, boundary: str) -> None:
+        """
+        The log in Redis is another one: read it from its beginning.
+        """
+        self._log.warn(
+            "{address} has lost messages, or is another one: subscribers are told that"
+            " some may be missing",
+            address=self._address,
+        )
+        self.life = self._appender.life = life
+        self.boundary = boundary
+        self._seen = zero_id(life)[1]
+        self._read = None
+        self.history.start_over(self._seen)
+        self.history.unwritten = Changes()
+        self._trimmer.forget()
+        self._entries.restart(ZERO)
+        self._follower.miss()
+
+    def _take(self, entry: Entry) -> None:
+        """
+        Keep and deliver an entry of the stream.
+        """
+        id, message, keep, node = read_entry(entry)
+        if life_of(id) != self.life:
+            # Of an earlier life, whose history is read again; or a later life has begun.
+            self.history.add(id, message, keep)
+            if self._read is not None:
+                self._check()
+            return
+        if self._read is not None and id[1] != self._read + 1:
+            # It was deleted before this node has read it.
+            self._log.warn("This node was too slow, and missed messages")
+            self.history.lose_until((id[0], id[1] - 1))
+            self._follower.miss()
+        self._read = id[1]
+        self._seen = max(self._seen, id[1])
+        self._trim()
+        self.history.add(id, message, keep)
+        if node == self._appender.node:
+            self._trim(() if keep else (id,), len(message.body))
+        else:
+            # The node that has appended it deletes what was dropped for it.
+            self.history.unwritten = Changes()
+        self._follower.deliver(message)
+
+    def _trim(self, others: tuple[Id, ...] = (), size: int = 0) -> None:
+        """
+        Have deleted what the history has dropped, and these others.
+        """
+        changes = self.history.unwritten
+        if changes is None or not (changes.dropped or changes.lost or others):
+            return
+        self.history.unwritten = Changes()
+        ids = [format_id(id) for id in (*changes.dropped, *others)]
+        lost = {n: format_id(id) for n, id in changes.lost.items() if id is not None}
+        self._trimmer.add(ids, lost, size)

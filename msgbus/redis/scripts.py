@@ -1,0 +1,136 @@
+"""
+What Redis executes as one step: the scripts of a log in Redis, in Lua.
+
+No I/O and no clock.  The log has these keys, whose names begin with that of the stream:
+
+- the stream itself: an entry for each message, under the id of the message;
+- `:meta`, a hash: `life`, `boundary`, `count` (how many messages this life has had), `ms`
+  (the time of the last id) and `forgotten` (see `History.forgotten`);
+- `:lost`, a hash: see `History.lost_ids`;
+- `:key:...`: what was answered to a publication with a key or an origin; it expires;
+- `:batch:...`: what was answered to the last batch of a node; it expires.
+
+Ids are written with a fixed number of digits, so that they can be compared as texts: Lua's
+numbers have too few digits for them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field
+
+from ..bus.idempotency import SECONDS
+
+__all__ = ["APPEND", "CHECK", "FIELDS", "FORGET", "Script"]
+
+# The arguments of `APPEND` for each message: the digests of a `Fingerprint` in hexadecimal,
+# empty if there is none, and the fields of the entry.
+FIELDS = ("name", "body_digest", "n", "c", "t", "s", "o", "k", "b")
+
+# How long the answer to a node's last batch is remembered: longer than a node repeats it.
+BATCH_SECONDS = 60
+
+# How many names have entries in `:lost`.
+MAX_LOST_NAMES = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class Script:
+    """
+    A script, and the digest by which Redis knows it once it has come.
+    """
+
+    text: str
+    digest: str = field(init=False)
+
+    def __post_init__(self) -> None:
+        # Redis uses SHA-1 as a name, not for security.
+        digest = hashlib.sha1(self.text.encode(), usedforsecurity=False).hexdigest()
+        object.__setattr__(self, "digest", digest)
+
+
+# Begins the log if it is empty, and begins a new life if messages were lost.
+#
+# KEYS: :meta
+# ARGV: a new life; a new boundary; the life that the node knows, and its number of messages
+# Returns: life, boundary, count, ms, forgotten
+CHECK = Script("""
+local meta = redis.call('HMGET', KEYS[1], 'life', 'count', 'ms')
+if not meta[1] then
+  redis.call('HSET', KEYS[1], 'life', ARGV[1], 'boundary', ARGV[2], 'count', 0, 'ms', 0)
+elseif meta[1] == ARGV[3] and tonumber(meta[2]) < tonumber(ARGV[4]) then
+  -- The node has seen messages that this Redis does not have: it is an older copy.  The
+  -- next ids must not be those of other messages.
+  redis.call('HSET', KEYS[1], 'life', ARGV[1], 'count', 0,
+    'ms', string.format('%.0f', tonumber(meta[3]) + 1))
+end
+return redis.call('HMGET', KEYS[1], 'life', 'boundary', 'count', 'ms', 'forgotten')
+""")
+
+# Appends a batch of messages, once.
+#
+# KEYS: the stream, :meta, :batch:NODE
+# ARGV: the life that the node knows, the number of the batch, and FIELDS for each message
+# Returns: for each message its id, with `=` before it if the publication is a repetition,
+# or `!` if its key was used with another body; separated by spaces.  Or `LIFE` if the life
+# is another one, and nothing was appended.
+APPEND = Script(f"""
+local batch = redis.call('GET', KEYS[3])
+if batch then
+  local number, answer = string.match(batch, '^(%S+) (.*)$')
+  if number == ARGV[2] then return answer end
+end
+local meta = redis.call('HMGET', KEYS[2], 'life', 'count', 'ms')
+if meta[1] ~= ARGV[1] then return 'LIFE' end
+local time = redis.call('TIME')
+-- The clock may have been set back, but ids must grow.
+local ms = math.max(time[1] * 1000 + math.floor(time[2] / 1000), tonumber(meta[3]))
+local count = tonumber(meta[2])
+local answers = {{}}
+for i = 3, #ARGV, {len(FIELDS)} do
+  local name, digest = ARGV[i], ARGV[i + 1]
+  local key = KEYS[1] .. ':key:' .. name
+  local known = name ~= '' and redis.call('GET', key)
+  if known then
+    local body, id = string.match(known, '^(%S*) (%S+)$')
+    answers[#answers + 1] = body == digest and '=' .. id or '!'
+  else
+    count = count + 1
+    local id = string.format('%013.0f-%s%012.0f', ms, meta[1], count)
+    -- First, so that no id is tried again if the stream takes no more.
+    redis.call('HSET', KEYS[2], 'count', string.format('%.0f', count),
+      'ms', string.format('%.0f', ms))
+    redis.call('XADD', KEYS[1], id, 'n', ARGV[i + 2], 'c', ARGV[i + 3], 't', ARGV[i + 4],
+      's', ARGV[i + 5], 'o', ARGV[i + 6], 'k', ARGV[i + 7], 'b', ARGV[i + 8])
+    if name ~= '' then redis.call('SET', key, digest .. ' ' .. id, 'EX', {SECONDS}) end
+    answers[#answers + 1] = id
+  end
+end
+local answer = table.concat(answers, ' ')
+redis.call('SET', KEYS[3], ARGV[2] .. ' ' .. answer, 'EX', {BATCH_SECONDS})
+return answer
+""")
+
+# Deletes messages, and notes which channels have lost some.
+#
+# KEYS: the stream, :meta, :lost
+# ARGV: how many messages, their ids, and pairs of the name of a channel or folder and the
+# newest id that it has lost
+FORGET = Script(f"""
+local count = tonumber(ARGV[1])
+for i = 2, count + 1 do redis.call('XDEL', KEYS[1], ARGV[i]) end
+for i = count + 2, #ARGV, 2 do
+  local known = redis.call('HGET', KEYS[3], ARGV[i])
+  if not known or known < ARGV[i + 1] then
+    redis.call('HSET', KEYS[3], ARGV[i], ARGV[i + 1])
+  end
+end
+if redis.call('HLEN', KEYS[3]) > {MAX_LOST_NAMES} then
+  local newest = redis.call('HGET', KEYS[2], 'forgotten') or ''
+  for _, id in ipairs(redis.call('HVALS', KEYS[3])) do
+    if id > newest then newest = id end
+  end
+  redis.call('DEL', KEYS[3])
+  redis.call('HSET', KEYS[2], 'forgotten', newest)
+end
+""")

@@ -1,0 +1,89 @@
+"""
+A real `redis-server`, for tests.
+"""
+
+import signal
+import subprocess
+import time
+
+from msgbus.redis import RedisAddress
+from msgbus.redis.connection import BlockingConnection, RedisError
+
+START_SECONDS = 10
+
+
+class RedisServer:
+    """
+    A server on a Unix socket in this folder, where it also keeps its files.
+
+    Args:
+        settings: As on its command line, without the hyphens.
+    """
+
+    def __init__(self, folder, **settings):
+        self.folder = folder
+        self.socket = folder / "redis.sock"
+        self.url = f"redis+unix://{self.socket}?db=0"
+        self.address = RedisAddress.parse(self.url)
+        self._settings = {"appendonly": "yes", **settings}
+        self.start()
+
+    def start(self):
+        """
+        Start it, also again, with the files that it has.
+        """
+        options = {
+            "port": 0,
+            "unixsocket": self.socket,
+            "dir": self.folder,
+            "logfile": self.folder / "redis.log",
+            "save": "",
+            **self._settings,
+        }
+        arguments = [f(option) for option in options.items() for f in (_name, _value)]
+        self._process = subprocess.Popen(["redis-server", *arguments])
+        deadline = time.monotonic() + START_SECONDS
+        while True:
+            try:
+                self.ask("PING")
+                return
+            except (OSError, RedisError):
+                assert time.monotonic() < deadline, "redis-server does not start"
+                time.sleep(0.02)
+
+    def ask(self, *command):
+        """
+        Its reply to a command.
+        """
+        connection = BlockingConnection(self.address)
+        try:
+            return connection.call(*command)
+        finally:
+            connection.close()
+
+    def freeze(self):
+        """
+        Have it hang.
+        """
+        self._process.send_signal(signal.SIGSTOP)
+
+    def thaw(self):
+        """
+        Have it go on.
+        """
+        self._process.send_signal(signal.SIGCONT)
+
+    def kill(self):
+        """
+        Kill it, as a power cut would.
+        """
+        self._process.kill()
+        self._process.wait()
+
+
+def _name(option):
+    return f"--{option[0].replace('_', '-')}"
+
+
+def _value(option):
+    return str(option[1])
