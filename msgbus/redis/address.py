@@ -60,7 +60,7 @@ class RedisAddress:
         try:
             parts = urlsplit(url)
             port = parts.port
-            options = dict(parse_qsl(parts.query, strict_parsing=bool(parts.query)))
+            options = dict(parse_qsl(parts.query, True, bool(parts.query)))
         except ValueError as error:
             raise Invalid(f"The URL of the log is not valid ({error}): {_FORM}.") from None
         unix = parts.scheme == "redis+unix"

@@ -2,64 +2,22 @@
 Tests for `msgbus.bus.log`: what every log does, whatever it is made of.
 """
 
-import time
-
 import pytest
 import pytest_twisted
 from twisted.internet import reactor
-from twisted.internet.task import deferLater
 
-from msgbus.bus.bus import Bus
 from msgbus.bus.file_log import FileLog
 from msgbus.bus.history import History, Keep
 from msgbus.bus.idempotency import Reused
 from msgbus.bus.memory_log import MemoryLog
-from msgbus.ids import Gap, Since, life_of, origin_of, parse_id
-from msgbus.match import Filter
+from msgbus.ids import Gap, life_of, origin_of, parse_id
 from msgbus.message import Message
 from msgbus.redis import RedisLog
 
+from ..node import Node
 from ..redis_server import RedisServer
 
-SECONDS = 10
 BODIES = [b"21.5", b"1e5", b"\xff", b"", b"nan", b"\r\n", b"$-1\r\n", bytes(range(256))]
-
-
-class Node:
-    """
-    A bus on such a log, and what a subscriber of the root gets of it.
-    """
-
-    def __init__(self, log):
-        self.log = log
-        if not isinstance(log, MemoryLog) or isinstance(log, FileLog):
-            log.load()
-        self.bus = Bus(log=log)
-        self.got = []
-        self.bus.subscribe("", self.got.append)
-
-    def publish(self, channel, body=b"", **options):
-        return self.bus.publish(Message(channel, body, "a/b", "alice"), **options)
-
-    def read(self, name="", filter=None, **since):
-        """
-        What a subscriber gets of the history.
-        """
-        cursor = self.bus.replay(name, filter or Filter(), Since(**since))
-        found = []
-        while (items := cursor.read(self.bus.milliseconds())) is not None:
-            found += items
-        cursor.close()
-        return found
-
-    async def follow(self, count):
-        """
-        Wait until so many messages were delivered.
-        """
-        deadline = time.monotonic() + SECONDS
-        while len(self.got) < count:
-            assert time.monotonic() < deadline, self.got
-            await deferLater(reactor, 0.01)
 
 
 @pytest.fixture(params=["memory", "file", "redis"])

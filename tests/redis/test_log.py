@@ -1,0 +1,396 @@
+"""
+Tests for `msgbus.redis.log` and what it consists of, with a real Redis that is killed,
+hung, emptied and filled.
+"""
+
+import random
+
+import pytest
+import pytest_twisted
+from twisted.internet import reactor
+from twisted.internet.task import deferLater
+
+from msgbus.bus.history import History, Keep
+from msgbus.bus.log import CannotLoad, Unavailable
+from msgbus.ids import Gap, Since, parse_id
+from msgbus.match import EVERYTHING
+from msgbus.message import Invalid, Message
+from msgbus.redis import RedisAddress, RedisLog, trimmer
+from msgbus.redis.appender import MAX_WAITING
+
+from ..node import Node, until
+from ..redis_server import RedisServer
+
+
+@pytest.fixture
+def server(tmp_path):
+    """
+    A Redis that writes each message to its file before it answers.
+    """
+    server = RedisServer(tmp_path)
+    yield server
+    server.thaw()
+    server.kill()
+
+
+@pytest.fixture
+def start(server):
+    """
+    Starts a node.
+    """
+    nodes = []
+
+    def start(**keep):
+        nodes.append(Node(RedisLog(server.address, reactor, History(Keep(**keep)))))
+        return nodes[-1]
+
+    yield start
+    for node in nodes:
+        pytest_twisted.blockon(node.log.close())
+
+
+def outcome(published):
+    """
+    A Deferred that fires with the id of a message, or with the error for which it has none.
+    """
+    return published.addCallbacks(
+        lambda receipt: receipt.id,
+        lambda failure: failure.trap(Unavailable) and failure.value,
+    )
+
+
+def ids(messages):
+    """
+    The ids of these messages.
+    """
+    return [message.id for message in messages]
+
+
+@pytest_twisted.ensureDeferred
+async def test_two_nodes(start):
+    """
+    All nodes deliver the same messages in the same order, and one that starts later has the
+    same history.
+    """
+    nodes = [start(count=50), start(count=50)]
+    done = [random.choice(nodes).publish("foo", b"%d" % n) for n in range(300)]
+    receipts = [await receipt for receipt in done]
+    for node in nodes:
+        await node.follow(300)
+        assert ids(node.got) == sorted((r.id for r in receipts), key=parse_id)
+    nodes.append(start(count=50))
+    for node in nodes:
+        assert ids(node.read("foo")) == ids(nodes[0].got[-50:])
+    assert nodes[0].bus.boundary == nodes[1].bus.boundary == nodes[2].bus.boundary
+
+
+@pytest_twisted.ensureDeferred
+async def test_key_at_another_node(start):
+    """
+    A publication that is repeated at another node is published once.
+    """
+    first, second = start(), start()
+    receipts = [await node.publish("foo", b"1", key="k") for node in (first, second)]
+    assert receipts[0].id == receipts[1].id
+    assert [receipt.repeated for receipt in receipts] == [False, True]
+    assert second.bus.repeated == 1
+
+
+@pytest_twisted.ensureDeferred
+async def test_resume_ahead(start):
+    """
+    Who comes to a node that has not read the message yet behind which they resume gets what
+    comes after it, once.
+    """
+    first, second = start(), start()
+    second.log._entries.stop()
+    receipt = await first.publish("foo", b"1")
+    cursor = second.bus.replay("foo", EVERYTHING, Since(parse_id(receipt.id)))
+    assert cursor.read(second.bus.milliseconds()) == []
+    second.log._entries.start(second.bus.newest)
+    await first.publish("foo", b"2")
+    await second.follow(2)
+    found = cursor.read(second.bus.milliseconds())
+    cursor.close()
+    assert [message.body for message in found] == [b"2"]
+
+
+@pytest_twisted.ensureDeferred
+async def test_requires(start):
+    """
+    A node does not know the subscribers of others, so it refuses to require one.
+    """
+    with pytest.raises(Invalid, match="several nodes"):
+        start().publish("foo", require=True)
+
+
+@pytest_twisted.ensureDeferred
+async def test_killed(start, server):
+    """
+    If Redis is killed and started again, publications wait; each that was acknowledged is
+    delivered once by all nodes, and none is doubled.
+    """
+    nodes = [start(count=10_000), start(count=10_000)]
+    done = []
+    for lap in range(5):
+        for number in range(200):
+            node = random.choice(nodes)
+            done.append(outcome(node.publish("foo", b"%d-%d" % (lap, number))))
+            if number == 100:
+                await deferLater(reactor, 0.001 * lap)
+                server.kill()
+        await deferLater(reactor, 0.05)
+        server.start()
+    results = [await result for result in done]
+    assert not [result for result in results if isinstance(result, Unavailable)]
+    for node in nodes:
+        await node.follow(1000)
+        assert sorted(ids(node.got), key=parse_id) == ids(node.got)
+        assert sorted(results) == sorted(ids(node.got))
+        assert node.missed == 0
+    assert len({message.body for message in nodes[0].got}) == 1000
+
+
+@pytest_twisted.ensureDeferred
+async def test_hangs(start, server):
+    """
+    If Redis hangs, publications are refused after some seconds, and so are those that are
+    too many at once; when it goes on, nothing that was acknowledged is missing or doubled.
+    """
+    node = start()
+    first = await node.publish("foo", b"1")
+    server.freeze()
+    results = [await outcome(node.publish("foo", b"2")) for _ in range(2)]
+    assert [type(result) for result in results] == [Unavailable] * 2
+    waiting = []
+    for _ in range(MAX_WAITING):
+        waiting.append(outcome(node.publish("foo", b"3")))
+    with pytest.raises(Unavailable, match="Too many"):
+        node.publish("foo", b"3")
+    server.thaw()
+    for result in waiting:
+        await result
+    last = await node.publish("foo", b"4")
+    await until(lambda: node.got[-1].body == b"4")
+    assert (node.got[0].id, node.got[-1].id) == (first.id, last.id)
+    assert len(set(ids(node.got))) == len(node.got)
+    assert node.missed == 0
+
+
+@pytest_twisted.ensureDeferred
+async def test_emptied(start, server):
+    """
+    If Redis is emptied, a new life begins at all nodes: subscribers are told that messages
+    may be missing, old ids are foreign, and the boundary stays, as open streams have it.
+    """
+    nodes = [start(), start()]
+    old = await nodes[0].publish("foo", b"1")
+    for node in nodes:
+        await node.follow(1)
+    life, boundary = nodes[0].bus.life, nodes[0].bus.boundary
+    server.ask("FLUSHALL")
+    new = await nodes[0].publish("foo", b"2")
+    for node in nodes:
+        await node.follow(2)
+        assert node.missed == 1
+        assert node.bus.life != life
+        assert node.bus.boundary == boundary
+        assert node.got[-1].id == new.id
+        found = node.read("foo", id=parse_id(old.id))
+        assert found == [Gap(None), node.got[-1]]
+
+
+@pytest_twisted.ensureDeferred
+async def test_emptied_and_idle(start, server):
+    """
+    A node notices that Redis was emptied even if nothing is published.
+    """
+    node = start()
+    await node.publish("foo", b"1")
+    await node.follow(1)
+    server.ask("FLUSHALL")
+    await until(lambda: node.missed)
+    assert node.read("foo") == []
+
+
+@pytest_twisted.ensureDeferred
+async def test_older_copy(start, server, tmp_path):
+    """
+    If Redis comes back without the last messages, as after a failover, a new life begins,
+    so that no id is given twice; what it has is still read.
+    """
+    server.ask("CONFIG", "SET", "appendonly", "no")
+    node = start()
+    first = await node.publish("foo", b"1")
+    server.ask("SAVE")
+    lost = await node.publish("foo", b"2")
+    await node.follow(2)
+    life = node.bus.life
+    server.kill()
+    for file in (tmp_path / "appendonlydir").iterdir():
+        file.unlink()
+    server._settings["appendonly"] = "no"
+    server.start()
+    last = await node.publish("foo", b"3")
+    await node.follow(3)
+    assert node.missed == 1
+    assert node.bus.life != life
+    assert len({first.id, lost.id, last.id}) == 3
+    assert [message.body for message in node.got] == [b"1", b"2", b"3"]
+    assert [message.id for message in node.read("foo")] == [first.id, last.id]
+
+
+@pytest_twisted.ensureDeferred
+async def test_full(start, server):
+    """
+    If Redis has no more memory, a publication is refused with a sentence that says so, and
+    once it has, publications go on.
+    """
+    node = start()
+    server.ask("CONFIG", "SET", "maxmemory", "1")
+    result = await outcome(node.publish("foo", b"1"))
+    assert "is full" in str(result)
+    server.ask("CONFIG", "SET", "maxmemory", "0")
+    last = await node.publish("foo", b"2")
+    await node.follow(1)
+    assert ids(node.got) == [last.id]
+
+
+@pytest_twisted.ensureDeferred
+async def test_deleted(start, server, monkeypatch):
+    """
+    What the history drops, and what may not be kept, is deleted from the stream some time
+    later; and a node that starts then knows which channels have lost messages.
+    """
+    monkeypatch.setattr(trimmer, "STAY_SECONDS", 0.1)
+    nodes = [start(count=3), start(count=3)]
+    quiet = await nodes[0].publish("quiet", b"1")
+    for number in range(50):
+        await random.choice(nodes).publish("flood", b"%d" % number)
+    await nodes[0].publish("other", b"", keep=False)
+    await until(lambda: server.ask("XLEN", "msgbus") == 4)
+    late = start(count=3)
+    assert [m.body for m in late.read("quiet", id=parse_id(quiet.id))] == []
+    assert late.read("flood", id=parse_id(quiet.id))[0] == Gap(None)
+    assert late.read("other", id=parse_id(quiet.id)) == [Gap(None)]
+    assert late.read("", id=parse_id(quiet.id))[0] == Gap(47)
+
+
+@pytest_twisted.ensureDeferred
+async def test_left_behind(start, server, monkeypatch):
+    """
+    What a node that was killed has not deleted is deleted when one starts.
+    """
+    node = start(count=3)
+    for number in range(10):
+        await node.publish("foo", b"%d" % number)
+    await node.follow(10)
+    assert server.ask("XLEN", "msgbus") == 10
+    await node.log.close()
+    monkeypatch.setattr(trimmer, "STAY_SECONDS", 0.1)
+    start(count=3)
+    await until(lambda: server.ask("XLEN", "msgbus") == 3)
+
+
+@pytest_twisted.ensureDeferred
+async def test_too_slow(start, server):
+    """
+    A node that has not read messages before they are deleted tells its subscribers so.
+    """
+    node, other = start(), start()
+    await other.publish("foo", b"1")
+    await node.follow(1)
+    await node.log._entries.stop()
+    lost = await other.publish("foo", b"2")
+    server.ask("XDEL", "msgbus", lost.id)
+    await other.publish("foo", b"3")
+    node.log._entries.start(node.bus.newest)
+    await node.follow(2)
+    assert [message.body for message in node.got] == [b"1", b"3"]
+    assert node.missed == 1
+    assert node.read("foo", id=parse_id(node.got[0].id))[0] == Gap(None)
+
+
+@pytest_twisted.ensureDeferred
+async def test_scripts_are_lost(start, server):
+    """
+    If Redis forgets the scripts, it is given them again.
+    """
+    node = start()
+    await node.publish("foo", b"1")
+    server.ask("SCRIPT", "FLUSH")
+    await node.publish("foo", b"2")
+    await node.follow(2)
+
+
+@pytest_twisted.ensureDeferred
+async def test_foreign_entry(start, server):
+    """
+    An entry that no node has written is logged, and hinders nothing.
+    """
+    node = start()
+    await node.publish("foo", b"1")
+    await node.follow(1)
+    milliseconds, number = node.bus.newest
+    server.ask("XADD", "msgbus", f"{milliseconds}-{number + 1}", "x", "y")
+    server.ask("HINCRBY", "msgbus:meta", "count", 1)
+    await node.publish("foo", b"2")
+    await node.follow(2)
+    assert [message.body for message in node.got] == [b"1", b"2"]
+
+
+class TestMistakes:
+    """
+    What is told if the log cannot be used.
+    """
+
+    def load(self, url):
+        with pytest.raises(CannotLoad) as caught:
+            RedisLog(RedisAddress.parse(url), reactor).load()
+        return str(caught.value)
+
+    def test_nothing_there(self, tmp_path):
+        """
+        No server there is a sentence with its address.
+        """
+        told = self.load(f"redis+unix://{tmp_path}/x")
+        assert told.startswith("No such file or directory: the stream 'msgbus' of Redis at")
+
+    @pytest_twisted.ensureDeferred
+    async def test_password(self, server):
+        """
+        So is a password that is missing or wrong, which is not told itself.
+        """
+        server.ask("CONFIG", "SET", "requirepass", "right")
+        assert "NOAUTH" in self.load(server.url)
+        told = self.load(f"redis+unix://:wrong@{server.socket}")
+        assert "WRONGPASS" in told
+        assert ":wrong" not in told
+        log = RedisLog(
+            RedisAddress.parse(f"redis+unix://default:right@{server.socket}"), reactor
+        )
+        log.load()
+        await log.close()
+
+    def test_key(self, server):
+        """
+        So is a key that is no stream, and a stream of something else.
+        """
+        server.ask("SET", "text", "x")
+        told = self.load(f"{server.url}&stream=text")
+        assert "'text' is a string and no stream: give another name" in told
+        server.ask("XADD", "foreign", "*", "x", "y")
+        assert "is no message of msgbus" in self.load(f"{server.url}&stream=foreign")
+
+
+@pytest_twisted.ensureDeferred
+async def test_message_is_whole(start):
+    """
+    All that a message has comes to other nodes.
+    """
+    node, other = start(), start()
+    origin = "4711/1764-4711000000000017"
+    sent = Message("ä/b", b"\0", 'text/plain; x="1"', "älice", origin=origin)
+    await node.bus.publish(sent)
+    await other.follow(1)
+    assert (other.got[0], other.got[0].origin) == (sent, origin)
