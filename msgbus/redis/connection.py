@@ -13,7 +13,6 @@ from __future__ import annotations
 import socket
 import ssl
 from collections import deque
-from collections.abc import Callable
 from typing import Any
 
 import hiredis
@@ -67,17 +66,16 @@ class RedisConnection(Protocol):
         reactor: Its clock tells when a reply takes too long.
 
     Attributes:
-        lost: Called when the connection has ended, after all commands without a reply have
+        ended: Fires when the connection has ended, after all commands without a reply have
             failed.
     """
 
     def __init__(self, reactor: Any) -> None:
-        self.lost: Callable[[], object] = bool
+        self.ended: Deferred[None] = Deferred()
         self._reactor = reactor
         self._transport: Any = None
         self._reader = hiredis.Reader()
         self._waiting: deque[Deferred[Any]] = deque()
-        self._ended = False
 
     def call(self, *command: Argument, seconds: float) -> Deferred[Any]:
         """
@@ -92,7 +90,7 @@ class RedisConnection(Protocol):
             known whether the command was executed.
         """
         done: Deferred[Any] = Deferred()
-        if self._ended:
+        if self.ended.called:
             done.errback(ConnectionLost())
             return done
         self._waiting.append(done)
@@ -140,10 +138,9 @@ class RedisConnection(Protocol):
         """
         Fail all commands that have no reply.
         """
-        self._ended = True
         while self._waiting:
-            self._waiting.popleft().errback(ConnectionLost())
-        self.lost()
+            self._waiting.popleft().errback(ConnectionLost(reason.getErrorMessage()))
+        self.ended.callback(None)
 
 
 class BlockingConnection:

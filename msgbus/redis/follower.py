@@ -7,7 +7,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionLost
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -56,7 +55,7 @@ class RedisFollower:
         self._stream = address.stream
         self._reactor = reactor
         self._take = take
-        self._link = RedisLink(address, reactor, self._read)
+        self._link = RedisLink(address, reactor, self._read, quiet=True)
         # The id of the last entry that was read.
         self._last: bytes = b"0-0"
         self._entries = READ_ENTRIES
@@ -76,11 +75,11 @@ class RedisFollower:
         if self._link.connection is not None:
             self._link.connection.cut()
 
-    def stop(self) -> Deferred[None]:
+    def stop(self) -> None:
         """
         Read no more.
         """
-        return self._link.stop()
+        self._link.stop()
 
     def _read(self, connection: RedisConnection) -> None:
         if connection is not self._link.connection:

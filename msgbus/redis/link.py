@@ -7,11 +7,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, cast
 
-from twisted.application.internet import ClientService, backoffPolicy
-from twisted.internet.defer import Deferred
-from twisted.internet.error import ConnectError, ConnectionLost
-from twisted.internet.interfaces import IProtocol
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.protocol import Factory
+from twisted.internet.task import deferLater
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
@@ -28,6 +26,9 @@ MOST_SECONDS = 2.0
 # How long Redis may take to answer when the connection is opened.
 GREETING_SECONDS = 3.0
 
+# It is logged that Redis cannot be used when it was tried so often in vain.
+PATIENCE = 3
+
 
 class RedisLink:
     """
@@ -37,6 +38,7 @@ class RedisLink:
         address: Where Redis is.
         reactor: Twisted's.
         connected: Called with each connection once it can be used.
+        quiet: Whether to log nothing, because another link to the same Redis does.
 
     Attributes:
         connection: The connection that can be used; None while there is none.
@@ -49,80 +51,80 @@ class RedisLink:
         address: RedisAddress,
         reactor: Any,
         connected: Callable[[RedisConnection], object],
+        quiet: bool = False,
     ) -> None:
         self.connection: RedisConnection | None = None
         self._address = address
+        self._reactor = reactor
         self._connected = connected
-        self._failing = False
-        self._service = ClientService(
-            endpoint_of(address, reactor),
-            Factory.forProtocol(lambda: RedisConnection(reactor)),
-            backoffPolicy(FIRST_SECONDS, MOST_SECONDS, 1.5),
-            clock=reactor,
-            prepareConnection=self._prepare,
-        )
+        self._endpoint = endpoint_of(address, reactor)
+        self._factory = Factory.forProtocol(lambda: RedisConnection(reactor))
+        self._factory.noisy = False
+        self._quiet = quiet
+        self._failures = 0
+        self._task: Deferred[None] | None = None
 
     def start(self) -> None:
         """
         Connect, and from now on connect again.
         """
-        self._service.startService()
-        self._watch()
+        self._task = Deferred.fromCoroutine(self._stay_connected())
+        self._task.addErrback(lambda failure: failure.trap(CancelledError))
+        self._task.addErrback(lambda f: self._log.failure("Redis is given up", f))
 
-    def stop(self) -> Deferred[None]:
+    def stop(self) -> None:
         """
-        End the connection.
-
-        Returns:
-            A Deferred that fires when it has ended.
+        End the connection, and do not connect again.
         """
-        if self.connection is not None:
-            self.connection.cut()
-        stopped: Deferred[None] = self._service.stopService()
-        return stopped
+        task, self._task = self._task, None
+        connection, self.connection = self.connection, None
+        if task is not None:
+            task.cancel()
+        if connection is not None:
+            connection.cut()
 
-    def _watch(self) -> None:
-        """
-        Log it if Redis cannot be reached.
-        """
-        self._service.whenConnected(failAfterFailures=3).addErrback(self._fail)
+    async def _stay_connected(self) -> None:
+        delay = FIRST_SECONDS
+        while True:
+            try:
+                connection = await self._connect()
+            except CancelledError:
+                raise
+            except Exception as error:
+                self._fail(error)
+                delay = min(delay * 1.5, MOST_SECONDS)
+            else:
+                delay = FIRST_SECONDS
+                self._succeed()
+                self.connection = connection
+                self._connected(connection)
+                await connection.ended
+                self.connection = None
+            await deferLater(self._reactor, delay)
 
-    def _prepare(self, protocol: IProtocol) -> Deferred[None]:
-        return Deferred.fromCoroutine(self._greet(cast(RedisConnection, protocol)))
-
-    async def _greet(self, connection: RedisConnection) -> None:
+    async def _connect(self) -> RedisConnection:
+        connection = cast(RedisConnection, await self._endpoint.connect(self._factory))
         try:
             for command in self._address.greeting():
                 await connection.call(*command, seconds=GREETING_SECONDS)
-        except (RedisError, ConnectionLost) as error:
-            self._warn(error)
+        except BaseException:
             connection.cut()
-            # `ClientService` takes only this as a reason to try again.
-            raise ConnectError(string=str(error)) from None
-        if self._failing:
-            self._failing = False
-            self._log.info("Connected to {address} again", address=self._address)
-        connection.lost = self._lost
-        self.connection = connection
-        self._connected(connection)
+            raise
+        return connection
 
-    def _lost(self) -> None:
-        self.connection = None
-        self._watch()
-
-    def _fail(self, failure: Failure) -> None:
-        if self._service.running:
-            self._warn(failure.value)
-            self._watch()
-
-    def _warn(self, error: object) -> None:
-        if not self._failing:
-            self._failing = True
+    def _fail(self, error: Exception) -> None:
+        self._failures += 1
+        if self._failures == PATIENCE and not self._quiet:
             self._log.warn(
                 "Cannot use {address}: {error}. Trying again until it works",
                 address=self._address,
                 error=error,
             )
+
+    def _succeed(self) -> None:
+        if self._failures >= PATIENCE and not self._quiet:
+            self._log.info("Connected to {address} again", address=self._address)
+        self._failures = 0
 
 
 def run(

@@ -192,8 +192,8 @@ class RedisLog:
             await deferLater(self._reactor, 0.02)
         self._checking.stop()
         self._trimmer.stop()
-        await self._entries.stop()
-        await self._link.stop()
+        self._entries.stop()
+        self._link.stop()
 
     def _receipt(self, answer: str, message: Message) -> Receipt:
         if answer == "!":

@@ -20,6 +20,7 @@ from ..access.users import Users
 from ..bus.history import Keep
 from ..fanout.fanout import Limits
 from ..message import Invalid
+from ..redis import RedisAddress
 from ..web.origins import Origins
 from ..web.quotas import QuotaSizes
 from .access_files import AccessFiles
@@ -89,6 +90,7 @@ class Options(usage.Options):
         self["history-bytes"] = keep.size
         self["max-channels"] = keep.channels
         self["history-file"] = None
+        self["log"] = None
         self["docroot"] = None
         self["secret"] = None
         self["users"] = None
@@ -232,6 +234,18 @@ class Options(usage.Options):
         """
         # A daemon changes its working directory.
         self["history-file"] = Path(file).absolute()
+
+    def opt_log(self, url: str) -> None:
+        """
+        Where the messages are, if several processes serve one bus: a stream in Redis, as
+        redis://[user:password@]host[:port]/[db]?stream=msgbus, or with rediss:// for
+        TLS, or redis+unix:///path/of/socket?db=0. All of them have to be given the same.
+        [default: in the memory of this process]
+        """
+        try:
+            self["log"] = RedisAddress.parse(url)
+        except Invalid as error:
+            raise usage.UsageError(f"--log: {error}") from None
 
     def opt_docroot(self, folder: str) -> None:
         """
@@ -455,6 +469,10 @@ class Options(usage.Options):
 
         if self["history-file"] is not None and not self["history"]:
             self["warnings"].append("--history 0 keeps nothing, in --history-file neither")
+        if self["history-file"] is not None and self["log"] is not None:
+            raise usage.UsageError(
+                "With --log, the history is in Redis: leave out --history-file."
+            )
         if self["max-waiting"] < self["max-message"]:
             self["warnings"].append(
                 "--max-waiting has no room for one message of --max-message:"

@@ -14,6 +14,7 @@ from ..bus.file_log import FileLog
 from ..bus.history import History, Keep
 from ..bus.log import StoredLog
 from ..fanout.fanout import Limits
+from ..redis import RedisLog
 from ..web.connections import Connections
 from ..web.quotas import Quotas, QuotaSizes
 from ..web.resource import BusResource
@@ -42,6 +43,8 @@ def makeService(options: Options) -> Service:
     stored: StoredLog | None = None
     if options["history-file"] is not None:
         stored = FileLog(options["history-file"], reactor, history)
+    elif options["log"] is not None:
+        stored = RedisLog(options["log"], reactor, history)
     bus = Bus(options["max-message"], history, log=stored)
     guards = Guards(options, cast(IReactorTime, reactor))
     root = Root(

@@ -300,7 +300,7 @@ async def test_too_slow(start, server):
     node, other = start(), start()
     await other.publish("foo", b"1")
     await node.follow(1)
-    await node.log._entries.stop()
+    node.log._entries.stop()
     lost = await other.publish("foo", b"2")
     server.ask("XDEL", "msgbus", lost.id)
     await other.publish("foo", b"3")

@@ -96,6 +96,8 @@ class OptionTests(SynchronousTestCase):
             (["--stall-timeout", "0"], "would cut everybody"),
             (["--drain", "soon"], "--drain 'soon' is no number of seconds"),
             (["--drain", "-1"], "--drain '-1' is no number of seconds"),
+            (["--log", "http://:secret@x"], "--log: .*is none of Redis: give redis://"),
+            (["--log", "redis://x", "--history-file", "f"], "leave out --history-file"),
             (["extra"], "."),
         ):
             with self.assertRaisesRegex(SystemExit, sentence):

@@ -1,0 +1,158 @@
+"""
+Several processes that serve one bus, whose messages are in Redis.
+"""
+
+import random
+import re
+import subprocess
+import threading
+import time
+import urllib.error
+import urllib.request
+
+import pytest
+
+from ..redis_server import RedisServer
+from .test_history import Resuming, publish
+from .test_twistd import twistd
+
+
+@pytest.fixture
+def server(tmp_path):
+    """
+    A Redis that writes each message to its file before it answers.
+    """
+    server = RedisServer(tmp_path)
+    yield server
+    server.thaw()
+    server.kill()
+
+
+class Wandering(Resuming):
+    """
+    One who is cut off again and again, and resumes at another node each time.
+    """
+
+    def connect(self):
+        """
+        Read from one of the nodes, until the connection is cut.
+        """
+        self.bus = random.choice(self.nodes)
+        super().connect()
+
+
+def test_resume_at_other_nodes(start, server):
+    """
+    While messages are published at two nodes, a client that is cut off again and again, and
+    resumes at one or the other, gets each exactly once, in one order: on channel, folder
+    and root.
+    """
+    nodes = [start("--log", server.url, "--history", "20000") for _ in range(2)]
+    count = 3000
+    readers = []
+    for path in ("a/foo", "a/", ""):
+        readers.append(Wandering(None, path, count, 30, 12_000))
+        readers[-1].nodes = nodes
+        readers[-1].start()
+    ids = [None] * count
+
+    def load(place):
+        numbers = range(place, count, 2)
+        ids[place::2] = publish(nodes[place], numbers, "a/foo")
+
+    threads = [threading.Thread(target=load, args=(place,)) for place in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(120)
+    # Marks the end, because the last of the others may be of either node.
+    publish(nodes[0], [count], "a/foo")
+    order = sorted(range(count), key=lambda n: tuple(map(int, ids[n].split("-"))))
+    for reader in readers:
+        reader.join(120)
+        assert reader.error is None
+        assert reader.gaps == []
+        assert reader.numbers == [*order, count]
+
+
+def test_node_is_killed(start, server):
+    """
+    If a node is killed, what it has acknowledged is there at the others, and at itself
+    once it runs again.
+    """
+    first, second = (start("--log", server.url, "--history", "10000") for _ in range(2))
+    acknowledged = []
+    thread = threading.Thread(
+        target=lambda: acknowledged.extend(publish(first, range(100_000)))
+    )
+    thread.start()
+    time.sleep(1)
+    first.kill()
+    thread.join(30)
+    assert acknowledged
+    again = start("--log", server.url, "--history", "10000")
+    for bus in (second, again):
+        url = f"{bus.url}foo?since=all&format=ndjson"
+        with urllib.request.urlopen(url, timeout=30) as stream:
+            got = [re.search(rb'"id": ?"([0-9-]+)"', stream.readline())[1].decode()]
+            while len(got) < len(acknowledged):
+                got.append(re.search(rb'"id": ?"([0-9-]+)"', stream.readline())[1].decode())
+        assert got == acknowledged
+
+
+def test_away(start, server):
+    """
+    While Redis is away, publications are answered with 503 and the time to try again, and
+    the log says so once; when it is back, all goes on, also for a subscriber that stayed.
+    """
+    bus = start("--log", server.url)
+    stream = urllib.request.urlopen(f"{bus.url}foo?format=ndjson", timeout=30)
+    server.kill()
+    with pytest.raises(urllib.error.HTTPError) as caught:
+        urllib.request.urlopen(
+            urllib.request.Request(
+                f"{bus.url}foo", b"lost", {"Content-Type": "text/plain"}, method="POST"
+            ),
+            timeout=30,
+        )
+    assert (caught.value.code, caught.value.headers["Retry-After"]) == (503, "5")
+    bus.wait_for("Cannot use the stream 'msgbus' of Redis at .*Trying again")
+    server.start()
+    bus.wait_for("Connected to the stream 'msgbus' of Redis at .* again")
+    (id,) = publish(bus, [1])
+    assert f'"{id}"'.encode() in stream.readline()
+    stream.close()
+
+
+def test_cannot_start(server, tmp_path):
+    """
+    A log that cannot be used is a sentence at the start, without a password in it.
+    """
+    server.ask("SET", "text", "x")
+    listen = ("--listen", "tcp:0:interface=127.0.0.1")
+    for url, reason in (
+        (f"{server.url}&stream=text", "'text' is a string and no stream"),
+        ("redis://:secret@127.0.0.1:1/0", "Connection refused"),
+        (f"redis+unix://:secret@{server.socket}", "AUTH"),
+    ):
+        result = twistd("-n", "--pidfile=", "msgbus", *listen, "--log", url, cwd=tmp_path)
+        output = result.stdout + result.stderr
+        assert result.returncode == 1
+        assert re.search(f"Cannot start: [^\n]*{reason}[^\n]*of Redis at", output), output
+        assert "Traceback" not in output
+        assert "secret" not in output
+
+
+def test_curl(start, server):
+    """
+    What curl publishes at one node, curl reads at another.
+    """
+    first, second = (start("--log", server.url) for _ in range(2))
+    curl = ["curl", "-sf", "--max-time", "20"]
+    headers = ["-H", "Content-Type: text/plain", "-w", "%header{msgbus-id}"]
+    id = subprocess.check_output(
+        [*curl, f"{first.url}foo", *headers, "--data-binary", "21.5"], text=True
+    )
+    url = f"{second.url}foo?format=message&wait=10&since=all"
+    told = subprocess.check_output([*curl, url, "-w", " %header{msgbus-id}"], text=True)
+    assert told == f"21.5 {id}"
