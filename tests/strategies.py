@@ -54,6 +54,5 @@ def splits(data):
 machine_settings = settings(
     max_examples=200,
     stateful_step_count=40,
-    deadline=None,
     phases=[Phase.explicit, Phase.reuse, Phase.generate],
 )

@@ -83,7 +83,7 @@ class RepeatedHeadTests(SynchronousTestCase):
     A decoder that learns heads, beside one that parses all of them.
     """
 
-    @settings(max_examples=500, deadline=None)
+    @settings(max_examples=500)
     @given(streams(), st.data())
     def test_differential(self, stream, data):
         """

@@ -1387,7 +1387,7 @@ class FuzzTests(StreamTestCase):
     Bodies of anything.
     """
 
-    @settings(max_examples=200, deadline=None)
+    @settings(max_examples=200)
     @given(
         st.lists(fragments, max_size=12).map(b"".join),
         st.sampled_from(["", TOLD]),

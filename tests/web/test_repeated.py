@@ -589,7 +589,7 @@ def scripts(draw):
     return events
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(
     scripts(),
     st.booleans(),
