@@ -14,6 +14,7 @@ from typing import Any, Protocol
 
 from twisted.internet.interfaces import IDelayedCall, ISSLTransport
 from twisted.internet.protocol import connectionDone
+from twisted.protocols.haproxy._wrapper import HAProxyProtocolWrapper
 from twisted.python.failure import Failure
 from twisted.web import http
 
@@ -151,10 +152,10 @@ class Channel(http.HTTPChannel):
     _body: StreamedBody | None = None
     _body_persistent: bool | int = False
     _closing: IDelayedCall | None = None
-    # The other end, as far as it is known: a proxy may send the address of its client ahead
-    # of the first bytes, by the PROXY protocol.
+    # The other end.  A proxy may send the address of its client ahead of the first bytes,
+    # by the PROXY protocol: until those come, it is the proxy.
     peer: Peer
-    _peer_is_final = False
+    _peer_is_final = True
     # When the request that is being read began, and how many bytes of it have come.
     _began: float | None = None
     _come = 0
@@ -178,7 +179,11 @@ class Channel(http.HTTPChannel):
                 )
             )
             return
-        self._count()
+        # What counts is the address of the client.  If its connection counted for the proxy
+        # until then, whoever opens many and says nothing would lock out all others.
+        self._peer_is_final = not isinstance(self.transport, HAProxyProtocolWrapper)
+        if self._peer_is_final:
+            self._count()
 
     @cached_property
     def client_certificate(self) -> ClientCertificate | None:
@@ -231,12 +236,6 @@ class Channel(http.HTTPChannel):
         """
         Count the connection for its address; if it is one too many, refuse it.
         """
-        if self._counted is not None:
-            if self._counted.network == self.peer.network:
-                return
-            # It was counted for a proxy, which has told now for whom it connects.
-            self.site.connections.close_from(self._counted)
-            self._counted = None
         counted = self.site.connections.open_from(self.peer)
         if counted:
             self._counted = self.peer

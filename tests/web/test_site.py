@@ -2,7 +2,10 @@
 Tests for `msgbus.web.site`.
 """
 
+from twisted.internet.address import IPv4Address
 from twisted.internet.error import ConnectionDone
+from twisted.internet.testing import StringTransport
+from twisted.protocols.haproxy._wrapper import HAProxyWrappingFactory
 from twisted.trial.unittest import SynchronousTestCase
 
 from msgbus.web.channel import LINGER_BYTES
@@ -109,6 +112,30 @@ class ConnectionTests(SynchronousTestCase):
         for peer in first, second:
             peer.leave(ConnectionDone())
         self.assertEqual(server.connect().received(), b"")
+
+    def test_behind_the_proxy_protocol(self):
+        """
+        Connections whose proxy tells the address of its client count for the client, and
+        never for the proxy: clients that say nothing lock nobody out.
+        """
+        server = Server()
+        server.site.connections = Connections(of_address=1)
+        wrapping = HAProxyWrappingFactory(server.site)
+
+        def connect(client, data=b""):
+            wire = StringTransport(peerAddress=IPv4Address("TCP", "10.0.0.9", 4711))
+            wrapper = wrapping.buildProtocol(None)
+            wrapper.makeConnection(wire)
+            line = b"PROXY TCP4 %b 10.0.0.5 4711 8888\r\n" % client
+            wrapper.dataReceived(line + data)
+            return wire.value()[:12]
+
+        request = HEAD.replace("\n", "\r\n").encode() + b"Content-Length: 0\r\n\r\n"
+        silent = [connect(b"198.18.0.1") for _ in range(9)]
+        self.assertEqual(silent, [b""] * 9)
+        self.assertEqual(connect(b"198.18.0.2", request), b"HTTP/1.1 204")
+        self.assertEqual(connect(b"198.18.0.2", request), b"HTTP/1.1 429")
+        self.assertEqual(connect(b"198.18.0.3", request), b"HTTP/1.1 204")
 
 
 class LimitTests(SynchronousTestCase):
