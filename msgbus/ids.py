@@ -108,13 +108,14 @@ def parse_origin(text: str) -> Id:
 @dataclass(frozen=True, slots=True)
 class Since:
     """
-    Where a replay begins.  At most one of the attributes is given; without any, it begins
-    at the first message that is kept.
+    Where a replay begins.  Without any of the attributes, it begins at the first message
+    that is kept.
 
     Attributes:
         id: Behind the message with this id.
-        seconds: So many seconds ago.
-        last: At the last so many messages that match the filter.
+        seconds: So many seconds ago; not given together with `id`.
+        last: At the last so many messages that match the filter.  With `id` or `seconds`,
+            only those count that come after that.
     """
 
     id: Id | None = None

@@ -77,29 +77,31 @@ class Cursor:
         characters = filter.characters
         share = PATTERN_CHARACTERS / (PATTERN_CHARACTERS + characters)
         self._looks = int(LOOKS * share) + 1
-        # For `since.last`: how many matching messages are still to be found, while the
-        # cursor goes back from the present; None once it has found its beginning.
-        self._wanted = self._last = since.last
-        if since.last is not None:
-            self._id = self._opened_at
-        elif since.seconds is not None:
+        if since.seconds is not None:
             self._id = (max(0, milliseconds - since.seconds * 1000), 0)
         # A cursor of the root without a filter reads every message, so a missing number
         # tells that a message is missing, and where.  This is the number of the last
         # message that was read or counted as missing; None for other cursors.
         self._counted: int | None = None
-        if not name and filter == EVERYTHING and self._id[1] > history.counted_from:
-            self._counted = self._id[1] if since.id is not None else None
+        counts = not name and filter == EVERYTHING and since.last is None
+        if counts and since.id is not None and self._id[1] > history.counted_from:
+            self._counted = self._id[1]
         # For other cursors: how many matching messages were dropped before they were read,
         # and whether messages were dropped of which it is not known whether they match.
         # Both count only what no gap has told yet.
         self._missed = 0
         self._unknown = foreign or (self._resumes and self._has_lost())
+        # For `since.last`: how many matching messages are still to be found, while the
+        # cursor goes back from the present, and the id behind which it stays; None once it
+        # has found its beginning.
+        self._wanted = self._last = since.last
+        self._floor = self._id
         if self._wanted is not None:
+            self._id = self._opened_at
             # Go back now, so that few of the last messages are dropped before that.
             self._go_back(history.entries(name))
         self.begins = None if foreign or self._wanted is not None else self._id
-        if since.seconds is not None:
+        if since.seconds is not None and self.begins == self._floor:
             self.begins = (self._id[0], self._number_before(self._id))
         history.attach(self)
 
@@ -218,16 +220,17 @@ class Cursor:
         """
         wanted = self._wanted or 0
         place = bisect_right(entries, self._id, key=entry_id)
-        stop = max(0, place - self._looks)
+        first = bisect_right(entries, self._floor, 0, place, key=entry_id)
+        stop = max(first, place - self._looks)
         while place > stop and wanted:
             place -= 1
             message = entries[place].message
             wanted -= message is not None and self._matches(message)
-        self._id = entries[place - 1].id if place else ZERO
-        if not place and wanted == self._last:
+        self._id = entries[place - 1].id if place > first else self._floor
+        if place == first and wanted == self._last and not self._resumes:
             # No message matches: begin at the present, so that nothing counts as missing.
             self._id = self._opened_at
-        self._wanted = wanted if place and wanted else None
+        self._wanted = wanted if place > first and wanted else None
         return self._wanted is not None
 
     def _number_before(self, id: Id) -> int:

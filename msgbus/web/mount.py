@@ -5,6 +5,7 @@ A bus that is mounted in a site: how the ways in publish and subscribe.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import Any, Protocol
 
@@ -148,7 +149,7 @@ class Mount:
         return published
 
     def within_history(
-        self, visitor: Visitor, name: str, filter: Filter, since: Since | None
+        self, visitor: Visitor, name: str, since: Since | None
     ) -> Since | None:
         """
         Where a replay may begin that somebody wants to begin at `since`: so late that it
@@ -159,18 +160,8 @@ class Mount:
             return since
         if limit == 0:
             return None
-        if since.last is not None:
-            return Since(last=min(since.last, limit))
-        entries = self.bus.history.entries(name)
-        if len(entries) <= limit:
-            return since
-        before_first = entries[-limit - 1].id
-        cursor = self.bus.replay(name, filter, since)
-        begins = cursor.begins
-        cursor.close()
-        if begins is None or begins < before_first:
-            return Since(before_first)
-        return since
+        last = limit if since.last is None else min(since.last, limit)
+        return replace(since, last=last)
 
     def begin(
         self, name: str, filter: Filter, since: Since | None

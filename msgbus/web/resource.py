@@ -161,7 +161,7 @@ class BusResource(Resource):
         )
         visitor = visitor_of(request)
         filter = visitor.check_subscribe(name, wanted.filter)
-        since = self._mount.within_history(visitor, name, filter, wanted.since)
+        since = self._mount.within_history(visitor, name, wanted.since)
         wanted = replace(wanted, filter=filter, since=since)
         stays_open = wanted.wait if wanted.format == MESSAGE else wanted.format != PAGE
         if stays_open:

@@ -226,7 +226,7 @@ class RepeatedSubscription:
                 since = Since(parse_id(head.last_id.decode("ascii")))
             except Invalid:
                 return False
-        since = mount.within_history(self._visitor, self._name, wanted.filter, since)
+        since = mount.within_history(self._visitor, self._name, since)
         cursor, begins = mount.begin(self._name, wanted.filter, since)
         if begins is None:
             # Where the stream begins is not known: its `since` is an id of another bus, or

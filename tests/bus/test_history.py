@@ -103,6 +103,34 @@ class HistoryTests(SynchronousTestCase):
         self.assertEqual(self.read("", channel, last=1), [LOOKS + 3])
         self.assertEqual(self.read("", channel, last=9), [2, LOOKS + 3])
 
+    def test_last_since(self):
+        """
+        The last so many may be counted behind an id or a time: a cursor reads no message
+        before that, and tells a gap if messages since then were dropped.
+        """
+        self.make(count=10 * LOOKS)
+        self.add("a", "b", *"a" * (2 * LOOKS), "b")
+        end = self.count
+        for last, found in ((1, [end]), (2, [2, end]), (9, [2, end])):
+            self.assertEqual(self.read("b", id=(1, 1), last=last), found)
+            self.assertEqual(
+                self.read("", Filter(channel="b"), id=(1, 1), last=last), found
+            )
+            self.assertEqual(
+                self.read("", Filter(channel="b"), id=(2, 2), last=last), [end]
+            )
+        for last in (1, 9):
+            self.assertEqual(self.read("b", id=(end, end), last=last), [])
+            self.assertEqual(self.read("b", seconds=1, last=last), [end])
+            self.assertEqual(self.read("", id=(end - 1, end - 1), last=last), [end])
+        self.make(count=3)
+        self.add(*"aaaaa")
+        for name in ("a", ""):
+            self.assertEqual(self.read(name, id=(1, 1), last=9), [UNKNOWN, 3, 4, 5])
+            self.assertEqual(self.read(name, id=(1, 1), last=2), [UNKNOWN, 4, 5])
+            self.assertEqual(self.read(name, id=(2, 2), last=2), [4, 5])
+            self.assertEqual(self.read(name, id=(3, 3), last=9), [4, 5])
+
     def test_few_looks(self):
         """
         A cursor that finds nothing in a thousand messages returns, so that others can

@@ -136,9 +136,10 @@ class HistoryTests(SynchronousTestCase):
     How much history a rule lets somebody have.
     """
 
-    def replayed(self, limit, since, path="/msgbus/chat/a"):
+    def replayed(self, limit, since, path="/msgbus/chat/a", secrets=0):
         """
-        The bodies that a subscriber gets with this limit and these parameters.
+        The bodies that a subscriber gets with this limit and these parameters, if so many
+        messages are published behind them to a channel that they may not read.
         """
         server = Server(secret=b"x")
         server.site.proxies = TrustedProxies.parse("192.0.2.1")
@@ -146,6 +147,8 @@ class HistoryTests(SynchronousTestCase):
         rules = Rules.parse(b"alice subscribe chat/* history=%d\n" % limit, "access")
         server.root._access, server.root._user_header = Access(users, rules), "X-User"
         receipts = [server.bus.publish(Message("chat/a", b"%d" % i)) for i in range(5)]
+        for _ in range(secrets):
+            server.bus.publish(Message("secret", b"x"))
         since = since.format(self.successResultOf(receipts[0]).id)
         peer = server.connect()
         peer.send(get(f"{path}?{since}&format=ndjson", headers="X-User: alice\n"))
@@ -162,6 +165,14 @@ class HistoryTests(SynchronousTestCase):
                 self.assertEqual(self.replayed(2, since, path), ["3", "4"], since)
                 self.assertEqual(self.replayed(0, since, path), [], since)
         self.assertEqual(self.replayed(9, "since={}"), ["1", "2", "3", "4"])
+
+    def test_others(self):
+        """
+        What is published elsewhere does not shorten the replay of a folder.
+        """
+        for since in ("since={}", "since=1h", "last=4"):
+            for path in ("/msgbus/", "/msgbus/chat/"):
+                self.assertEqual(self.replayed(2, since, path, 50), ["3", "4"], since)
 
 
 class DoorTests(SynchronousTestCase):
