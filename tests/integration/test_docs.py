@@ -21,6 +21,7 @@ from msgbus.access.tokens import TokenKey, Tokens
 from msgbus.client.blocking import publish, subscribe
 from msgbus.client.errors import Refused
 
+from ..redis_server import RedisServer
 from .certificates import Authority
 from .daemon import BIN
 from .pages import CHECKOUT, blocks
@@ -167,7 +168,7 @@ def test_streams(block, bus, start, shell, tmp_path):
 
 
 @pytest.mark.parametrize("command", commands(*PAGES, program="twistd"))
-def test_twistd(command, start, tmp_path):
+def test_twistd(command, start, request, tmp_path):
     """
     Every command that starts a bus does.
     """
@@ -183,8 +184,12 @@ def test_twistd(command, start, tmp_path):
         (tmp_path / folder).mkdir()
     (tmp_path / "certificates/localhost.pem").write_text(pem)
 
+    if "--log" in command:
+        server = RedisServer(tmp_path)
+        request.addfinalizer(server.kill)
+        command = command.replace("redis://localhost/0", server.url)
     flags, arguments = command.removeprefix("twistd ").split(" msgbus ")
-    command = re.sub(r"\b(8888|8443)\b", "0", arguments).split()
+    command = re.sub(r"\b(8888|8889|8443)\b", "0", arguments).split()
     if flags == "-n":
         start(*command)
         return
