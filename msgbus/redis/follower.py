@@ -98,7 +98,7 @@ class RedisFollower:
         entries: list[Entry] = reply[0][1] if reply else []
         if entries:
             self._last = entries[-1][0]
-            size = sum(len(value) for _, fields in entries for value in fields)
+            size = sum(len(fields[-1]) for _, fields in entries)
             fit = READ_BYTES * len(entries) // (size + 1)
             self._entries = max(1, min(READ_ENTRIES, fit))
         # While the entries are delivered, the next ones are on their way.

@@ -7,6 +7,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 from ..bus.history import History
@@ -17,12 +18,15 @@ from ..message import Invalid, Message
 from .address import RedisAddress
 from .connection import BlockingConnection, RedisError
 from .follower import Entry
-from .scripts import CHECK
+from .scripts import CHECK, FIELDS
 
 __all__ = ["Found", "load", "read_entry"]
 
 # The oldest version of Redis that has all that is used.
 OLDEST = (6, 2)
+
+# The names of the fields of an entry; see `APPEND`.
+_NAMES = [name.encode() for name in FIELDS[2:]]
 
 # How many entries are read at once.
 PAGE_ENTRIES = 128
@@ -73,20 +77,23 @@ def read_entry(entry: Entry) -> tuple[Id, Message, bool, str]:
     Raises:
         ValueError: No node has written that.
     """
-    id = entry[0].decode("ascii")
-    values = dict(zip(entry[1][::2], entry[1][1::2], strict=True))
-    try:
-        message = Message(
-            values[b"c"].decode(),
-            values[b"b"],
-            values[b"t"].decode(),
-            values[b"s"].decode(),
-            origin=values[b"o"].decode(),
-        )
-        keep, node = values[b"k"] == b"1", values[b"n"].decode()
-        return parse_id(id), message.published(id), keep, node
-    except KeyError as error:
-        raise ValueError(f"the entry {id} is no message of msgbus") from error
+    id, fields = entry[0].decode("ascii"), entry[1]
+    if fields[::2] != _NAMES:
+        raise ValueError(f"the entry {id} is no message of msgbus")
+    node, channel, content_type, sender, origin, keep, body = fields[1::2]
+    message = _without_body(channel, content_type, sender, origin).published(id, body)
+    return parse_id(id), message, keep == b"1", node.decode()
+
+
+@lru_cache(maxsize=1024)
+def _without_body(
+    channel: bytes, content_type: bytes, sender: bytes, origin: bytes
+) -> Message:
+    """
+    A message with these fields, which are checked only once for many messages.
+    """
+    first, second = channel.decode(), content_type.decode()
+    return Message(first, b"", second, sender.decode(), origin=origin.decode())
 
 
 def _load(

@@ -36,7 +36,7 @@ from ..bus.history import Changes, History
 from ..bus.id_sequence import zero_id
 from ..bus.idempotency import REUSED, Fingerprint, Reused
 from ..bus.log import Follower
-from ..ids import ZERO, Id, format_id, life_of, parse_id
+from ..ids import ZERO, Id, life_of, parse_id
 from ..message import Message, Receipt
 from .address import RedisAddress
 from .appender import RedisAppender
@@ -56,6 +56,9 @@ LATE_SECONDS = 3.0
 
 # A stop waits so long for what was published.
 CLOSE_SECONDS = 5.0
+
+# About how many bytes an entry takes in Redis beyond the body.
+ENTRY_OVERHEAD = 200
 
 # An id is taken for one of this life, whose message is still to come, if its number is at
 # most so much larger than the newest.
@@ -103,6 +106,8 @@ class RedisLog:
         # The number of the last message of this life that was read; None if the next one is
         # the first that this node reads of it.
         self._read: int | None = None
+        # The same when the log was checked, if this node was behind then.
+        self._behind_at: int | None = None
 
     @property
     def newest(self) -> Id:
@@ -230,8 +235,28 @@ class RedisLog:
         life = int(reply[0])
         if life != self.life:
             self._begin_life(life, reply[1].decode())
+        self._look_behind(zero_id(life)[1] + int(reply[2]))
         self._appender.resume(connection)
         self._trimmer.resume(connection)
+
+    def _look_behind(self, number: int) -> None:
+        """
+        If this node has read nothing since the last check, though there is more, connect
+        anew to read on.
+
+        Args:
+            number: That of the last message in the stream.
+        """
+        if self._read is None or self._read >= number:
+            self._behind_at = None
+        elif self._behind_at != self._read:
+            self._behind_at = self._read
+        else:
+            self._log.warn(
+                "This node is {count} messages behind, and reads none: connecting anew",
+                count=number - self._read,
+            )
+            self._entries.restart(self.newest)
 
     def _unchecked(self, failure: Failure) -> None:
         if not failure.check(ConnectionLost):
@@ -277,7 +302,7 @@ class RedisLog:
         self._trim()
         self.history.add(id, message, keep)
         if node == self._appender.node:
-            self._trim(() if keep else (id,), len(message.body))
+            self._trim(() if keep else (id,), len(message.body) + ENTRY_OVERHEAD)
         else:
             # The node that has appended it deletes what was dropped for it.
             self.history.unwritten = Changes()
@@ -286,11 +311,13 @@ class RedisLog:
     def _trim(self, others: tuple[Id, ...] = (), size: int = 0) -> None:
         """
         Have deleted what the history has dropped, and these others.
+
+        Args:
+            size: About how many bytes that is: as many as the message takes for which it
+                was dropped.
         """
         changes = self.history.unwritten
         if changes is None or not (changes.dropped or changes.lost or others):
             return
         self.history.unwritten = Changes()
-        ids = [format_id(id) for id in (*changes.dropped, *others)]
-        lost = {n: format_id(id) for n, id in changes.lost.items() if id is not None}
-        self._trimmer.add(ids, lost, size)
+        self._trimmer.add((*changes.dropped, *others), changes.lost, size)

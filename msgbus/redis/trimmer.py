@@ -5,14 +5,17 @@ Deletes from the stream of a log in Redis what the history has dropped, some tim
 from __future__ import annotations
 
 from collections import deque
-from typing import Any, NamedTuple
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
 from twisted.internet.error import ConnectionLost
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from .connection import RedisConnection
+from ..ids import ZERO, Id, format_id
+from .connection import Argument, RedisConnection
 from .link import run
 from .scripts import FORGET
 
@@ -30,21 +33,22 @@ MESSAGES = 1000
 LATE_SECONDS = 5.0
 
 
-class _Dropped(NamedTuple):
+@dataclass(slots=True)
+class _Dropped:
     """
-    What was dropped at one moment.
+    What was dropped in about one second.
 
     Attributes:
-        seconds: When, by the clock of the reactor.
+        seconds: When that second began, by the clock of the reactor.
         ids: Of the messages.
         lost: By name of a channel or folder, the newest id that it has lost.
-        size: About how many bytes it is.
+        size: About how many bytes it takes in Redis.
     """
 
     seconds: float
-    ids: list[str]
-    lost: dict[str, str]
-    size: int
+    ids: list[Id] = field(default_factory=list)
+    lost: dict[str, Id] = field(default_factory=dict)
+    size: int = 0
 
 
 class RedisTrimmer:
@@ -93,36 +97,39 @@ class RedisTrimmer:
         self._dropped.clear()
         self._size = 0
 
-    def add(self, ids: list[str], lost: dict[str, str], size: int) -> None:
+    def add(self, ids: Iterable[Id], lost: Mapping[str, Id | None], size: int) -> None:
         """
-        Delete these messages later; see `_Dropped`.
+        Delete these messages later.
+
+        Args:
+            lost: See `Changes.lost`.
+            size: About how many bytes they take in Redis.
         """
-        now: float = self._reactor.seconds()
-        self._dropped.append(_Dropped(now, ids, lost, size))
+        now = self._reactor.seconds()
+        if not self._dropped or self._dropped[-1].seconds + EACH_SECONDS < now:
+            self._dropped.append(_Dropped(now))
+        dropped = self._dropped[-1]
+        dropped.ids += ids
+        dropped.size += size
         self._size += size
+        for name, id in lost.items():
+            if id is not None and id > dropped.lost.get(name, ZERO):
+                dropped.lost[name] = id
 
     def _delete(self) -> None:
-        connection = self._connection
-        if connection is None:
-            return
         before = self._reactor.seconds() - STAY_SECONDS
-        while self._dropped and (
-            self._dropped[0].seconds <= before or self._size > STAY_BYTES
-        ):
-            ids: list[str] = []
-            lost: dict[str, str] = {}
-            while self._dropped and len(ids) < MESSAGES:
-                if self._dropped[0].seconds > before and self._size <= STAY_BYTES:
-                    break
-                dropped = self._dropped.popleft()
-                self._size -= dropped.size
-                ids += dropped.ids
-                lost.update(dropped.lost)
-            pairs = [text for pair in lost.items() for text in pair]
-            deleted = run(
-                connection, FORGET, self._keys, (len(ids), *ids, *pairs), LATE_SECONDS
-            )
-            deleted.addErrback(self._failed)
+        while self._connection is not None and self._dropped:
+            if self._dropped[0].seconds > before and self._size <= STAY_BYTES:
+                return
+            dropped = self._dropped.popleft()
+            self._size -= dropped.size
+            lost = [t for name, id in dropped.lost.items() for t in (name, format_id(id))]
+            for place in range(0, max(1, len(dropped.ids)), MESSAGES):
+                ids = [format_id(id) for id in dropped.ids[place : place + MESSAGES]]
+                arguments: tuple[Argument, ...] = (len(ids), *ids, *lost)
+                lost = []
+                deleted = run(self._connection, FORGET, self._keys, arguments, LATE_SECONDS)
+                deleted.addErrback(self._failed)
 
     def _failed(self, failure: Failure) -> None:
         # What is left is deleted when a node starts.

@@ -312,6 +312,23 @@ async def test_too_slow(start, server):
 
 
 @pytest_twisted.ensureDeferred
+async def test_reads_nothing(start, server):
+    """
+    A node that reads nothing, though there is more, notices that and connects anew.
+    """
+    node, other = start(), start()
+    await other.publish("foo", b"1")
+    await node.follow(1)
+    # As if the connection were open, and what it reads came nowhere.
+    node.log._entries._last = b"lost"
+    await other.publish("foo", b"2")
+    await other.publish("foo", b"3")
+    await node.follow(3)
+    assert [message.body for message in node.got] == [b"1", b"2", b"3"]
+    assert node.missed == 0
+
+
+@pytest_twisted.ensureDeferred
 async def test_scripts_are_lost(start, server):
     """
     If Redis forgets the scripts, it is given them again.
