@@ -204,6 +204,9 @@ class RedisAppender:
             self._send()
             return
         self._log.warn("Redis does not append: {error}", error=text)
+        if text.startswith("READONLY"):
+            # It has become a replica; the address may lead to another server now.
+            connection.cut()
         self._reactor.callLater(RETRY_SECONDS, self._send)
 
     def _give_up(self, sentence: str) -> None:

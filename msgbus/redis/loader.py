@@ -40,11 +40,13 @@ class Found:
     Attributes:
         life: Of the log.
         boundary: Of the log.
+        unkept: The ids of entries that were read and need not stay in the stream.
         warnings: What its operator may want to change, in sentences.
     """
 
     life: int
     boundary: str
+    unkept: list[Id] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
 
 
@@ -109,7 +111,7 @@ def _load(
     life, known, count, ms, forgotten = connection.call(
         "EVAL", CHECK.text, 1, meta, new_life, boundary, 0, 0
     )
-    found = Found(int(life), known.decode(), list(_warnings(connection)))
+    found = Found(int(life), known.decode(), warnings=list(_warnings(connection)))
     zero = zero_id(found.life)[1]
     lost = connection.call("HGETALL", f"{stream}:lost")
     history.restore(
@@ -125,6 +127,8 @@ def _load(
         for entry in page:
             id, message, keep, _ = read_entry(entry)
             history.add(id, message, keep)
+            if not keep or not history.keep.count:
+                found.unkept.append(id)
         last = b"(" + page[-1][0]
     history.newest = max(history.newest, (int(ms), zero + int(count)))
     return found

@@ -23,7 +23,7 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -101,6 +101,8 @@ class RedisLog:
         self._link = RedisLink(address, reactor, self._connected)
         self._checking = LoopingCall(self._check)
         self._checking.clock = reactor
+        # The connection by which Redis is being asked whether the log is still the same.
+        self._asked: RedisConnection | None = None
         # The largest number of an id of this life that this node has seen, in whatever way.
         self._seen = 0
         # The number of the last message of this life that was read; None if the next one is
@@ -152,7 +154,7 @@ class RedisLog:
         self._read = self._seen = self.history.newest[1]
         for warning in found.warnings:
             self._log.warn("{warning}", warning=warning)
-        self._trim()
+        self._trim(found.unkept)
         self._link.start()
         self._entries.start(self.history.newest)
         self._trimmer.start()
@@ -216,9 +218,12 @@ class RedisLog:
         """
         See whether the log in Redis is the one that this node knows.
         """
+        self.history.expire(self.milliseconds())
+        self._trim()
         connection = self._link.connection
-        if connection is None:
+        if connection is None or connection is self._asked:
             return
+        self._asked = connection
         count = self._seen - zero_id(self.life)[1]
         life = secrets.randbelow(900_000) + 100_000
         checked = run(
@@ -232,6 +237,7 @@ class RedisLog:
         checked.addErrback(self._unchecked)
 
     def _checked(self, reply: list[bytes], connection: RedisConnection) -> None:
+        self._asked = None
         life = int(reply[0])
         if life != self.life:
             self._begin_life(life, reply[1].decode())
@@ -259,6 +265,7 @@ class RedisLog:
             self._entries.restart(self.newest)
 
     def _unchecked(self, failure: Failure) -> None:
+        self._asked = None
         if not failure.check(ConnectionLost):
             self._log.warn("Redis does not answer: {error}", error=failure.value)
 
@@ -302,13 +309,14 @@ class RedisLog:
         self._trim()
         self.history.add(id, message, keep)
         if node == self._appender.node:
-            self._trim(() if keep else (id,), len(message.body) + ENTRY_OVERHEAD)
+            kept = keep and self.history.keep.count
+            self._trim(() if kept else (id,), len(message.body) + ENTRY_OVERHEAD)
         else:
             # The node that has appended it deletes what was dropped for it.
             self.history.unwritten = Changes()
         self._follower.deliver(message)
 
-    def _trim(self, others: tuple[Id, ...] = (), size: int = 0) -> None:
+    def _trim(self, others: Sequence[Id] = (), size: int = 0) -> None:
         """
         Have deleted what the history has dropped, and these others.
 

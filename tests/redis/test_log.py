@@ -276,14 +276,31 @@ async def test_deleted(start, server, monkeypatch):
     assert late.read("", id=parse_id(quiet.id))[0] == Gap(47)
 
 
+@pytest.mark.parametrize("keep", [{"count": 0}, {"seconds": 0.5}])
+@pytest_twisted.ensureDeferred
+async def test_nothing_stays(start, server, monkeypatch, keep):
+    """
+    Without history, messages leave the stream when all nodes can have read them; and those
+    that are too old, although nothing is published any more.
+    """
+    monkeypatch.setattr(trimmer, "STAY_SECONDS", 0.1)
+    node = start(**keep)
+    for number in range(10):
+        await node.publish("foo", b"%d" % number)
+    await node.follow(10)
+    await until(lambda: server.ask("XLEN", "msgbus") == 0)
+    assert [m for m in node.read("foo") if isinstance(m, Message)] == []
+
+
 @pytest_twisted.ensureDeferred
 async def test_left_behind(start, server, monkeypatch):
     """
     What a node that was killed has not deleted is deleted when one starts.
     """
     node = start(count=3)
-    for number in range(10):
+    for number in range(9):
         await node.publish("foo", b"%d" % number)
+    await node.publish("foo", keep=False)
     await node.follow(10)
     assert server.ask("XLEN", "msgbus") == 10
     await node.log.close()
