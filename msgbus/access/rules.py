@@ -303,9 +303,11 @@ def _parse_rule(number: int, line: str) -> _Rule:
             words = words[:at]
             break
     if len(words) < 2:
+        # A line of one word is not shown: if the file is that of users or of keys, it is a
+        # hash or a secret.
         raise Invalid(
-            "A rule is WHO MAY CHANNELS, such as 'alice publish,subscribe chat/*';"
-            f" {line!r} lacks " + ("the channels." if words else "two of them.")
+            "A rule is WHO MAY CHANNELS, such as 'alice publish,subscribe chat/*'; "
+            + (f"{line!r} lacks the channels." if words else "this line has only one word.")
         )
     may, *rest = words
     limits_from = next((i for i, word in enumerate(rest) if is_limit(word)), len(rest))

@@ -597,7 +597,7 @@ class FileTests(SynchronousTestCase):
         A line that is not understood is refused, and the sentence says why.
         """
         for line, part in (
-            ("alice", "lacks two of them"),
+            ("alice", "has only one word"),
             ("alice publish", "lacks the channels"),
             ("alice publish # a", "lacks the channels"),
             ("alice publish rate=1/s", "lacks the channels"),
@@ -627,6 +627,13 @@ class FileTests(SynchronousTestCase):
                 refusal = self.refusal(f"# A comment.\n{line}\n".encode())
                 self.assertTrue(refusal.startswith("access, line 2: "), refusal)
                 self.assertIn(part, refusal)
+
+    def test_no_secret_in_refusals(self):
+        """
+        No refusal shows a line of another file, such as one of users or of keys.
+        """
+        for line in ("alice:$2y$05$hunter2", "key-1:hunter2=", "hunter2", "hunter2 # x"):
+            self.assertNotIn("hunter2", self.refusal(f"{line}\n".encode()))
 
     def test_bounds(self):
         """
