@@ -16,6 +16,7 @@ from typing import BinaryIO, cast
 
 from twisted.web import server, static
 from twisted.web.resource import Resource
+from twisted.web.server import NOT_DONE_YET
 
 from .responses import Refusal
 
@@ -52,6 +53,9 @@ class Document(Resource):
         """
         Answer with the document, or with a sentence that says why not.
         """
+        if request._disconnected:
+            # The client has gone while its password was checked.
+            return NOT_DONE_YET
         try:
             return self._serve(request)
         except Refusal as refusal:

@@ -57,9 +57,6 @@ def publish_stream(mount: Mount, request: server.Request, path: bytes) -> int:
         Invalid: Its name or query is not valid.
         Stopping: The bus is about to stop, and would have to wait for the end of the body.
     """
-    if request._disconnected:
-        # While the password was checked.
-        return NOT_DONE_YET
     if not mount.takes_streams:
         raise Stopping(STOPPING)
     check_transfer_encoding(request)

@@ -116,6 +116,9 @@ class BusResource(Resource):
         """
         Answer one request.
         """
+        if request._disconnected:
+            # The client has gone while its password was checked.
+            return NOT_DONE_YET
         try:
             set_safety_headers(request, self._origins)
             check_host(request, self._origins)
@@ -150,9 +153,6 @@ class BusResource(Resource):
         return self._subscribe(request, path)
 
     def _subscribe(self, request: server.Request, path: bytes) -> int:
-        if request._disconnected:
-            # While the password was checked.
-            return NOT_DONE_YET
         name = channel_name(path)
         wanted = parse_subscription(
             request.uri.partition(b"?")[2],
