@@ -20,6 +20,8 @@ from msgbus.web.query import (
     requires_subscriber,
 )
 
+from ..memory import Server
+from ..requests import get
 from ..strategies import names
 
 REPLACE = "multipart"
@@ -281,3 +283,38 @@ class SubscriptionTests(SynchronousTestCase):
             parse_subscription(query, accept)
         except Invalid as error:
             self.assertTrue(str(error).endswith("."))
+
+
+class NumberTests(SynchronousTestCase):
+    """
+    Numbers that are too large, or not the numbers that are meant.
+    """
+
+    NUMBERS = ("-1", "0", "00", "1e9", str(2**31), str(2**63), str(2**64), "9" * 400, "٣")
+
+    def ask(self, query, headers=""):
+        """
+        The status of a subscription to the root.
+        """
+        return self.server.ask(get(f"/msgbus/?{query}", headers))[0]
+
+    def test_numbers(self):
+        """
+        Each number is refused, or is one that a server can work with, in each place of a
+        query and of a header.
+        """
+        self.server = Server()
+        for number in map(quote, self.NUMBERS):
+            for format in ("ndjson", "message"):
+                for name in ("last", "heartbeat", "wait", "envelope", "raw", "since"):
+                    query = f"format={format}&{name}={number}"
+                    self.assertIn(self.ask(query), (200, 204, 400), query)
+                for since in ("{}-1", "1-{}", "{0}-{0}", "{}s", "{}d"):
+                    since = since.format(number)
+                    self.assertIn(
+                        self.ask(f"since={since}&format={format}"), (200, 204, 400)
+                    )
+                    answer = self.ask(f"format={format}", f"Last-Event-ID: {since}\n")
+                    self.assertIn(answer, (200, 204, 400))
+        for name in ("last", "heartbeat", "wait"):
+            self.assertEqual(self.ask(f"{name}={2**63}"), 400)
