@@ -138,6 +138,24 @@ class ReloadTests(RightsTestCase):
             self.assertEqual(len(self.server.resource._mount.publication_streams), 0)
             self.assertEqual(len(self.server.resource._polls._requests), 0)
 
+    def test_history(self):
+        """
+        Messages that are kept stay when their publisher loses every right, for those who
+        may read them.  Whoever loses the right to read them gets none of them, in any way.
+        """
+        self.send(post("/msgbus/foo", "kept", "Content-Type: text/plain\n" + BOB))
+        self.server.allow(USERS, "alice subscribe *\nbob subscribe a/*\n")
+        told = self.read("since=all", ALICE, "foo")[1]
+        self.assertEqual([(x["sender"], x["body"]) for x in told], [("bob", "kept")])
+        id = told[0]["id"].partition("-")[0] + "-1"
+        for query in ("since=all", "last=1", "since=1h", f"since={id}"):
+            for form in ("ndjson", "multipart", "event-stream", "message"):
+                path = f"?{query}&format={form}"
+                self.assertIn(b" 403 ", self.send(get("/msgbus/foo" + path, BOB)).begun)
+                peer = self.send(get("/msgbus/" + path, BOB))
+                self.assertRegex(peer.begun, b" 20[04] ")
+                self.assertNotIn(b"kept", peer.begun)
+
     def test_after_a_refused_poll(self):
         """
         A connection on which a poll was refused can be used again.
