@@ -23,7 +23,7 @@ from ..formats.publication import InvalidPublication, Publication, parse_publica
 from ..formats.websocket_frames import WebSocketFraming, close, frame
 from ..message import Message, Receipt
 from .auth import visitor_of
-from .channel import LINGER_SECONDS
+from .channel import LINGER_SECONDS, REQUEST_BYTES_A_SECOND
 from .headers import check_origin
 from .mount import Mount, when_published
 from .peer import Peer
@@ -76,7 +76,12 @@ def open_websocket(mount: Mount, request: server.Request, name: str, wanted: Wan
     outlet = mount.outlet(request, wanted.overflow is Overflow.LATEST)
     cursor, begins = mount.begin(name, wanted.filter, wanted.since)
     websocket = WebSocket(
-        request, mount.reactor, publish, wanted.raw, mount.bus.max_message
+        request,
+        mount.reactor,
+        publish,
+        wanted.raw,
+        mount.bus.max_message,
+        mount.fanout.limits.stall_seconds,
     )
     headers = [(b"Msgbus-Prefix", mount.prefix.encode("ascii"))]
     if begins is not None:
@@ -131,9 +136,12 @@ class WebSocket:
         publish: Publishes what the client sends; raises one of `REFUSALS` if it may not.
         raw: Whether frames hold bodies alone, without envelopes, in both directions.
         max_message: Bytes of the largest body.
+        seconds: How long a message of the client may take, beside one second for each KiB
+            of it that has come.
     """
 
     __slots__ = (
+        "_began",
         "_channel",
         "_closed",
         "_ending",
@@ -145,6 +153,8 @@ class WebSocket:
         "_reactor",
         "_reader",
         "_request",
+        "_seconds",
+        "_slow",
     )
 
     def __init__(
@@ -154,6 +164,7 @@ class WebSocket:
         publish: Callable[[Publication], Receipt | Deferred[Receipt]],
         raw: bool,
         max_message: int,
+        seconds: float,
     ) -> None:
         self._request = request
         self._channel = request.channel
@@ -168,6 +179,10 @@ class WebSocket:
         self._reader: WebSocketReader | None = None
         # The payload that has come of a message whose last frame is still missing.
         self._payload = bytearray()
+        # When that message began, and what ends it if it dribbles.
+        self._seconds = seconds
+        self._began = 0.0
+        self._slow: IDelayedCall | None = None
         # Whether a close frame has been sent.
         self._closed = False
         # Closes the connection, in case the client does not answer the close frame.
@@ -215,12 +230,14 @@ class WebSocket:
         if self._closed or self._member is None:
             return False
         self._closed = True
+        self._stop_waiting()
         self._member.dismiss(farewell)
         self._request.unregisterProducer()  # type: ignore[no-untyped-call]  # Twisted
         return True
 
     def _gone(self, _: object) -> None:
         self._member = None
+        self._stop_waiting()
         if self._reader is not None:
             self._reader.stop()
         if self._ending is not None and self._ending.active():
@@ -254,9 +271,36 @@ class WebSocket:
             if len(self._payload) > self._limit:
                 sentence = f"A frame has at most {self._limit} bytes."
                 self.close(CloseReason.MESSAGE_TOO_BIG, sentence)
-            elif event.message_finished:
+            elif not event.message_finished:
+                self._await_rest()
+            else:
+                self._stop_waiting()
                 payload, self._payload = bytes(self._payload), bytearray()
                 self._post(payload, isinstance(event, events.TextMessage))
+
+    def _await_rest(self) -> None:
+        """
+        Wait for the rest of a message, but not for ever: otherwise each client could have
+        the bus hold a message that never ends.
+        """
+        if self._slow is None:
+            self._began = self._reactor.seconds()
+            self._slow = self._reactor.callLater(self._seconds, self._check_pace)
+
+    def _check_pace(self) -> None:
+        left = self._seconds + len(self._payload) / REQUEST_BYTES_A_SECOND
+        left -= self._reactor.seconds() - self._began
+        if left > 0:
+            self._slow = self._reactor.callLater(left, self._check_pace)
+        else:
+            self._slow = None
+            self._payload.clear()
+            self.close(CloseReason.POLICY_VIOLATION, "The message comes too slowly.")
+
+    def _stop_waiting(self) -> None:
+        slow, self._slow = self._slow, None
+        if slow is not None:
+            slow.cancel()
 
     def _post(self, payload: bytes, is_text: bool) -> None:
         ack = None

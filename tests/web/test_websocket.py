@@ -271,6 +271,39 @@ class PublishTests(WebSocketTestCase):
         peer.send(text(body="x" * 20_000))
         self.assertEqual(self.closed(peer)[0], 1009)
 
+    def test_dribbles(self):
+        """
+        A message has 300 seconds, and one more for each KiB that has come; then the
+        WebSocket is closed, also if nothing comes any more.  Between messages, it may be
+        silent for ever.
+        """
+        sizes = []
+        self.server.bus.subscribe("", lambda message: sizes.append(len(message.body)))
+        clock, slow = self.server.clock, (1008, "The message comes too slowly.")
+        idle, silent, dribbling, quick = (self.open("/msgbus/foo?raw=1") for _ in range(4))
+        idle.send(masked(Opcode.TEXT, b"whole"))
+        silent.send(masked(Opcode.TEXT, b"", fin=False))
+        whole = masked(Opcode.TEXT, b"x" * 400_000)
+        dribbling.send(whole[:20])
+        quick.send(whole[:20])
+        for second in range(300):
+            dribbling.send(whole[20 + second : 21 + second])
+            quick.send(whole[20 + second * 1200 : 20 + (second + 1) * 1200])
+            self.assertFalse(silent.closed or dribbling.closed)
+            clock.advance(1)
+        self.assertEqual(self.closed(silent), slow)
+        clock.advance(1)
+        self.assertEqual(self.closed(dribbling), slow)
+        clock.advance(300)
+        quick.send(whole[20 + 300 * 1200 :])
+        clock.advance(10_000)
+        for peer in idle, quick:
+            self.assertFalse(peer.closed)
+        self.assertEqual(sizes, [5, 400_000])
+        for peer in idle, silent, dribbling, quick:
+            peer.leave(ConnectionDone())
+        self.assertEqual(clock.getDelayedCalls(), [])
+
 
 class CloseTests(WebSocketTestCase):
     """
