@@ -16,6 +16,11 @@ from .visitor import Denied, Visitor
 
 __all__ = ["Right", "Rights", "check_unchanged"]
 
+# After how many seconds, at most, it is looked again whether a right has expired.  Rights
+# expire by the time of day.  The reactor waits by another clock, which stands still while
+# the machine sleeps, and does not follow when the time is set.
+LOOK_SECONDS = 60
+
 
 class Right:
     """
@@ -66,10 +71,10 @@ class Right:
     def _wait(self) -> None:
         seconds = self._visitor.seconds_left()
         if seconds is not None:
-            self._timer = self._reactor.callLater(max(0, seconds), self._expire)
+            wait = min(max(0, seconds), LOOK_SECONDS)
+            self._timer = self._reactor.callLater(wait, self._look)
 
-    def _expire(self) -> None:
-        # The clock may have been set back since.
+    def _look(self) -> None:
         if (self._visitor.seconds_left() or 0) > 0:
             self._wait()
         else:
