@@ -109,7 +109,7 @@ class Bus:
         The id of the last message that was delivered.  All messages that are delivered from
         now on have larger ids.
         """
-        return self.log.newest
+        return max(self.history.newest, zero_id(self.life))
 
     def subscribe(
         self,
@@ -281,7 +281,7 @@ class Bus:
         """
         The time, in milliseconds since 1970.
         """
-        return self.log.milliseconds()
+        return int(self.log.seconds() * 1000)
 
     def _deliver(self, message: Message) -> int:
         """

@@ -224,7 +224,7 @@ class FileLog(MemoryLog):
                 "last": format_id(history.newest),
                 "forgotten": format_id(history.forgotten),
             },
-            answers_from=self.milliseconds() - SECONDS * 1000,
+            answers_from=int((self.seconds() - SECONDS) * 1000),
         )
         # An answer must not be on the disk before its message: after a crash, a repetition
         # would be answered though the message is lost.

@@ -48,29 +48,19 @@ class Log(Protocol):
         history: The messages that are kept.  They are added to it in their order, each
             just before it is delivered.
         is_shared: Whether other processes may append to it, too.
+        seconds: Tells the time, in seconds since 1970.
     """
 
     boundary: str
     history: History
     is_shared: bool
+    seconds: Callable[[], float]
 
     @property
     def life(self) -> int:
         """
         A random number that is part of every id.  It tells the ids of this log from those
         of others, and from those before everything in it was lost.
-        """
-
-    @property
-    def newest(self) -> Id:
-        """
-        The id of the last message that was delivered.  All messages that are delivered from
-        now on have larger ids.
-        """
-
-    def milliseconds(self) -> int:
-        """
-        The time, in milliseconds since 1970.
         """
 
     def gave(self, id: Id) -> bool:

@@ -52,7 +52,7 @@ class MemoryLog:
     ) -> None:
         self.boundary = "msgbus" + secrets.token_hex(16)
         self.history = history or History()
-        self._seconds = seconds
+        self.seconds = seconds
         self._ids = IdSequence()
         self._follower = Follower(lambda _: 0, lambda _: 0, lambda: None)
         # Whether a message is being delivered, and the messages that were appended from
@@ -72,19 +72,6 @@ class MemoryLog:
         """
         return self._ids.life
 
-    @property
-    def newest(self) -> Id:
-        """
-        See `Log.newest`.
-        """
-        return max(self.history.newest, zero_id(self.life))
-
-    def milliseconds(self) -> int:
-        """
-        See `Log.milliseconds`.
-        """
-        return int(self._seconds() * 1000)
-
     def gave(self, id: Id) -> bool:
         """
         See `Log.gave`.
@@ -93,7 +80,8 @@ class MemoryLog:
         the newest id may be earlier than that of ids that were given just before the crash
         and had not been written to a file.
         """
-        return life_of(id) == self.life and id[1] <= self.newest[1]
+        zero = zero_id(self.life)
+        return life_of(id) == self.life and id[1] <= max(self.history.newest, zero)[1]
 
     def follow(self, follower: Follower) -> None:
         """
@@ -105,7 +93,7 @@ class MemoryLog:
         """
         See `Log.find`.
         """
-        known = self._answers_like(fingerprint).find(fingerprint, self._seconds())
+        known = self._answers_like(fingerprint).find(fingerprint, self.seconds())
         return None if known is None else _follow(known)
 
     def append(
@@ -120,7 +108,7 @@ class MemoryLog:
         # The answer is remembered before the message is delivered, because a subscriber
         # could repeat the publication from within the delivery.
         done: Deferred[Receipt] = Deferred()
-        self._answers_like(fingerprint).remember(fingerprint, self._seconds(), done)
+        self._answers_like(fingerprint).remember(fingerprint, self.seconds(), done)
         receipt = self._put_in_order(message, body, keep, fingerprint)
         if isinstance(receipt, Deferred):
             receipt.addCallback(done.callback)
@@ -171,7 +159,7 @@ class MemoryLog:
         """
         Give a message with this body its id, and deliver it.
         """
-        id = self._ids.next(int(self._seconds() * 1000))
+        id = self._ids.next(int(self.seconds() * 1000))
         message = message.published(format_id(id), body)
         if self._delivering:
             # A message that is published from within a delivery waits until that delivery

@@ -93,7 +93,7 @@ class RedisLog:
         self.life = 0
         self._address = address
         self._reactor = reactor
-        self._seconds = seconds
+        self.seconds = seconds
         self._follower = Follower(lambda _: 0, lambda _: 0, lambda: None)
         self._appender = RedisAppender(address.stream, reactor, self._check)
         self._trimmer = RedisTrimmer(address.stream, reactor)
@@ -111,24 +111,11 @@ class RedisLog:
         # The same when the log was checked, if this node was behind then.
         self._behind_at: int | None = None
 
-    @property
-    def newest(self) -> Id:
-        """
-        See `Log.newest`.
-        """
-        return max(self.history.newest, zero_id(self.life))
-
-    def milliseconds(self) -> int:
-        """
-        See `Log.milliseconds`.
-        """
-        return int(self._seconds() * 1000)
-
     def gave(self, id: Id) -> bool:
         """
         See `Log.gave`.
         """
-        return life_of(id) == self.life and id[1] - self.newest[1] <= MAX_AHEAD
+        return life_of(id) == self.life and id[1] - self._seen <= MAX_AHEAD
 
     def follow(self, follower: Follower) -> None:
         """
@@ -218,7 +205,7 @@ class RedisLog:
         """
         See whether the log in Redis is the one that this node knows.
         """
-        self.history.expire(self.milliseconds())
+        self.history.expire(int(self.seconds() * 1000))
         self._trim()
         connection = self._link.connection
         if connection is None or connection is self._asked:
@@ -262,7 +249,7 @@ class RedisLog:
                 "This node is {count} messages behind, and reads none: connecting anew",
                 count=number - self._read,
             )
-            self._entries.restart(self.newest)
+            self._entries.restart(self.history.newest)
 
     def _unchecked(self, failure: Failure) -> None:
         self._asked = None

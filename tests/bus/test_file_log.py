@@ -125,9 +125,9 @@ class FileLogTests(SynchronousTestCase):
         """
         self.publish(b"1", key="k")
         self.clock.advance(0)
-        later = self.bus.log._seconds() + SECONDS + 1
+        later = self.bus.log.seconds() + SECONDS + 1
         self.start()
-        self.bus.log._seconds = lambda: later
+        self.bus.log.seconds = lambda: later
         self.publish(b"1", key="k")
         self.clock.advance(0)
         self.assertEqual(self.kept(), [b"1", b"1"])

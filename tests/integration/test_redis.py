@@ -12,20 +12,8 @@ import urllib.request
 
 import pytest
 
-from ..redis_server import RedisServer
 from .test_history import Resuming, publish
 from .test_twistd import twistd
-
-
-@pytest.fixture
-def server(tmp_path):
-    """
-    A Redis that writes each message to its file before it answers.
-    """
-    server = RedisServer(tmp_path)
-    yield server
-    server.thaw()
-    server.kill()
 
 
 class Wandering(Resuming):
@@ -41,13 +29,13 @@ class Wandering(Resuming):
         super().connect()
 
 
-def test_resume_at_other_nodes(start, server):
+def test_resume_at_other_nodes(start, redis):
     """
     While messages are published at two nodes, a client that is cut off again and again, and
     resumes at one or the other, gets each exactly once, in one order: on channel, folder
     and root.
     """
-    nodes = [start("--log", server.url, "--history", "20000") for _ in range(2)]
+    nodes = [start("--log", redis.url, "--history", "20000") for _ in range(2)]
     count = 3000
     readers = []
     for path in ("a/foo", "a/", ""):
@@ -75,12 +63,12 @@ def test_resume_at_other_nodes(start, server):
         assert reader.numbers == [*order, count]
 
 
-def test_node_is_killed(start, server):
+def test_node_is_killed(start, redis):
     """
     If a node is killed, what it has acknowledged is there at the others, and at itself
     once it runs again.
     """
-    first, second = (start("--log", server.url, "--history", "10000") for _ in range(2))
+    first, second = (start("--log", redis.url, "--history", "10000") for _ in range(2))
     acknowledged = []
     thread = threading.Thread(
         target=lambda: acknowledged.extend(publish(first, range(100_000)))
@@ -90,7 +78,7 @@ def test_node_is_killed(start, server):
     first.kill()
     thread.join(30)
     assert acknowledged
-    again = start("--log", server.url, "--history", "10000")
+    again = start("--log", redis.url, "--history", "10000")
     for bus in (second, again):
         url = f"{bus.url}foo?since=all&format=ndjson"
         with urllib.request.urlopen(url, timeout=30) as stream:
@@ -100,14 +88,14 @@ def test_node_is_killed(start, server):
         assert got == acknowledged
 
 
-def test_away(start, server):
+def test_away(start, redis):
     """
     While Redis is away, publications are answered with 503 and the time to try again, and
     the log says so once; when it is back, all goes on, also for a subscriber that stayed.
     """
-    bus = start("--log", server.url)
+    bus = start("--log", redis.url)
     stream = urllib.request.urlopen(f"{bus.url}foo?format=ndjson", timeout=30)
-    server.kill()
+    redis.kill()
     with pytest.raises(urllib.error.HTTPError) as caught:
         urllib.request.urlopen(
             urllib.request.Request(
@@ -117,23 +105,23 @@ def test_away(start, server):
         )
     assert (caught.value.code, caught.value.headers["Retry-After"]) == (503, "5")
     bus.wait_for("Cannot use the stream 'msgbus' of Redis at .*Trying again")
-    server.start()
+    redis.start()
     bus.wait_for("Connected to the stream 'msgbus' of Redis at .* again")
     (id,) = publish(bus, [1])
     assert f'"{id}"'.encode() in stream.readline()
     stream.close()
 
 
-def test_cannot_start(server, tmp_path):
+def test_cannot_start(redis, tmp_path):
     """
     A log that cannot be used is a sentence at the start, without a password in it.
     """
-    server.ask("SET", "text", "x")
+    redis.ask("SET", "text", "x")
     listen = ("--listen", "tcp:0:interface=127.0.0.1")
     for url, reason in (
-        (f"{server.url}&stream=text", "'text' is a string and no stream"),
+        (f"{redis.url}&stream=text", "'text' is a string and no stream"),
         ("redis://:secret@127.0.0.1:1/0", "Connection refused"),
-        (f"redis+unix://:secret@{server.socket}", "AUTH"),
+        (f"redis+unix://:secret@{redis.socket}", "AUTH"),
     ):
         result = twistd("-n", "--pidfile=", "msgbus", *listen, "--log", url, cwd=tmp_path)
         output = result.stdout + result.stderr
@@ -143,11 +131,11 @@ def test_cannot_start(server, tmp_path):
         assert "secret" not in output
 
 
-def test_curl(start, server):
+def test_curl(start, redis):
     """
     What curl publishes at one node, curl reads at another.
     """
-    first, second = (start("--log", server.url) for _ in range(2))
+    first, second = (start("--log", redis.url) for _ in range(2))
     curl = ["curl", "-sf", "--max-time", "20"]
     headers = ["-H", "Content-Type: text/plain", "-w", "%header{msgbus-id}"]
     id = subprocess.check_output(

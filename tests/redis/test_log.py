@@ -19,29 +19,17 @@ from msgbus.redis import RedisAddress, RedisLog, trimmer
 from msgbus.redis.appender import MAX_WAITING
 
 from ..node import Node, until
-from ..redis_server import RedisServer
 
 
 @pytest.fixture
-def server(tmp_path):
-    """
-    A Redis that writes each message to its file before it answers.
-    """
-    server = RedisServer(tmp_path)
-    yield server
-    server.thaw()
-    server.kill()
-
-
-@pytest.fixture
-def start(server):
+def start(redis):
     """
     Starts a node.
     """
     nodes = []
 
     def start(**keep):
-        nodes.append(Node(RedisLog(server.address, reactor, History(Keep(**keep)))))
+        nodes.append(Node(RedisLog(redis.address, reactor, History(Keep(**keep)))))
         return nodes[-1]
 
     yield start
@@ -125,7 +113,7 @@ async def test_requires(start):
 
 
 @pytest_twisted.ensureDeferred
-async def test_killed(start, server):
+async def test_killed(start, redis):
     """
     If Redis is killed and started again, publications wait; each that was acknowledged is
     delivered once by all nodes, and none is doubled.
@@ -138,9 +126,9 @@ async def test_killed(start, server):
             done.append(outcome(node.publish("foo", b"%d-%d" % (lap, number))))
             if number == 100:
                 await deferLater(reactor, 0.001 * lap)
-                server.kill()
+                redis.kill()
         await deferLater(reactor, 0.05)
-        server.start()
+        redis.start()
     results = [await result for result in done]
     assert not [result for result in results if isinstance(result, Unavailable)]
     for node in nodes:
@@ -152,14 +140,14 @@ async def test_killed(start, server):
 
 
 @pytest_twisted.ensureDeferred
-async def test_hangs(start, server):
+async def test_hangs(start, redis):
     """
     If Redis hangs, publications are refused after some seconds, and so are those that are
     too many at once; when it goes on, nothing that was acknowledged is missing or doubled.
     """
     node = start()
     first = await node.publish("foo", b"1")
-    server.freeze()
+    redis.freeze()
     results = [await outcome(node.publish("foo", b"2")) for _ in range(2)]
     assert [type(result) for result in results] == [Unavailable] * 2
     waiting = []
@@ -167,7 +155,7 @@ async def test_hangs(start, server):
         waiting.append(outcome(node.publish("foo", b"3")))
     with pytest.raises(Unavailable, match="Too many"):
         node.publish("foo", b"3")
-    server.thaw()
+    redis.thaw()
     for result in waiting:
         await result
     last = await node.publish("foo", b"4")
@@ -178,7 +166,7 @@ async def test_hangs(start, server):
 
 
 @pytest_twisted.ensureDeferred
-async def test_emptied(start, server):
+async def test_emptied(start, redis):
     """
     If Redis is emptied, a new life begins at all nodes: subscribers are told that messages
     may be missing, old ids are foreign, and the boundary stays, as open streams have it.
@@ -188,7 +176,7 @@ async def test_emptied(start, server):
     for node in nodes:
         await node.follow(1)
     life, boundary = nodes[0].bus.life, nodes[0].bus.boundary
-    server.ask("FLUSHALL")
+    redis.ask("FLUSHALL")
     new = await nodes[0].publish("foo", b"2")
     for node in nodes:
         await node.follow(2)
@@ -201,36 +189,36 @@ async def test_emptied(start, server):
 
 
 @pytest_twisted.ensureDeferred
-async def test_emptied_and_idle(start, server):
+async def test_emptied_and_idle(start, redis):
     """
     A node notices that Redis was emptied even if nothing is published.
     """
     node = start()
     await node.publish("foo", b"1")
     await node.follow(1)
-    server.ask("FLUSHALL")
+    redis.ask("FLUSHALL")
     await until(lambda: node.missed)
     assert node.read("foo") == []
 
 
 @pytest_twisted.ensureDeferred
-async def test_older_copy(start, server, tmp_path):
+async def test_older_copy(start, redis, tmp_path):
     """
     If Redis comes back without the last messages, as after a failover, a new life begins,
     so that no id is given twice; what it has is still read.
     """
-    server.ask("CONFIG", "SET", "appendonly", "no")
+    redis.ask("CONFIG", "SET", "appendonly", "no")
     node = start()
     first = await node.publish("foo", b"1")
-    server.ask("SAVE")
+    redis.ask("SAVE")
     lost = await node.publish("foo", b"2")
     await node.follow(2)
     life = node.bus.life
-    server.kill()
+    redis.kill()
     for file in (tmp_path / "appendonlydir").iterdir():
         file.unlink()
-    server._settings["appendonly"] = "no"
-    server.start()
+    redis._settings["appendonly"] = "no"
+    redis.start()
     last = await node.publish("foo", b"3")
     await node.follow(3)
     assert node.missed == 1
@@ -241,23 +229,23 @@ async def test_older_copy(start, server, tmp_path):
 
 
 @pytest_twisted.ensureDeferred
-async def test_full(start, server):
+async def test_full(start, redis):
     """
     If Redis has no more memory, a publication is refused with a sentence that says so, and
     once it has, publications go on.
     """
     node = start()
-    server.ask("CONFIG", "SET", "maxmemory", "1")
+    redis.ask("CONFIG", "SET", "maxmemory", "1")
     result = await outcome(node.publish("foo", b"1"))
     assert "is full" in str(result)
-    server.ask("CONFIG", "SET", "maxmemory", "0")
+    redis.ask("CONFIG", "SET", "maxmemory", "0")
     last = await node.publish("foo", b"2")
     await node.follow(1)
     assert ids(node.got) == [last.id]
 
 
 @pytest_twisted.ensureDeferred
-async def test_deleted(start, server, monkeypatch):
+async def test_deleted(start, redis, monkeypatch):
     """
     What the history drops, and what may not be kept, is deleted from the stream some time
     later; and a node that starts then knows which channels have lost messages.
@@ -268,7 +256,7 @@ async def test_deleted(start, server, monkeypatch):
     for number in range(50):
         await random.choice(nodes).publish("flood", b"%d" % number)
     await nodes[0].publish("other", b"", keep=False)
-    await until(lambda: server.ask("XLEN", "msgbus") == 4)
+    await until(lambda: redis.ask("XLEN", "msgbus") == 4)
     late = start(count=3)
     assert [m.body for m in late.read("quiet", id=parse_id(quiet.id))] == []
     assert late.read("flood", id=parse_id(quiet.id))[0] == Gap(None)
@@ -278,7 +266,7 @@ async def test_deleted(start, server, monkeypatch):
 
 @pytest.mark.parametrize("keep", [{"count": 0}, {"seconds": 0.5}])
 @pytest_twisted.ensureDeferred
-async def test_nothing_stays(start, server, monkeypatch, keep):
+async def test_nothing_stays(start, redis, monkeypatch, keep):
     """
     Without history, messages leave the stream when all nodes can have read them; and those
     that are too old, although nothing is published any more.
@@ -288,12 +276,12 @@ async def test_nothing_stays(start, server, monkeypatch, keep):
     for number in range(10):
         await node.publish("foo", b"%d" % number)
     await node.follow(10)
-    await until(lambda: server.ask("XLEN", "msgbus") == 0)
+    await until(lambda: redis.ask("XLEN", "msgbus") == 0)
     assert [m for m in node.read("foo") if isinstance(m, Message)] == []
 
 
 @pytest_twisted.ensureDeferred
-async def test_left_behind(start, server, monkeypatch):
+async def test_left_behind(start, redis, monkeypatch):
     """
     What a node that was killed has not deleted is deleted when one starts.
     """
@@ -302,15 +290,15 @@ async def test_left_behind(start, server, monkeypatch):
         await node.publish("foo", b"%d" % number)
     await node.publish("foo", keep=False)
     await node.follow(10)
-    assert server.ask("XLEN", "msgbus") == 10
+    assert redis.ask("XLEN", "msgbus") == 10
     await node.log.close()
     monkeypatch.setattr(trimmer, "STAY_SECONDS", 0.1)
     start(count=3)
-    await until(lambda: server.ask("XLEN", "msgbus") == 3)
+    await until(lambda: redis.ask("XLEN", "msgbus") == 3)
 
 
 @pytest_twisted.ensureDeferred
-async def test_too_slow(start, server):
+async def test_too_slow(start, redis):
     """
     A node that has not read messages before they are deleted tells its subscribers so.
     """
@@ -319,7 +307,7 @@ async def test_too_slow(start, server):
     await node.follow(1)
     node.log._entries.stop()
     lost = await other.publish("foo", b"2")
-    server.ask("XDEL", "msgbus", lost.id)
+    redis.ask("XDEL", "msgbus", lost.id)
     await other.publish("foo", b"3")
     node.log._entries.start(node.bus.newest)
     await node.follow(2)
@@ -329,7 +317,7 @@ async def test_too_slow(start, server):
 
 
 @pytest_twisted.ensureDeferred
-async def test_reads_nothing(start, server):
+async def test_reads_nothing(start, redis):
     """
     A node that reads nothing, though there is more, notices that and connects anew.
     """
@@ -346,19 +334,19 @@ async def test_reads_nothing(start, server):
 
 
 @pytest_twisted.ensureDeferred
-async def test_scripts_are_lost(start, server):
+async def test_scripts_are_lost(start, redis):
     """
     If Redis forgets the scripts, it is given them again.
     """
     node = start()
     await node.publish("foo", b"1")
-    server.ask("SCRIPT", "FLUSH")
+    redis.ask("SCRIPT", "FLUSH")
     await node.publish("foo", b"2")
     await node.follow(2)
 
 
 @pytest_twisted.ensureDeferred
-async def test_foreign_entry(start, server):
+async def test_foreign_entry(start, redis):
     """
     An entry that no node has written is logged, and hinders nothing.
     """
@@ -366,8 +354,8 @@ async def test_foreign_entry(start, server):
     await node.publish("foo", b"1")
     await node.follow(1)
     milliseconds, number = node.bus.newest
-    server.ask("XADD", "msgbus", f"{milliseconds}-{number + 1}", "x", "y")
-    server.ask("HINCRBY", "msgbus:meta", "count", 1)
+    redis.ask("XADD", "msgbus", f"{milliseconds}-{number + 1}", "x", "y")
+    redis.ask("HINCRBY", "msgbus:meta", "count", 1)
     await node.publish("foo", b"2")
     await node.follow(2)
     assert [message.body for message in node.got] == [b"1", b"2"]
@@ -391,30 +379,30 @@ class TestMistakes:
         assert told.startswith("No such file or directory: the stream 'msgbus' of Redis at")
 
     @pytest_twisted.ensureDeferred
-    async def test_password(self, server):
+    async def test_password(self, redis):
         """
         So is a password that is missing or wrong, which is not told itself.
         """
-        server.ask("CONFIG", "SET", "requirepass", "right")
-        assert "NOAUTH" in self.load(server.url)
-        told = self.load(f"redis+unix://:wrong@{server.socket}")
+        redis.ask("CONFIG", "SET", "requirepass", "right")
+        assert "NOAUTH" in self.load(redis.url)
+        told = self.load(f"redis+unix://:wrong@{redis.socket}")
         assert "WRONGPASS" in told
         assert ":wrong" not in told
         log = RedisLog(
-            RedisAddress.parse(f"redis+unix://default:right@{server.socket}"), reactor
+            RedisAddress.parse(f"redis+unix://default:right@{redis.socket}"), reactor
         )
         log.load()
         await log.close()
 
-    def test_key(self, server):
+    def test_key(self, redis):
         """
         So is a key that is no stream, and a stream of something else.
         """
-        server.ask("SET", "text", "x")
-        told = self.load(f"{server.url}&stream=text")
+        redis.ask("SET", "text", "x")
+        told = self.load(f"{redis.url}&stream=text")
         assert "'text' is a string and no stream: give another name" in told
-        server.ask("XADD", "foreign", "*", "x", "y")
-        assert "is no message of msgbus" in self.load(f"{server.url}&stream=foreign")
+        redis.ask("XADD", "foreign", "*", "x", "y")
+        assert "is no message of msgbus" in self.load(f"{redis.url}&stream=foreign")
 
 
 @pytest_twisted.ensureDeferred

@@ -85,7 +85,7 @@ class Watched:
         origins = Origins(allowed=["https://app.example"], hosts=["bus.example"])
         self.server = Server(MAX_MESSAGE, origins, secret=secret, verbosity=2)
         bus = self.server.bus
-        bus.log._seconds = self.server.clock.seconds
+        bus.log.seconds = self.server.clock.seconds
         bus.log._ids.life, bus.log._ids.last = LIFE, zero_id(LIFE)
         bus.log.boundary = BOUNDARY
         if saves:
