@@ -2,6 +2,7 @@
 Several processes that serve one bus, whose messages are in Redis.
 """
 
+import os
 import random
 import re
 import subprocess
@@ -12,6 +13,9 @@ import urllib.request
 
 import pytest
 
+from ..redis_server import RedisServer
+from .certificates import Authority
+from .test_client import free_port
 from .test_history import Resuming, publish
 from .test_twistd import twistd
 
@@ -129,6 +133,34 @@ def test_cannot_start(redis, tmp_path):
         assert re.search(f"Cannot start: [^\n]*{reason}[^\n]*of Redis at", output), output
         assert "Traceback" not in output
         assert "secret" not in output
+
+
+def test_tls(start, tmp_path):
+    """
+    Over TLS, the certificate must be one of the host, of an authority that the system
+    trusts, at the start and later.
+    """
+    authority = Authority(tmp_path)
+    pem = authority.issue("localhost")
+    tls = {"tls_port": free_port(), "tls_cert_file": pem, "tls_key_file": pem}
+    redis = RedisServer(tmp_path, tls_auth_clients="no", **tls)
+    try:
+        trusting = {**os.environ, "SSL_CERT_FILE": str(authority.file)}
+        url = f"rediss://localhost:{tls['tls_port']}/0"
+        bus = start("--log", url, env=trusting)
+        ids = publish(bus, [1])
+        redis.kill()
+        redis.start()
+        ids += publish(bus, [2])
+        assert len(ids) == 2
+        for wrong, env in ((url, None), (url.replace("localhost", "127.0.0.1"), trusting)):
+            listen = ("--listen", "tcp:0:interface=127.0.0.1")
+            command = ("-n", "--pidfile=", "msgbus", *listen, "--log", wrong)
+            result = twistd(*command, cwd=tmp_path, env=env)
+            assert "Cannot start: " in result.stderr
+            assert "certificate verify failed" in result.stderr
+    finally:
+        redis.kill()
 
 
 def test_curl(start, redis):

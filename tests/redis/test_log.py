@@ -334,6 +334,25 @@ async def test_reads_nothing(start, redis):
 
 
 @pytest_twisted.ensureDeferred
+async def test_answer_is_lost(start):
+    """
+    If the connection ends when messages are appended and before the answer has come, they
+    are not appended a second time, and their publishers get the ids that they have.
+    """
+    node = start()
+    await node.publish("foo", b"0")
+    connection = node.log._link.connection
+    connection.dataReceived = lambda data: connection.cut()
+    done = [node.publish("foo", b"%d" % number) for number in range(1, 100)]
+    receipts = [await receipt for receipt in done]
+    last = await node.publish("foo", b"100")
+    await node.follow(101)
+    assert node.log._link.connection is not connection
+    assert [message.body for message in node.got] == [b"%d" % n for n in range(101)]
+    assert ids(node.got)[1:] == [receipt.id for receipt in (*receipts, last)]
+
+
+@pytest_twisted.ensureDeferred
 async def test_scripts_are_lost(start, redis):
     """
     If Redis forgets the scripts, it is given them again.
