@@ -21,7 +21,9 @@ from collections import deque
 from dataclasses import dataclass, field
 
 from load import (
+    BY_USER,
     SILENCE_SECONDS,
+    USERS,
     Column,
     Daemon,
     Server,
@@ -61,6 +63,8 @@ class Row:
     headers: str = ""
     # Does an answer end with its message?
     polls: bool = False
+    # Command line options of the server.
+    options: tuple[str, ...] = ()
 
 
 UPGRADE = (
@@ -79,6 +83,7 @@ ROWS = {
     "websocket": Row("WebSocket", headers=UPGRADE),
     "raw": Row("WebSocket, raw", query="?raw=1", headers=UPGRADE),
     "polls": Row("long polling", query="?format=message", polls=True),
+    "user": Row("subscribers of one user", headers=f"{BY_USER}\r\n", options=USERS),
 }
 
 
@@ -288,7 +293,7 @@ def measure(row, options, folder, python, progress):
     """
     server = Server(folder, python, tls=row.scheme == "https")
     backlog = ["--max-backlog", "100000000"] if not row.lazy else []
-    with server.start(*backlog) as daemon:
+    with server.start(*backlog, *row.options) as daemon:
         load = Load(daemon, row, options.size, server.context)
         try:
             return figures(load, options, progress)

@@ -44,6 +44,19 @@ PROGRESS_SECONDS = 0.1
 SPARE_FILES = 100
 
 
+# Options of a server with users and rules, whose files are in its folder, and a header of
+# its user.  The limits are so high that they are counted, but not reached.
+USERS = (
+    *("--users", "users", "--access", "access"),
+    *("--rate", "1000000/s", "--max-subscriptions", "1000000"),
+)
+_FILES = {
+    "users": "alice:$2y$05$Ia1/yEG8t0WTxGKT6S9jD.yS4egKjZP.kFjfBO/EGFgjostPM/rAW\n",
+    "access": "alice publish,subscribe *\n@anonymous publish,subscribe bench\n",
+}
+BY_USER = "Authorization: Basic YWxpY2U6c2VjcmV0"
+
+
 class Server:
     """
     Starts the servers that one run of one row needs.
@@ -59,6 +72,8 @@ class Server:
         self.context = None
         self._python = python
         self._listen = []
+        for name, text in _FILES.items():
+            (folder / name).write_text(text)
         if tls:
             authority = Authority(folder)
             key = authority.issue("localhost")

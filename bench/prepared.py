@@ -9,6 +9,8 @@ import base64
 import json
 import re
 
+from load import BY_USER
+
 __all__ = [
     "BODY_BYTES",
     "CHUNKED",
@@ -17,6 +19,7 @@ __all__ = [
     "begin_lines",
     "begin_parts",
     "body",
+    "by_user",
     "check",
     "chunked",
     "closing",
@@ -137,6 +140,13 @@ def with_new_head(place, number):
     Each request has a header that no other has, so a cache of heads never helps.
     """
     return post(body(place, number), f"X-Request: {place}-{number}")
+
+
+def by_user(place, number):
+    """
+    Every request has the same head, with a name and a password.
+    """
+    return post(body(place, number), BY_USER)
 
 
 def with_key(place, number):

@@ -24,6 +24,7 @@ from dataclasses import dataclass
 
 from crowd import Crowd
 from load import (
+    USERS,
     Column,
     Server,
     arguments,
@@ -39,6 +40,7 @@ from prepared import (
     begin_lines,
     begin_parts,
     body,
+    by_user,
     check,
     chunked,
     closing,
@@ -304,6 +306,11 @@ ROWS = {
     ),
     "stream-tls": Row("a stream over TLS", tls=True, **STREAM),
     "tls": Row("POST over TLS", tls=True),
+    "user": Row(
+        "POST, by a user with a right",
+        request=by_user,
+        options=USERS,
+    ),
     "unkept": Row("POST, no history", options=("--history", "0")),
     "subscribing": Subscribing("subscribing"),
     "subscribing-tls": Subscribing("subscribing over TLS", share=0.2, tls=True),
