@@ -92,6 +92,8 @@ class Certified(Visitor):
         except Invalid as error:
             raise Denied(403, f"Your client certificate names no user: {error}") from None
         super().__init__(name, access)
+        # The name is proved, whether there are rules or not.
+        self.user = name
 
     @property
     def is_limited(self) -> bool:

@@ -9,10 +9,13 @@ from OpenSSL import crypto
 from twisted.trial.unittest import SynchronousTestCase
 
 from msgbus.access.certificates import Authorities, ClientCertificate
+from msgbus.access.limits import Rate
 from msgbus.access.rules import Rules
 from msgbus.access.users import Users
 from msgbus.match import EVERYTHING
 from msgbus.web.certified import Certificates, Certified
+from msgbus.web.peer import Peer
+from msgbus.web.quotas import Quotas, QuotaSizes, Throttled
 from msgbus.web.visitor import Access, Denied
 
 from ..integration.certificates import Authority
@@ -75,6 +78,19 @@ class CertifiedTests(SynchronousTestCase):
         for check in self.all_checks(visitor):
             check()
         self.assertFalse(visitor.is_believed("a"))
+
+    def test_counts_as_a_user(self):
+        """
+        Limits of each user hold, by the name of the certificate, with rules and without:
+        also for a program on the bus's own machine, which has no address that counts.
+        """
+        local = Peer(None, is_local=True)
+        for rules in (RULES, None):
+            quotas = Quotas(QuotaSizes(Rate(2, 60), None), lambda: 0.0)
+            for _ in range(2):
+                quotas.charge_publication(self.visitor(rules), local, 1)
+            with self.assertRaises(Throttled):
+                quotas.charge_publication(self.visitor(rules), local, 1)
 
     def test_expires(self):
         """
