@@ -3,7 +3,6 @@ Passwords, hashes, links, tokens and keys: none is in the log, nor in an answer 
 that did not show it.
 """
 
-import base64
 import signal
 import socket
 import subprocess
@@ -12,6 +11,7 @@ import time
 from joserfc import jwt
 from joserfc.jwk import OctKey
 
+from ..requests import basic
 from .daemon import BIN, Daemon
 
 PASSWORD = "correct-horse-battery"
@@ -36,13 +36,6 @@ def token():
     return jwt.encode({"alg": "HS256"}, claims, OctKey.import_key(HMAC_SECRET))
 
 
-def basic(password):
-    """
-    The value of an `Authorization` header.
-    """
-    return "Basic " + base64.b64encode(f"alice:{password}".encode()).decode()
-
-
 def ask(bus, data):
     """
     All that comes within a moment as an answer to these bytes.
@@ -64,7 +57,12 @@ def requests(link, token):
     Good and bad requests that show credentials in all places.
     """
     host = "Host: localhost\nConnection: close\n"
-    shown = [basic(PASSWORD), basic(GUESS), f"Bearer {link}", f"Bearer {token}"]
+    shown = [
+        basic(f"alice:{PASSWORD}"),
+        basic(f"alice:{GUESS}"),
+        f"Bearer {link}",
+        f"Bearer {token}",
+    ]
     shown += [f"Bearer {token}x", PASSWORD, f"Basic {PASSWORD}", f"Bearer {PASSWORD} x"]
     query = f"link={link}"
     targets = [f"/msgbus/a/b?{query}", f"/msgbus/a/b?x=1&{query}&format=nonsense"]
@@ -112,7 +110,7 @@ def test_log(tmp_path):
         link, bearer = sign(keys), token()
         secrets = [PASSWORD, GUESS, link[-20:], link[:40], bearer[-20:], bearer[30:60]]
         secrets += [
-            basic(PASSWORD)[-20:],
+            basic(f"alice:{PASSWORD}")[-20:],
             users.read_text()[6:].strip(),
             HMAC_SECRET.decode(),
         ]
