@@ -103,18 +103,28 @@ class MemoryLog:
         See `Log.append`.  The message is delivered before this returns, unless it is called
         from within a delivery.
         """
-        if fingerprint is None:
-            return self._put_in_order(message, body, keep, None)
         # The answer is remembered before the message is delivered, because a subscriber
         # could repeat the publication from within the delivery.
-        done: Deferred[Receipt] = Deferred()
-        self._answers_like(fingerprint).remember(fingerprint, self.seconds(), done)
-        receipt = self._put_in_order(message, body, keep, fingerprint)
-        if isinstance(receipt, Deferred):
-            receipt.addCallback(done.callback)
-            return _follow(done)
-        done.callback(receipt)
-        return receipt
+        known = None if fingerprint is None else self._remember(fingerprint)
+        id = self._ids.next(int(self.seconds() * 1000))
+        message = message.published(format_id(id), body)
+        appended: Receipt | Deferred[Receipt]
+        if self._delivering:
+            # A message that is published from within a delivery waits until that delivery
+            # has ended; otherwise some subscribers would get the two in reverse order.
+            appended = Deferred()
+            self._pending.append(_Pending(id, message, keep, fingerprint, appended))
+        else:
+            self._delivering = True
+            try:
+                self.history.add(id, message, keep)
+                receipt = Receipt(message.id, self._follower.deliver(message))
+                while self._pending:
+                    self._deliver_pending(self._pending.popleft())
+            finally:
+                self._delivering = False
+            appended = self.settle(id, keep, fingerprint, receipt)
+        return appended if known is None else _share(appended, known)
 
     def settle(
         self, id: Id, keep: bool, fingerprint: Fingerprint | None, receipt: Receipt
@@ -153,29 +163,13 @@ class MemoryLog:
         """
         return self._copies if fingerprint.is_of_origin else self._answers
 
-    def _put_in_order(
-        self, message: Message, body: bytes, keep: bool, fingerprint: Fingerprint | None
-    ) -> Receipt | Deferred[Receipt]:
+    def _remember(self, fingerprint: Fingerprint) -> Deferred[Receipt]:
         """
-        Give a message with this body its id, and deliver it.
+        Remember the answer to a publication, which is given to the Deferred later.
         """
-        id = self._ids.next(int(self.seconds() * 1000))
-        message = message.published(format_id(id), body)
-        if self._delivering:
-            # A message that is published from within a delivery waits until that delivery
-            # has ended; otherwise some subscribers would get the two in reverse order.
-            done: Deferred[Receipt] = Deferred()
-            self._pending.append(_Pending(id, message, keep, fingerprint, done))
-            return done
-        self._delivering = True
-        try:
-            self.history.add(id, message, keep)
-            receipt = Receipt(message.id, self._follower.deliver(message))
-            while self._pending:
-                self._deliver_pending(self._pending.popleft())
-        finally:
-            self._delivering = False
-        return self.settle(id, keep, fingerprint, receipt)
+        done: Deferred[Receipt] = Deferred()
+        self._answers_like(fingerprint).remember(fingerprint, self.seconds(), done)
+        return done
 
     def _deliver_pending(self, pending: _Pending) -> None:
         id, message, keep, fingerprint, done = pending
@@ -186,6 +180,19 @@ class MemoryLog:
             settled.addCallback(done.callback)
         else:
             done.callback(settled)
+
+
+def _share(
+    appended: Receipt | Deferred[Receipt], known: Deferred[Receipt]
+) -> Receipt | Deferred[Receipt]:
+    """
+    What was appended, for the publisher and for those who repeat the publication.
+    """
+    if isinstance(appended, Deferred):
+        appended.addCallback(known.callback)
+        return _follow(known)
+    known.callback(appended)
+    return appended
 
 
 def _follow(done: Deferred[Receipt]) -> Deferred[Receipt]:
