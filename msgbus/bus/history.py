@@ -172,8 +172,8 @@ class History:
             name without an entry may have lost messages up to this id.
         counted_from: The numbers of ids above this one are consecutive, so a missing
             number is a missing message.
-        unwritten: What has changed since the last copy, for a `FileLog` to write; None if
-            there is none.
+        unwritten: What has changed since it was last asked for, for a log that has a copy
+            of the history elsewhere; None for a log that has none.
     """
 
     def __init__(self, keep: Keep | None = None) -> None:

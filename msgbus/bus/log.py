@@ -3,7 +3,8 @@ The log of a bus: what gives messages their order and their ids, keeps them, and
 publications that are repeated.
 
 This is the seam between a bus and where its messages are.  `memory_log` is the log of one
-process, and `file_log` one that survives it.
+process, and `file_log` one that survives it.  The log of many processes has a room of its
+own, `redis`.
 """
 
 from __future__ import annotations

@@ -108,8 +108,10 @@ class RedisLog:
         # The number of the last message of this life that was read; None if the next one is
         # the first that this node reads of it.
         self._read: int | None = None
-        # The same when the log was checked, if this node was behind then.
-        self._behind_at: int | None = None
+        # The same at the last check, and for how many checks it has been the same although
+        # there is more to read.
+        self._read_before: int | None = None
+        self._stuck = 0
 
     def gave(self, id: Id) -> bool:
         """
@@ -228,28 +230,41 @@ class RedisLog:
         life = int(reply[0])
         if life != self.life:
             self._begin_life(life, reply[1].decode())
-        self._look_behind(zero_id(life)[1] + int(reply[2]))
+        self._look_behind((int(reply[3]), zero_id(life)[1] + int(reply[2])))
         self._appender.resume(connection)
         self._trimmer.resume(connection)
 
-    def _look_behind(self, number: int) -> None:
+    def _look_behind(self, last: Id) -> None:
         """
-        If this node has read nothing since the last check, though there is more, connect
-        anew to read on.
+        If this node has read nothing for some checks, though there is more, connect anew;
+        and if there is still nothing to be read then, it was deleted.
 
         Args:
-            number: That of the last message in the stream.
+            last: The last id that was given.
         """
-        if self._read is None or self._read >= number:
-            self._behind_at = None
-        elif self._behind_at != self._read:
-            self._behind_at = self._read
-        else:
+        if self._read is None or self._read >= last[1]:
+            self._stuck = 0
+            return
+        self._stuck = self._stuck + 1 if self._read == self._read_before else 1
+        self._read_before = self._read
+        if self._stuck == 2:
             self._log.warn(
                 "This node is {count} messages behind, and reads none: connecting anew",
-                count=number - self._read,
+                count=last[1] - self._read,
             )
             self._entries.restart(self.history.newest)
+        elif self._stuck == 4:
+            self._lose_until(last)
+            self.history.newest = last
+            self._read = last[1]
+
+    def _lose_until(self, id: Id) -> None:
+        """
+        Messages up to this id were deleted before this node has read them.
+        """
+        self._log.warn("This node was too slow, and missed messages")
+        self.history.lose_until(id)
+        self._follower.miss()
 
     def _unchecked(self, failure: Failure) -> None:
         self._asked = None
@@ -287,10 +302,7 @@ class RedisLog:
                 self._check()
             return
         if self._read is not None and id[1] != self._read + 1:
-            # It was deleted before this node has read it.
-            self._log.warn("This node was too slow, and missed messages")
-            self.history.lose_until((id[0], id[1] - 1))
-            self._follower.miss()
+            self._lose_until((id[0], id[1] - 1))
         self._read = id[1]
         self._seen = max(self._seen, id[1])
         self._trim()

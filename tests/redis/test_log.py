@@ -15,7 +15,7 @@ from msgbus.bus.log import CannotLoad, Unavailable
 from msgbus.ids import Gap, Since, parse_id
 from msgbus.match import EVERYTHING
 from msgbus.message import Invalid, Message
-from msgbus.redis import RedisAddress, RedisLog, trimmer
+from msgbus.redis import RedisAddress, RedisLog, log, trimmer
 from msgbus.redis.appender import MAX_WAITING
 
 from ..node import Node, until
@@ -314,6 +314,26 @@ async def test_too_slow(start, redis):
     assert [message.body for message in node.got] == [b"1", b"3"]
     assert node.missed == 1
     assert node.read("foo", id=parse_id(node.got[0].id))[0] == Gap(None)
+
+
+@pytest_twisted.ensureDeferred
+async def test_too_slow_for_the_last(start, redis, monkeypatch):
+    """
+    So does one that has not read the last messages of all.
+    """
+    monkeypatch.setattr(log, "CHECK_SECONDS", 0.2)
+    node, other = start(), start()
+    first = await other.publish("foo", b"1")
+    await node.follow(1)
+    node.log._entries.stop()
+    lost = await other.publish("foo", b"2")
+    redis.ask("XDEL", "msgbus", lost.id)
+    node.log._entries.start(node.bus.newest)
+    await until(lambda: node.missed)
+    assert node.read("foo", id=parse_id(first.id)) == [Gap(None)]
+    await other.publish("foo", b"3")
+    await node.follow(2)
+    assert node.missed == 1
 
 
 @pytest_twisted.ensureDeferred
