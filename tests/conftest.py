@@ -12,7 +12,7 @@ def redis(tmp_path):
     """
     A Redis that writes each message to its file before it answers.
     """
-    server = RedisServer(tmp_path)
+    server = RedisServer(tmp_path, appendfsync="always")
     yield server
     server.thaw()
     server.kill()

@@ -231,6 +231,8 @@ def test_functions_fit_on_a_screen():
         "msgbus.match.Filter",
         "msgbus.message.Invalid",
         "msgbus.message.Message",
+        "msgbus.redis.RedisAddress",
+        "msgbus.redis.RedisLog",
         "msgbus.web.Access",
         "msgbus.web.BusResource",
         "msgbus.web.Origins",

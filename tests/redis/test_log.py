@@ -112,12 +112,17 @@ async def test_requires(start):
         start().publish("foo", require=True)
 
 
+@pytest.mark.parametrize("always", [True, False])
 @pytest_twisted.ensureDeferred
-async def test_killed(start, redis):
+async def test_killed(start, redis, always):
     """
     If Redis is killed and started again, publications wait; each that was acknowledged is
-    delivered once by all nodes, and none is doubled.
+    delivered once by all nodes, in one order, and none is doubled.  If it does not write
+    each message to the disk at once, it may lose some; then subscribers are told.
     """
+    if not always:
+        redis.ask("CONFIG", "SET", "appendfsync", "everysec")
+        redis._settings["appendfsync"] = "everysec"
     nodes = [start(count=10_000), start(count=10_000)]
     done = []
     for lap in range(5):
@@ -130,13 +135,16 @@ async def test_killed(start, redis):
         await deferLater(reactor, 0.05)
         redis.start()
     results = [await result for result in done]
-    assert not [result for result in results if isinstance(result, Unavailable)]
+    acknowledged = {result for result in results if isinstance(result, str)}
+    last = (await nodes[0].publish("foo", b"last")).id
     for node in nodes:
-        await node.follow(1000)
+        await until(lambda node=node: node.got and node.got[-1].id == last)
         assert sorted(ids(node.got), key=parse_id) == ids(node.got)
-        assert sorted(results) == sorted(ids(node.got))
-        assert node.missed == 0
-    assert len({message.body for message in nodes[0].got}) == 1000
+        assert len({message.body for message in node.got}) == len(node.got)
+        if always:
+            assert node.missed == 0
+        assert node.missed or acknowledged <= set(ids(node.got))
+    assert len(acknowledged) > 500
 
 
 @pytest_twisted.ensureDeferred
