@@ -209,7 +209,10 @@ def explained(seconds: float) -> Iterator[None]:
     except (ssl.SSLEOFError, ssl.SSLZeroReturnError, ssl.SSLSyscallError) as error:
         raise Unreachable(f"TLS was cut: {error.reason}.") from None
     except ssl.SSLError as error:
-        raise Untrusted(f"TLS failed: {error.reason}.") from None
+        # If a server cuts a connection while something is sent, that is not always an
+        # `SSLEOFError`.
+        kind = Unreachable if "EOF" in (error.reason or "") else Untrusted
+        raise kind(f"TLS failed: {error.reason}.") from None
     except ConnectionRefusedError:
         raise Unreachable(NOTHING_LISTENS) from None
     except socket.gaierror as error:
