@@ -152,7 +152,7 @@ def test_proxy(start, elsewhere, proxy, lines):
         line
         for block in blocks(CHECKOUT / "docs/operations.md", "sh")
         for line in block.splitlines()
-        if "--host chat.example" in line
+        if "--docroot chatdemo --host chat.example" in line
     ]
     options = command.partition(" msgbus ")[2].replace("chatdemo", str(CHAT)).split()
     bus = start(*options)
