@@ -155,8 +155,10 @@ class Mount:
         Where a replay may begin that somebody wants to begin at `since`: so late that it
         has no more messages than the rule that allows it, or not at all.
         """
+        if since is None:
+            return None
         limit = visitor.subscribe_limits(name)[1].history
-        if since is None or limit is None:
+        if limit is None:
             return since
         if limit == 0:
             return None

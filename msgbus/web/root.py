@@ -212,7 +212,7 @@ class Root(Resource):
         if self._proxy_seen or not isinstance(request, Request):
             return
         headers, peer = request.requestHeaders, request.channel.peer
-        if peer.is_private and any(map(headers.hasHeader, PROXY_HEADERS)):
+        if any(map(headers.hasHeader, PROXY_HEADERS)) and peer.is_private:
             self._proxy_seen = True
             if not peer.is_trusted:
                 self._log.warn(
