@@ -7,12 +7,12 @@ No clock: the time is a parameter, in seconds, of any clock that never goes back
 from __future__ import annotations
 
 import re
-from collections.abc import Hashable, Iterable
+from collections.abc import Hashable
 from dataclasses import dataclass
 
 from ..message import Invalid
 
-__all__ = ["Charge", "Limiter", "Rate", "take"]
+__all__ = ["Limiter", "Rate"]
 
 # How many keys a limiter knows at once; when there are more, it forgets one in this many.
 MAX_KEYS = 10_000
@@ -165,29 +165,3 @@ class Limiter:
         self._full_at = {
             key: at for key, at in self._full_at.items() if at > self._forgotten_full_at
         }
-
-
-@dataclass(frozen=True, slots=True)
-class Charge:
-    """
-    Something to be taken from one bucket of a limiter.
-    """
-
-    limiter: Limiter
-    key: Hashable
-    cost: int
-
-
-def take(charges: Iterable[Charge], now: float) -> float:
-    """
-    Take all of these, or nothing: what one limiter refuses is not charged to another.
-
-    Returns:
-        0, or the seconds until all may be taken.
-    """
-    charges = list(charges)
-    wait = max((c.limiter.wait(c.key, c.cost, now) for c in charges), default=0.0)
-    if not wait:
-        for c in charges:
-            c.limiter.charge(c.key, c.cost, now)
-    return wait

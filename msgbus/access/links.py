@@ -24,11 +24,10 @@ from datetime import UTC, datetime
 from ..match import Filter, Pattern
 from ..message import Invalid
 from .channels import Channels
-from .credentials import PARAMETER, link_of
 from .grant import BadGrant, Grant
 from .link_keys import Keys
 
-__all__ = ["BadLink", "is_link", "query_of", "sign", "verify", "verify_query"]
+__all__ = ["BadLink", "is_link", "sign", "verify"]
 
 # In characters.  All else that a link may be is bounded by that, and by `match`.
 MAX_LINK = 4096
@@ -74,13 +73,6 @@ def sign(keys: Keys, grant: Grant) -> str:
     return link
 
 
-def query_of(link: str) -> str:
-    """
-    The query for a URL, without its question mark, that carries a link.
-    """
-    return f"{PARAMETER}={link}"
-
-
 def is_link(token: str) -> bool:
     """
     Does this look like a link, and not like a JWT, which has three parts?
@@ -124,17 +116,6 @@ def verify(keys: Keys, link: str, now: float) -> Grant:
         until = datetime.fromtimestamp(grant.expires, UTC)
         raise BadLink(f"The link expired at {until:%Y-%m-%d %H:%M:%S} UTC.")
     return grant
-
-
-def verify_query(keys: Keys, query: bytes, now: float) -> Grant | None:
-    """
-    The grant of the link in a query, or None if it has no link; see `verify`.
-
-    Raises:
-        BadGrant: The link gives no right, or there are several.
-    """
-    link = link_of(query)
-    return None if link is None else verify(keys, link, now)
 
 
 def _encode(grant: Grant) -> bytes:

@@ -101,7 +101,7 @@ class Quotas:
         # an address.
         self._user_buckets = tuple(_buckets(sizes))
         self._address_buckets = tuple(_buckets(sizes))
-        self._rule_limiters: dict[Rate, Limiter] = {}
+        self._rule_buckets: dict[Rate, _Bucket] = {}
         limit = sizes.subscriptions
         self._subscriptions = None if limit is None else OpenCounts(limit)
         # Those of rules, by the limit that the rule sets.
@@ -217,12 +217,12 @@ class Quotas:
         return keys
 
     def _rule_bucket(self, rate: Rate) -> _Bucket:
-        limiter = self._rule_limiters.get(rate)
-        if limiter is None:
-            if len(self._rule_limiters) >= MAX_RULE_RATES:
-                self._rule_limiters.clear()
-            limiter = self._rule_limiters[rate] = Limiter(rate)
-        return _Bucket("rule", limiter, False)
+        bucket = self._rule_buckets.get(rate)
+        if bucket is None:
+            if len(self._rule_buckets) >= MAX_RULE_RATES:
+                self._rule_buckets.clear()
+            bucket = self._rule_buckets[rate] = _Bucket("rule", Limiter(rate), False)
+        return bucket
 
 
 def _buckets(sizes: QuotaSizes) -> Iterator[_Bucket]:

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from msgbus.access import rate_fields
-from msgbus.access.limits import Charge, Limiter, Rate, take
+from msgbus.access.limits import Limiter, Rate
 from msgbus.access.open_counts import OpenCounts
 from msgbus.message import Invalid
 
@@ -153,17 +153,6 @@ class LimiterTests(SynchronousTestCase):
         limiter = Limiter(Rate(1, 1))
         for key in (("a", "b_c"), ("a_b", "c"), "a_b_c", ("user", "1"), ("address", "1")):
             self.assertEqual(limiter.take(key, 1, 0.0), 0)
-
-    def test_take_all(self):
-        """
-        What one limiter refuses is not charged to another.
-        """
-        messages, size = Limiter(Rate(2, 1)), Limiter(Rate(100, 1))
-        charges = [Charge(messages, "a", 1), Charge(size, "a", 80)]
-        self.assertEqual(take(charges, 0.0), 0)
-        self.assertAlmostEqual(take(charges, 0.0), 0.6)
-        self.assertEqual(messages.remaining("a", 0.0)[0], 1)
-        self.assertEqual(take([], 0.0), 0)
 
 
 class RateFieldsTests(SynchronousTestCase):

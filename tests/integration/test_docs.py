@@ -15,8 +15,9 @@ import pytest
 from joserfc.jwk import ECKey
 
 from msgbus.access.channels import Channels
+from msgbus.access.credentials import link_of
 from msgbus.access.link_keys import Keys
-from msgbus.access.links import query_of, sign, verify_query
+from msgbus.access.links import sign, verify
 from msgbus.access.tokens import TokenKey, Tokens
 from msgbus.client.blocking import publish, subscribe
 from msgbus.client.errors import Refused
@@ -443,7 +444,7 @@ class TestAccess:
                 assert out.startswith(at), command
                 keys = Keys.parse((tmp_path / "links.key").read_bytes(), "links.key")
                 query = urlsplit(out.strip()).query.encode()
-                assert verify_query(keys, query, time.time()), command
+                assert verify(keys, link_of(query), time.time()), command
 
     def test_use(self, shell, start):
         """
@@ -478,8 +479,8 @@ class TestAccess:
         )
         keys = Keys.parse((tmp_path / "links.key").read_bytes(), "links.key")
         query = urlsplit(link).query
-        grant = verify_query(keys, query.encode(), time.time())
-        assert query == query_of(sign(keys, grant))
+        grant = verify(keys, link_of(query.encode()), time.time())
+        assert query == f"link={sign(keys, grant)}"
         assert grant.subscribe == Channels(["public/cam"])
         key = TokenKey.parse("ES256", pair.as_pem(private=False), "issuer.pem")
         grant = Tokens([key]).verify(token, time.time())
