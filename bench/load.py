@@ -22,6 +22,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from tests.integration.certificates import Authority
 from tests.integration.daemon import Daemon
+from tests.redis_server import RedisServer
 
 __all__ = [
     "Column",
@@ -72,6 +73,7 @@ class Server:
         self.context = None
         self._python = python
         self._listen = []
+        self._processors = sorted(os.sched_getaffinity(0))
         for name, text in _FILES.items():
             (folder / name).write_text(text)
         if tls:
@@ -84,7 +86,7 @@ class Server:
     def start(self, *arguments):
         """
         Run a `twistd msgbus` with these arguments; it gets the first processor, and the
-        load the second, if there are two.
+        load the last, if there are two.
         """
         environment = dict(os.environ)
         if self._python != sys.executable:
@@ -93,14 +95,25 @@ class Server:
         daemon = Daemon(
             self.folder, *self._listen, *arguments, python=self._python, env=environment
         )
-        if len(processors := sorted(os.sched_getaffinity(0))) > 1:
-            os.sched_setaffinity(daemon.process.pid, {processors[0]})
-            os.sched_setaffinity(0, {processors[1]})
+        os.sched_setaffinity(daemon.process.pid, {self._processors[0]})
+        os.sched_setaffinity(0, {self._processors[-1]})
         try:
             yield daemon
         finally:
-            os.sched_setaffinity(0, set(processors))
+            os.sched_setaffinity(0, set(self._processors))
             daemon.stop()
+
+    @contextmanager
+    def redis(self):
+        """
+        Run a Redis that syncs its file each second; it shares the processor of the load.
+        """
+        redis = RedisServer(self.folder, appendfsync="everysec")
+        os.sched_setaffinity(redis.process.pid, {self._processors[-1]})
+        try:
+            yield redis
+        finally:
+            redis.kill()
 
 
 def connect(daemon, context=None):
@@ -127,11 +140,11 @@ def receive(connection):
         return None
 
 
-def processor_seconds(daemon):
+def processor_seconds(server):
     """
-    How much processor time the server has had.
+    How much processor time this server has had, a `Daemon` or a `RedisServer`.
     """
-    fields = Path(f"/proc/{daemon.process.pid}/stat").read_text().rpartition(")")[2].split()
+    fields = Path(f"/proc/{server.process.pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 

@@ -2,9 +2,10 @@
 """
 Measures the way in: what publishing to a real `twistd msgbus`, and subscribing to it, cost.
 
-Run it with the Python into which msgbus is installed; it needs nothing else, and
-Linux.  It ends with an error if a message was lost, doubled or out of order.  The
-server gets one processor and the load another, if there are two.
+Run it with the Python into which msgbus is installed; it needs nothing else but Linux, and
+`redis-server` for the rows whose log is in Redis.  It ends with an error if a message was
+lost, doubled or out of order.  The server gets one processor and the load another, with
+Redis, if there are two.
 
 Each row that publishes has one subscriber.  Unless the row says otherwise, there are 8
 connections with one request in flight on each, bodies have 100 bytes, and requests have the
@@ -20,7 +21,7 @@ the machine disturb least; its resolution is 10 ms, so it takes some thousand me
 import re
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from crowd import Crowd
 from load import (
@@ -104,11 +105,20 @@ class Row:
     tls: bool = False
     # Command line options of the server.
     options: tuple[str, ...] = ()
+    # Is the log in Redis?
+    redis: bool = False
 
     def measure(self, options, server, progress):
         """
         Run the row once; return a figure for each column.
         """
+        if not self.redis:
+            return self._measure(options, server, progress)
+        with server.redis() as redis:
+            log = replace(self, options=(*self.options, "--log", redis.url))
+            return log._measure(options, server, progress)
+
+    def _measure(self, options, server, progress):
         warming = max(int(options.messages * self.share * WARMING) // self.connections, 1)
         count = max(int(options.messages * self.share) // self.connections, 1)
         requests = [
@@ -312,6 +322,18 @@ ROWS = {
         options=USERS,
     ),
     "unkept": Row("POST, no history", options=("--history", "0")),
+    "redis": Row("POST, 16 connections, log in Redis", connections=16, redis=True),
+    "redis-crowd": Row("the same, 64 connections", connections=64, redis=True),
+    "redis-pipelined": Row(
+        "the same, 16 connections, 16 in flight each",
+        connections=16,
+        in_flight=IN_FLIGHT,
+        redis=True,
+    ),
+    "redis-streams": Row(
+        "the same, 16 streams of parts",
+        **STREAM | {"connections": 16, "in_flight": IN_STREAM // 16, "redis": True},
+    ),
     "subscribing": Subscribing("subscribing"),
     "subscribing-tls": Subscribing("subscribing over TLS", share=0.2, tls=True),
     "returning": Returning("coming back after a restart"),

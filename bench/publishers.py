@@ -171,13 +171,13 @@ class Publishers:
             member.latencies = []
             member.publish(count)
         while (answered := sum(len(member.latencies) for member in self.members)) < total:
-            self._look()
+            self.look()
             progress(answered / total)
         while self.received.count(END) < due:
-            self._look()
+            self.look()
         return [seconds for member in self.members for seconds in member.latencies]
 
-    def _look(self):
+    def look(self):
         """
         Wait for data on any connection, and have it read.
         """

@@ -41,7 +41,7 @@ class RedisServer:
             **self._settings,
         }
         arguments = [f(option) for option in options.items() for f in (_name, _value)]
-        self._process = subprocess.Popen(["redis-server", *arguments])
+        self.process = subprocess.Popen(["redis-server", *arguments])
         deadline = time.monotonic() + START_SECONDS
         while True:
             try:
@@ -65,20 +65,20 @@ class RedisServer:
         """
         Have it hang.
         """
-        self._process.send_signal(signal.SIGSTOP)
+        self.process.send_signal(signal.SIGSTOP)
 
     def thaw(self):
         """
         Have it go on.
         """
-        self._process.send_signal(signal.SIGCONT)
+        self.process.send_signal(signal.SIGCONT)
 
     def kill(self):
         """
         Kill it, as a power cut would.
         """
-        self._process.kill()
-        self._process.wait()
+        self.process.kill()
+        self.process.wait()
 
 
 def _name(option):
