@@ -84,18 +84,18 @@ class Nodes:
         crowd.arrive([SUBSCRIBE % b""] * count, lambda share: None)
         return crowd
 
-    def publish(self, node, count, row=LOAD, progress=lambda share: None):
+    def publish(self, count, progress):
         """
-        Publish so many messages at a node, as fast as it takes them.
+        Publish so many messages at the first node, as fast as it takes them.
         """
-        each = count // row.connections
-        requests = [[plain(p, n) for n in range(each)] for p in range(row.connections)]
-        publishers = Publishers(node, None, requests, row)
+        each = count // PUBLISHERS
+        requests = [[plain(p, n) for n in range(each)] for p in range(PUBLISHERS)]
+        publishers = Publishers(self.all[0], None, requests, LOAD)
         try:
-            publishers.publish([each] * row.connections, progress)
+            publishers.publish([each] * PUBLISHERS, progress)
         finally:
             publishers.close()
-        check(publishers.received, [each] * row.connections)
+        check(publishers.received, [each] * PUBLISHERS)
 
     def spent(self):
         """
@@ -207,10 +207,28 @@ class Paced:
 
 
 @dataclass(frozen=True)
+class Publishing:
+    """
+    One line of the table: messages are published at the first node, many in flight.
+    """
+
+    about: str
+    nodes: int
+
+    def measure(self, options, server, progress):
+        """
+        Run the row once; return a figure for each column.
+        """
+        with Nodes(server, self.nodes) as nodes:
+            measured = Measurement(nodes)
+            nodes.publish(options.messages, progress)
+            return measured.figures(options.messages, messages=options.messages)
+
+
+@dataclass(frozen=True)
 class Start:
     """
-    One line of the table: a node starts when the log has messages; Redis has spent what
-    appending them took.
+    One line of the table: a node starts when the log has messages.
     """
 
     about: str
@@ -221,15 +239,13 @@ class Start:
         """
         count = options.messages
         with Nodes(server, 1) as nodes:
-            filled = Measurement(nodes)
-            nodes.publish(nodes.all[0], count, progress=progress)
-            memory = filled.figures(count, messages=count)[-1]
+            nodes.publish(count, progress)
             measured = Measurement(nodes)
             new = nodes.add()
             figures = measured.figures(count)
             reader = Reader(new, SUBSCRIBE.replace(b" HTTP", b"?since=all HTTP"))
             reader.read(count)
-        return *figures[:-1], memory
+        return figures
 
 
 @dataclass(frozen=True)
@@ -247,11 +263,11 @@ class Behind:
         """
         count = options.messages
         with Nodes(server, 2) as nodes:
-            first, second = nodes.all
+            second = nodes.all[1]
             reader = Reader(second, SUBSCRIBE)
             second.process.send_signal(signal.SIGSTOP)
             try:
-                nodes.publish(first, count, progress=progress)
+                nodes.publish(count, progress)
                 measured = Measurement(nodes)
             finally:
                 second.process.send_signal(signal.SIGCONT)
@@ -277,6 +293,8 @@ ROWS = {
     "alone": Paced("deliveries, log in memory", (0,), 1, shared=False),
     "one": Paced("deliveries of 1 node", (0,), 1),
     "two": Paced("deliveries of 2 nodes", (0, 1), 2),
+    "publishing": Publishing("publishing, 1 node", 1),
+    "followed": Publishing("publishing, 2 nodes", 2),
     "start": Start("a node starts"),
     "behind": Behind("a node catches up"),
 }

@@ -24,15 +24,12 @@ class HAProxy:
         self.authority = Authority(folder)
         self.port = free_port()
         (shown,) = blocks(CHECKOUT / "docs/operations.md", "haproxy")
-        (folder / "haproxy.cfg").write_text(
+        shown = (
             shown.replace("bind :443", f"bind 127.0.0.1:{self.port}")
             .replace("chat.example.pem", str(self.authority.issue("localhost")))
             .replace(":8888", f":{bus.port}")
         )
-        program = shutil.which("haproxy", path="/usr/sbin:/usr/bin")
-        self._process = subprocess.Popen([program, "-db", "-f", folder / "haproxy.cfg"])
-        if not wait_for_port(self.port):
-            raise AssertionError("HAProxy does not listen.")
+        self._process = start_haproxy(folder, shown, self.port)
 
     def stop(self):
         """
@@ -40,3 +37,15 @@ class HAProxy:
         """
         self._process.terminate()
         self._process.wait(START_SECONDS)
+
+
+def start_haproxy(folder, configuration, port):
+    """
+    Start HAProxy with this configuration, which has it listen at this port.
+    """
+    (folder / "haproxy.cfg").write_text(configuration)
+    program = shutil.which("haproxy", path="/usr/sbin:/usr/bin")
+    process = subprocess.Popen([program, "-db", "-f", folder / "haproxy.cfg"])
+    if not wait_for_port(port):
+        raise AssertionError("HAProxy does not listen.")
+    return process

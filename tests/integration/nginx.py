@@ -39,14 +39,7 @@ class Nginx:
             .replace(":8888", f":{bus.port}")
             .replace("proxy_pass", "\n".join([*lines, "proxy_pass"]))
         )
-        (folder / "nginx.conf").write_text(
-            f"daemon off; pid {folder}/pid; error_log {folder}/error.log;"
-            " user root; events {} http { access_log off;\n" + server + "}"
-        )
-        nginx = shutil.which("nginx", path="/usr/sbin:/usr/bin")
-        self._process = subprocess.Popen([nginx, "-c", folder / "nginx.conf", "-p", folder])
-        if not wait_for_port(self.port):
-            raise AssertionError((folder / "error.log").read_text())
+        self._process = start_nginx(folder, server, self.port)
 
     def stop(self):
         """
@@ -54,3 +47,18 @@ class Nginx:
         """
         self._process.terminate()
         self._process.wait(START_SECONDS)
+
+
+def start_nginx(folder, configuration, port):
+    """
+    Start nginx with this within `http`, which has it listen at this port.
+    """
+    (folder / "nginx.conf").write_text(
+        f"daemon off; pid {folder}/pid; error_log {folder}/error.log;"
+        " user root; events {} http { access_log off;\n" + configuration + "}"
+    )
+    nginx = shutil.which("nginx", path="/usr/sbin:/usr/bin")
+    process = subprocess.Popen([nginx, "-c", folder / "nginx.conf", "-p", folder])
+    if not wait_for_port(port):
+        raise AssertionError((folder / "error.log").read_text())
+    return process
