@@ -86,24 +86,35 @@ local time = redis.call('TIME')
 -- The clock may have been set back, but ids must grow.
 local ms = math.max(time[1] * 1000 + math.floor(time[2] / 1000), tonumber(meta[3]))
 local count = tonumber(meta[2])
-local answers = {{}}
+local answers, published = {{}}, {{}}
+-- What is published by this batch, by name: one publication may be in it twice.
+local told = {{}}
 for i = 3, #ARGV, {len(FIELDS)} do
   local name, digest = ARGV[i], ARGV[i + 1]
-  local key = KEYS[1] .. ':key:' .. name
-  local known = name ~= '' and redis.call('GET', key)
+  local known = name ~= '' and (told[name] or redis.call('GET', KEYS[1] .. ':key:' .. name))
   if known then
     local body, id = string.match(known, '^(%S*) (%S+)$')
     answers[#answers + 1] = body == digest and '=' .. id or '!'
   else
     count = count + 1
     local id = string.format('%013.0f-%s%012.0f', ms, meta[1], count)
-    -- First, so that no id is tried again if the stream takes no more.
-    redis.call('HSET', KEYS[2], 'count', string.format('%.0f', count),
-      'ms', string.format('%.0f', ms))
+    if name ~= '' then told[name] = digest .. ' ' .. id end
+    published[id] = i
+    answers[#answers + 1] = id
+  end
+end
+-- First, so that no id is tried again if the stream takes no more.
+redis.call('HSET', KEYS[2], 'count', string.format('%.0f', count),
+  'ms', string.format('%.0f', ms))
+for _, id in ipairs(answers) do
+  local i = published[id]
+  if i then
     redis.call('XADD', KEYS[1], id, 'n', ARGV[i + 2], 'c', ARGV[i + 3], 't', ARGV[i + 4],
       's', ARGV[i + 5], 'o', ARGV[i + 6], 'k', ARGV[i + 7], 'b', ARGV[i + 8])
-    if name ~= '' then redis.call('SET', key, digest .. ' ' .. id, 'EX', {SECONDS}) end
-    answers[#answers + 1] = id
+    local name = ARGV[i]
+    if name ~= '' then
+      redis.call('SET', KEYS[1] .. ':key:' .. name, told[name], 'EX', {SECONDS})
+    end
   end
 end
 local answer = table.concat(answers, ' ')
