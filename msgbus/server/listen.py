@@ -6,22 +6,29 @@ Twisted leaves to the first connection.
 from __future__ import annotations
 
 import re
+from functools import partial
 from pathlib import Path
 from typing import cast
 
 import OpenSSL
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from cryptography.x509 import SubjectAlternativeName, load_pem_x509_certificates
+from twisted.internet.defer import maybeDeferred
 from twisted.internet.endpoints import serverFromString
-from twisted.internet.interfaces import IProtocolFactory, IStreamServerEndpoint
+from twisted.internet.interfaces import (
+    IListeningPort,
+    IProtocolFactory,
+    IStreamServerEndpoint,
+)
 from twisted.internet.protocol import Factory
 from twisted.python.failure import Failure
 
 from ..access.certificates import Authorities
 from .access_files import CannotRead
+from .cannot_start import cannot_start
 from .tls import Asking, Nowhere
 
-__all__ = ["CannotListen", "asks_clients", "endpoint", "is_tls", "read_again"]
+__all__ = ["CannotListen", "asks_clients", "endpoint", "is_tls", "open_ports", "read_again"]
 
 # Defaults that Twisted does not have: a long queue of connections, for many clients that
 # come at once, and a socket file that only its owner and group can use.
@@ -62,6 +69,36 @@ def endpoint(
             f"Cannot --listen {text}: {_reason(error)}; it should be such as tcp:8888 or"
             " ssl:8443:privateKey=key.pem:certKey=cert.pem."
         ) from error
+
+
+def open_ports(
+    endpoints: dict[str, IStreamServerEndpoint], served: IProtocolFactory
+) -> dict[str, IListeningPort]:
+    """
+    Listen at all of these endpoints.
+
+    Args:
+        endpoints: By their endpoint strings.
+        served: Takes the connections.
+
+    Returns:
+        The ports, by the endpoint strings.
+
+    Raises:
+        CannotStart: It is impossible to listen at one of them.
+    """
+    ports: dict[str, IListeningPort] = {}
+    for text, each in endpoints.items():
+        failures: list[Failure] = []
+        listening = maybeDeferred(each.listen, served)
+        listening.addCallbacks(partial(ports.__setitem__, text), failures.append)
+        if failures:
+            error = failures[0].value
+            # The error of the socket gives a shorter reason than Twisted's.
+            reason = getattr(error, "socketError", error)
+            reason = getattr(reason, "strerror", None) or reason
+            raise cannot_start(f"{reason}: {text}") from error
+    return ports
 
 
 def is_tls(text: str) -> bool:

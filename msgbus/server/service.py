@@ -5,16 +5,9 @@ order.
 
 from __future__ import annotations
 
-import os
-import re
 import resource
-import signal
-import socket
-import sys
 import time
 from collections.abc import Sequence
-from functools import partial
-from types import TracebackType
 from typing import Any
 
 from twisted.application.service import Service
@@ -30,23 +23,19 @@ from ..web.peer import is_loopback
 from ..web.resource import BusResource
 from ..web.root import Root
 from ..web.site import Site
+from .cannot_start import cannot_start
 from .certificates import CertificateService
 from .grant_files import GrantService
-from .listen import is_tls
+from .listen import is_tls, open_ports
+from .signals import handle_signals
+from .systemd import notify, watchdog_seconds
 from .users import UserService
 
-__all__ = ["BusService", "CannotStart", "notify"]
+__all__ = ["BusService"]
 
 
 # How many open files are left for what is no connection: documents, the history, the log.
 SPARE_FILES = 64
-
-
-class CannotStart(Exception):
-    """
-    The service cannot be started.  The text is one sentence for the operator; a process
-    that ends because of this error prints it instead of a traceback.
-    """
 
 
 class BusService(Service):
@@ -103,28 +92,10 @@ class BusService(Service):
         Raises:
             CannotStart: It is impossible to listen at one of the endpoints.
         """
-        for text, endpoint in self._endpoints.items():
-            failures: list[Any] = []
-            listening = maybeDeferred(endpoint.listen, self._site)
-            listening.addCallbacks(partial(self._listens, text), failures.append)
-            if failures:
-                error = failures[0].value
-                # The error of the socket gives a shorter reason than Twisted's.
-                reason = getattr(error, "socketError", error)
-                reason = getattr(reason, "strerror", None) or reason
-                raise self._cannot_start(f"{reason}: {text}") from error
-
-    def _listens(self, text: str, port: IListeningPort) -> None:
-        self._ports.append(port)
-        if is_tls(text) and self.certificates is not None:
-            self.certificates.listens(text, port)
-
-    def _cannot_start(self, sentence: str) -> CannotStart:
-        sys.excepthook = _plain_excepthook
-        # The error output of a daemon goes to /dev/null, so the sentence goes to the log.
-        if os.path.samestat(os.fstat(2), os.stat(os.devnull)):
-            self._log.error("Cannot start: {sentence}", sentence=sentence)
-        return CannotStart(sentence)
+        for text, port in open_ports(self._endpoints, self._site).items():
+            self._ports.append(port)
+            if is_tls(text) and self.certificates is not None:
+                self.certificates.listens(text, port)
 
     def startService(self) -> None:
         """
@@ -140,7 +111,7 @@ class BusService(Service):
             try:
                 self._stored.load()
             except CannotLoad as error:
-                raise self._cannot_start(str(error)) from error
+                raise cannot_start(str(error)) from error
         if self.users is not None:
             self.users.start()
         self._raise_file_limit()
@@ -192,21 +163,11 @@ class BusService(Service):
             return
 
     def _ready(self) -> None:
-        # Twisted's own handlers would let the process die of the signal after the stop, and
-        # do not tell a second signal from the first.
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, self._handle_signal)
-        signal.signal(signal.SIGHUP, self._handle_hangup)
+        handle_signals(self._reactor, self._signalled, self._reload)
         self._log.info("Serving, until SIGTERM or SIGINT")
         notify("READY=1")
-        if (seconds := _watchdog_seconds()) is not None:
+        if (seconds := watchdog_seconds()) is not None:
             self._watchdog.start(seconds / 2)
-
-    def _handle_signal(self, number: int, frame: object) -> None:
-        self._reactor.callFromThread(self._signalled, signal.Signals(number).name)
-
-    def _handle_hangup(self, number: int, frame: object) -> None:
-        self._reactor.callFromThread(self._reload)
 
     def _reload(self) -> None:
         notify(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
@@ -273,44 +234,3 @@ class BusService(Service):
                 " machine only by interface=127.0.0.1 in the string of the endpoint",
                 exposed=", ".join(exposed),
             )
-
-
-def notify(state: str) -> None:
-    """
-    Tell systemd the state of the service (sd_notify(3)), if it has asked for that by
-    `NOTIFY_SOCKET`.  If it cannot be told, that is logged, and systemd's own time-outs deal
-    with it.
-    """
-    address = os.environ.get("NOTIFY_SOCKET", "")
-    if not address:
-        return
-    if address.startswith("@"):
-        address = "\0" + address[1:]
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) as sender:
-        try:
-            sender.sendto(state.encode("ascii"), address)
-        except OSError as error:
-            Logger().warn("Cannot notify systemd: {error}", error=error)
-
-
-def _watchdog_seconds() -> float | None:
-    """
-    For how many seconds systemd waits for a sign of life of this process
-    (sd_watchdog_enabled(3)), or None if it does not.
-    """
-    microseconds = os.environ.get("WATCHDOG_USEC", "")
-    if not re.fullmatch(r"0*[1-9][0-9]*", microseconds):
-        return None
-    if os.environ.get("WATCHDOG_PID", str(os.getpid())) != str(os.getpid()):
-        return None
-    return int(microseconds) / 1_000_000
-
-
-def _plain_excepthook(
-    kind: type[BaseException], error: BaseException, traceback: TracebackType | None
-) -> None:
-    if isinstance(error, CannotStart):
-        # By now, `sys.stderr` writes to the log.
-        print(f"Cannot start: {error}", file=sys.__stderr__)
-    else:
-        sys.__excepthook__(kind, error, traceback)

@@ -8,7 +8,6 @@ import signal
 import socket
 import sys
 from io import StringIO
-from tempfile import TemporaryDirectory
 from types import SimpleNamespace
 from unittest import mock
 
@@ -19,8 +18,9 @@ from twisted.logger import LogLevel
 from twisted.trial.unittest import SynchronousTestCase
 
 from msgbus.message import Message
+from msgbus.server.cannot_start import CannotStart
 from msgbus.server.listen import endpoint
-from msgbus.server.service import BusService, CannotStart, _watchdog_seconds, notify
+from msgbus.server.service import BusService
 
 from ..memory import Server, log_lines
 from ..requests import get, post
@@ -305,45 +305,15 @@ class NotifyTests(SynchronousTestCase):
     Notifications to systemd.
     """
 
-    def listen(self, address):
-        listener = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-        self.addCleanup(listener.close)
-        listener.bind(address)
-        listener.settimeout(5)
-        return listener
-
-    def test_sockets(self):
-        """
-        The state is sent to the socket that `NOTIFY_SOCKET` names, a file or an abstract
-        one.
-        """
-        folder = self.enterContext(TemporaryDirectory())
-        name = f"msgbus-test-{os.getpid()}"
-        for address, bound in (
-            (f"{folder}/s", f"{folder}/s"),
-            (f"@{name}", f"\0{name}"),
-        ):
-            listener = self.listen(bound)
-            with mock.patch.dict(os.environ, NOTIFY_SOCKET=address):
-                notify("READY=1")
-            self.assertEqual(listener.recv(100), b"READY=1")
-
-    def test_nobody(self):
-        """
-        Without `NOTIFY_SOCKET`, nothing is sent; if nobody listens there, the notification
-        is lost without an error.
-        """
-        with mock.patch.dict(os.environ, clear=True):
-            notify("READY=1")
-        with mock.patch.dict(os.environ, NOTIFY_SOCKET="/nowhere/s"):
-            notify("READY=1")
-
     def test_watchdog(self):
         """
         Watchdog notifications are sent twice as often as systemd requires, until the
         service has stopped.
         """
-        listener = self.listen(f"\0msgbus-watchdog-{os.getpid()}")
+        listener = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self.addCleanup(listener.close)
+        listener.bind(f"\0msgbus-watchdog-{os.getpid()}")
+        listener.settimeout(5)
         environment = {
             "NOTIFY_SOCKET": f"@msgbus-watchdog-{os.getpid()}",
             "WATCHDOG_USEC": "4000000",
@@ -364,17 +334,3 @@ class NotifyTests(SynchronousTestCase):
         listener.setblocking(False)
         with self.assertRaises(BlockingIOError):
             listener.recv(100)
-
-    def test_no_watchdog(self):
-        """
-        A `WATCHDOG_USEC` that is zero, malformed, or meant for another process is ignored.
-        """
-        for environment in (
-            {},
-            {"WATCHDOG_USEC": "0"},
-            {"WATCHDOG_USEC": "x"},
-            {"WATCHDOG_USEC": "²"},
-            {"WATCHDOG_USEC": "1000000", "WATCHDOG_PID": "1"},
-        ):
-            with mock.patch.dict(os.environ, environment, clear=True):
-                self.assertIsNone(_watchdog_seconds(), environment)
