@@ -4,9 +4,13 @@
 What is served is up to `web`.
 
 Read `plugin` first, which puts the parts together; then `options`, `listen` (where the bus
-listens, as endpoint strings, with the help of the reactors of `tls`), `service` (starts and
-stops everything in order, with the help of `cannot_start`, `signals` and `systemd`), and
-`guards`, which decide who may use the bus: `users` (the users and rules, which are read
-from files by `access_files`, also while the bus runs), `grant_files` (the same for the keys
-of links and tokens), and `certificates` (the same for the keys and certificates of TLS).
+listens, as endpoint strings, with the help of the reactors of `tls` and `adopting`),
+`service` (starts and stops everything in order, with the help of `cannot_start`, `signals`
+and `systemd`), and `guards`, which decide who may use the bus: `users` (the users and
+rules, which are read from files by `access_files`, also while the bus runs), `grant_files`
+(the same for the keys of links and tokens), and `certificates` (the same for the keys and
+certificates of TLS).
+
+With `--workers`, `service` runs in several processes: `workers` is their parent, which sees
+each as a `worker_process`, and is seen by each through its `worker`.
 """

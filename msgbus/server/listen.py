@@ -25,6 +25,7 @@ from twisted.python.failure import Failure
 
 from ..access.certificates import Authorities
 from .access_files import CannotRead
+from .adopting import Adopting
 from .cannot_start import cannot_start
 from .tls import Asking, Nowhere
 
@@ -34,6 +35,7 @@ __all__ = ["CannotListen", "asks_clients", "endpoint", "is_tls", "open_ports", "
 # come at once, and a socket file that only its owner and group can use.
 _BACKLOG = re.compile(r"(haproxy:)?(tcp|tcp6|ssl|tls|unix):")
 _TLS = re.compile(r"(haproxy:)?(ssl|tls):")
+_SYSTEMD = re.compile(r"^(haproxy:|)systemd:.*")
 _PEM_FOLDER = re.compile(r"(?:haproxy:)?tls:((?:[^:\\]|\\.)*)")
 _DEFAULTS = {"backlog": "1024", "mode": "660"}
 
@@ -46,7 +48,10 @@ class CannotListen(ValueError):
 
 
 def endpoint(
-    reactor: object, text: str, authorities: Authorities | None = None
+    reactor: object,
+    text: str,
+    authorities: Authorities | None = None,
+    inherited: int | None = None,
 ) -> IStreamServerEndpoint:
     """
     The endpoint that an endpoint string describes.
@@ -54,12 +59,17 @@ def endpoint(
     Args:
         authorities: Those by whom clients at `ssl:` may show certificates; None asks for
             none.
+        inherited: The number of the open file that is the listening socket, if this process
+            has inherited it.  Then the address of the endpoint string is not used.
 
     Raises:
         CannotListen: It describes no endpoint, or one whose key or certificate files cannot
             be used.
     """
     try:
+        if inherited is not None:
+            reactor = Adopting(reactor, inherited)
+            text = _SYSTEMD.sub(r"\1tcp:0", text)
         if is_tls(text):
             _connections(text, Factory(), authorities)
             reactor = Asking(reactor, authorities)

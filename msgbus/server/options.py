@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import re
 import stat
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from twisted.internet.interfaces import IStreamServerEndpoint
 from twisted.python import usage
 
 from .. import __version__
@@ -27,6 +29,7 @@ from .access_files import AccessFiles
 from .certificates import read_authorities
 from .grant_files import GrantFiles
 from .listen import CannotListen, asks_clients, endpoint
+from .worker import Worker
 
 __all__ = ["Options"]
 
@@ -91,6 +94,8 @@ class Options(usage.Options):
         self["max-channels"] = keep.channels
         self["history-file"] = None
         self["log"] = None
+        self["workers"] = 1
+        self["arguments"] = []
         self["docroot"] = None
         self["secret"] = None
         self["users"] = None
@@ -246,6 +251,16 @@ class Options(usage.Options):
             self["log"] = RedisAddress.parse(url)
         except Invalid as error:
             raise usage.UsageError(f"--log: {error}") from None
+
+    def opt_workers(self, count: str) -> None:
+        """
+        How many processes serve the bus at the same ports, to use as many cores of this
+        machine; takes --log. Limits of connections and rates hold for each of them.
+        [default: 1]
+        """
+        if not re.fullmatch(r"[1-9][0-9]{0,2}", count):
+            raise usage.UsageError(f"--workers {count!r} is no number of processes.")
+        self["workers"] = int(count)
 
     def opt_docroot(self, folder: str) -> None:
         """
@@ -446,6 +461,7 @@ class Options(usage.Options):
         Read the command line.  A mistake ends the process with one sentence; Twisted would
         print the whole help before it.
         """
+        self["arguments"] = sys.argv[1:] if options is None else list(options)
         try:
             super().parseOptions(options)  # type: ignore[no-untyped-call]  # Twisted
         except usage.UsageError as error:
@@ -465,13 +481,16 @@ class Options(usage.Options):
         Raises:
             UsageError: An endpoint, an origin or a host name is wrong.
         """
-        from twisted.internet import reactor
-
         if self["history-file"] is not None and not self["history"]:
             self["warnings"].append("--history 0 keeps nothing, in --history-file neither")
         if self["history-file"] is not None and self["log"] is not None:
             raise usage.UsageError(
                 "With --log, the history is in Redis: leave out --history-file."
+            )
+        if self["workers"] > 1 and self["log"] is None:
+            raise usage.UsageError(
+                "Several --workers serve one bus only if its messages are in Redis: give a"
+                " --log."
             )
         if self["max-waiting"] < self["max-message"]:
             self["warnings"].append(
@@ -496,13 +515,29 @@ class Options(usage.Options):
         try:
             if self["client-ca"] is not None:
                 self["authorities"] = read_authorities(self["client-ca"])
-            self["endpoints"] = {
-                text: endpoint(reactor, text, self["authorities"]) for text in listen
-            }
+            self["endpoints"] = self._endpoints(listen)
             self["origins"] = Origins(self["allow-origin"], self["host"])
             self["proxies"] = self._proxies()
         except (CannotListen, Invalid) as error:
             raise usage.UsageError(str(error)) from None
+
+    def _endpoints(self, listen: Sequence[str]) -> dict[str, IStreamServerEndpoint]:
+        """
+        Where to listen, by the endpoint strings.  A worker listens at the sockets that it
+        has inherited.
+
+        Raises:
+            CannotListen: It is impossible there.
+        """
+        from twisted.internet import reactor
+
+        self["worker"] = worker = Worker.from_environment()
+        texts = list(dict.fromkeys(listen))
+        sockets = [None] * len(texts) if worker is None else worker.sockets
+        return {
+            text: endpoint(reactor, text, self["authorities"], descriptor)
+            for text, descriptor in zip(texts, sockets, strict=True)
+        }
 
     def _is_guarded(self) -> bool:
         """

@@ -23,6 +23,7 @@ from ..web.site import Site
 from .guards import Guards
 from .options import Options
 from .service import BusService
+from .workers import Workers
 
 __all__ = ["Options", "makeService"]
 
@@ -33,6 +34,14 @@ def makeService(options: Options) -> Service:
     """
     from twisted.internet import reactor
 
+    if options["workers"] > 1 and options["worker"] is None:
+        return Workers(
+            reactor,
+            options["endpoints"],
+            options["arguments"],
+            options["workers"],
+            options["drain"],
+        )
     keep = Keep(
         options["history"],
         options["history-age"],
@@ -75,6 +84,7 @@ def makeService(options: Options) -> Service:
         drain=options["drain"],
         warnings=options["warnings"],
     )
+    service.worker = options["worker"]
     guards.reload_with(service, site, bus_resource)
     return service
 

@@ -30,6 +30,7 @@ from .listen import is_tls, open_ports
 from .signals import handle_signals
 from .systemd import notify, watchdog_seconds
 from .users import UserService
+from .worker import Worker
 
 __all__ = ["BusService"]
 
@@ -82,7 +83,9 @@ class BusService(Service):
         self.grants: GrantService | None = None
         # Set by whoever has the bus listen at a TLS port.
         self.certificates: CertificateService | None = None
-        self._watchdog = LoopingCall(notify, "WATCHDOG=1")
+        # Set by whoever makes this process one of several that serve the bus.
+        self.worker: Worker | None = None
+        self._watchdog = LoopingCall(self._notify, "WATCHDOG=1")
         self._watchdog.clock = reactor
 
     def privilegedStartService(self) -> None:
@@ -115,9 +118,11 @@ class BusService(Service):
         if self.users is not None:
             self.users.start()
         self._raise_file_limit()
-        for warning in self._warnings:
-            self._log.warn("{warning}", warning=warning)
-        self._warn_of_strangers()
+        # One of several workers is enough to say this.
+        if self.worker is None or self.worker.number == 1:
+            for warning in self._warnings:
+                self._log.warn("{warning}", warning=warning)
+            self._warn_of_strangers()
         self._reactor.callWhenRunning(self._ready)
 
     def stopService(self) -> Deferred[None]:
@@ -133,7 +138,7 @@ class BusService(Service):
         return Deferred.fromCoroutine(self._stop())
 
     async def _stop(self) -> None:
-        notify("STOPPING=1")
+        self._notify("STOPPING=1")
         deadline = self._reactor.seconds() + self._drain
         ports, self._ports = self._ports, []
         await DeferredList([maybeDeferred(port.stopListening) for port in ports])
@@ -163,34 +168,59 @@ class BusService(Service):
             return
 
     def _ready(self) -> None:
-        handle_signals(self._reactor, self._signalled, self._reload)
-        self._log.info("Serving, until SIGTERM or SIGINT")
-        notify("READY=1")
+        if self.worker is None:
+            handle_signals(self._reactor, self._signalled, self._reload)
+            self._log.info("Serving, until SIGTERM or SIGINT")
+        else:
+            # systemd sends its signals to the parent and to all workers, so here they are
+            # no reason to cut connections.
+            handle_signals(self._reactor, lambda name: self._stop_once(), self._reload)
+            commands = {
+                b"stop": self._stop_once,
+                b"cut": self._site.abort,
+                b"reload": self._reload,
+            }
+            self.worker.obey(self._reactor, commands)
+        self._notify("READY=1")
         if (seconds := watchdog_seconds()) is not None:
             self._watchdog.start(seconds / 2)
 
     def _reload(self) -> None:
-        notify(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
+        self._notify(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
         all_files = self.users, self.grants, self.certificates
         read_again = [files for files in all_files if files is not None]
         for files in read_again:
             files.reload()
         if not read_again:
             self._log.info("SIGHUP: there are no files to read again")
-        notify("READY=1")
+        self._notify("READY=1")
 
     def _signalled(self, name: str) -> None:
         if self._stopping:
             self._log.warn("{name} again: cutting all connections", name=name)
             self._site.abort()
             return
-        self._stopping = True
         self._log.info(
             "{name}: stopping within {seconds} seconds, or at once if it comes again",
             name=name,
             seconds=self._drain,
         )
-        self._reactor.stop()
+        self._stop_once()
+
+    def _stop_once(self) -> None:
+        if not self._stopping:
+            self._stopping = True
+            self._reactor.stop()
+
+    def _notify(self, state: str) -> None:
+        """
+        Tell the state of this process to whoever has started it: systemd, or the parent of
+        the workers.
+        """
+        if self.worker is None:
+            notify(state)
+        else:
+            self.worker.notify(state)
 
     def _raise_file_limit(self) -> None:
         """

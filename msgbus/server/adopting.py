@@ -1,0 +1,109 @@
+"""
+A reactor that opens no port of its own, but adopts a listening socket that this process has
+inherited, and that other processes accept connections at, too.
+"""
+
+from __future__ import annotations
+
+import socket
+from functools import partial
+from typing import Any
+
+from twisted.internet import tcp
+from twisted.internet.interfaces import IListeningPort, IProtocolFactory
+from twisted.protocols.tls import TLSMemoryBIOFactory
+
+__all__ = ["Adopting"]
+
+
+# After it has accepted at most so many connections, a process leaves those that come within
+# so many seconds to the others.  Otherwise one process often gets most of them.
+MOST_AT_ONCE = 16
+PAUSE_SECONDS = 0.001
+
+
+class Adopting:
+    """
+    A reactor for one endpoint, whose socket listens already.  Whatever address the endpoint
+    asks for, its port has this socket.
+
+    Args:
+        reactor: Watches the socket.
+        descriptor: The number of the socket as an open file of this process.
+    """
+
+    def __init__(self, reactor: Any, descriptor: int) -> None:
+        self._reactor = reactor
+        self._descriptor = descriptor
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._reactor, name)
+
+    def listenTCP(
+        self, port: int, factory: IProtocolFactory, backlog: int = 50, interface: str = ""
+    ) -> IListeningPort:
+        """
+        Accept connections at the socket; see `IReactorTCP`.
+        """
+        return self._adopt(factory)
+
+    def listenSSL(
+        self,
+        port: int,
+        factory: IProtocolFactory,
+        contextFactory: Any,
+        backlog: int = 50,
+        interface: str = "",
+    ) -> IListeningPort:
+        """
+        Accept connections at the socket and put TLS around each, as Twisted's own reactors
+        do; see `IReactorSSL`.
+        """
+        return self._adopt(TLSMemoryBIOFactory(contextFactory, False, factory))
+
+    def listenUNIX(
+        self,
+        address: str,
+        factory: IProtocolFactory,
+        backlog: int = 50,
+        mode: int = 0o666,
+        wantPID: bool = False,
+    ) -> IListeningPort:
+        """
+        Accept connections at the socket; see `IReactorUNIX`.
+        """
+        return self._adopt(factory)
+
+    def _adopt(self, factory: IProtocolFactory) -> IListeningPort:
+        with socket.socket(fileno=self._descriptor) as inherited:
+            family = inherited.family
+            # The port has a copy of the descriptor.
+            port: Any = self._reactor.adoptStreamPort(self._descriptor, family, factory)
+        _take_turns(self._reactor, port)
+        if family == socket.AF_UNIX:
+            # When a port of Twisted closes, it removes the socket file, where others still
+            # listen.
+            port.connectionLost = partial(tcp.Port.connectionLost, port)
+        listening: IListeningPort = port
+        return listening
+
+
+def _take_turns(reactor: Any, port: Any) -> None:
+    """
+    Have a port of Twisted pause each time that it has accepted connections.
+    """
+    accept = port.doRead
+
+    def accept_some() -> None:
+        before = port.sessionno
+        port.numberAccepts = MOST_AT_ONCE
+        accept()
+        if port.sessionno != before:
+            port.stopReading()
+            reactor.callLater(PAUSE_SECONDS, go_on)
+
+    def go_on() -> None:
+        if port.connected and not port.disconnecting:
+            port.startReading()
+
+    port.doRead = accept_some
