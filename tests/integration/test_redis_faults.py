@@ -1,0 +1,294 @@
+"""
+Many nodes on one Redis, while nodes, Redis, and the network between them fail.
+"""
+
+import http.client
+import os
+import random
+import signal
+import time
+
+import pytest
+
+from ..redis_server import RedisServer
+from .log_checker import Traffic
+from .ports import free_port
+from .stalling import StallingProxy
+
+# How often each fault is tried; twenty times take ten minutes.
+TIMES = int(os.environ.get("MSGBUS_TEST_FAULTS", "1"))
+
+KEEP = ("--history", "1000000", "--history-bytes", "1000000000")
+
+
+class Nodes:
+    """
+    Nodes that are started again at the ports that they had.
+    """
+
+    def __init__(self, start, url, count, *arguments, **options):
+        self._start, self._options = start, options
+        self._arguments = ("--log", url, *(arguments or KEEP))
+        self.ports = [free_port() for _ in range(count)]
+        self.daemons = [self._run(place) for place in range(count)]
+
+    def _run(self, place):
+        listen = f"tcp:{self.ports[place]}:interface=127.0.0.1"
+        return self._start("--listen", listen, *self._arguments, **self._options)
+
+    def kill(self, place):
+        """
+        Kill one, as a power cut would.
+        """
+        self.daemons[place].kill()
+
+    def start(self, place):
+        """
+        Start it again.
+        """
+        self.daemons[place] = self._run(place)
+
+    def signal(self, place, number):
+        """
+        Send one a signal.
+        """
+        self.daemons[place].process.send_signal(number)
+
+
+@pytest.mark.parametrize("count", [2, 3])
+def test_nodes_are_killed(start, redis, count):
+    """
+    Nodes are killed and started again: each acknowledged message comes exactly once.
+    """
+    nodes = Nodes(start, redis.url, count)
+    traffic = Traffic(nodes.ports)
+    for lap in range(TIMES):
+        traffic.wait()
+        nodes.kill(lap % count)
+        time.sleep(random.uniform(0, 0.5))
+        nodes.start(lap % count)
+    traffic.wait()
+    result = traffic.finish()
+    print(result)
+    assert (result.lost, result.gaps, result.repeated) == (0, 0, 0)
+
+
+@pytest.mark.parametrize("fsync", ["always", "everysec"])
+def test_redis_is_killed(start, tmp_path, fsync):
+    """
+    Redis is killed and started again.  If it writes to the disk before it answers, nothing
+    is lost; otherwise, what is lost is told.
+    """
+    redis = RedisServer(tmp_path, appendfsync=fsync)
+    try:
+        nodes = Nodes(start, redis.url, 2)
+        traffic = Traffic(nodes.ports)
+        for _ in range(TIMES):
+            traffic.wait()
+            redis.kill()
+            time.sleep(random.uniform(0, 0.5))
+            redis.start()
+        traffic.wait()
+        result = traffic.finish()
+    finally:
+        redis.kill()
+    print(result)
+    assert result.closed == 0
+    if fsync == "always":
+        assert (result.lost, result.gaps, result.repeated) == (0, 0, 0)
+
+
+@pytest.mark.parametrize("seconds", [1, 8])
+def test_redis_hangs(start, redis, seconds):
+    """
+    Redis hangs for a while: publications are refused at last, and nothing is missing or
+    doubled when it goes on.
+    """
+    nodes = Nodes(start, redis.url, 2)
+    traffic = Traffic(nodes.ports)
+    for _ in range(TIMES):
+        traffic.wait()
+        redis.freeze()
+        time.sleep(seconds)
+        redis.thaw()
+    traffic.wait()
+    result = traffic.finish()
+    print(result)
+    assert (result.lost, result.gaps, result.repeated, result.closed) == (0, 0, 0, 0)
+    assert bool(result.unavailable) == (seconds > 5)
+
+
+def test_node_hangs(start, redis):
+    """
+    A node hangs for a while, and goes on where it was.
+    """
+    nodes = Nodes(start, redis.url, 2)
+    traffic = Traffic(nodes.ports)
+    for lap in range(TIMES):
+        traffic.wait()
+        nodes.signal(lap % 2, signal.SIGSTOP)
+        time.sleep(random.uniform(1, 4))
+        nodes.signal(lap % 2, signal.SIGCONT)
+    traffic.wait()
+    result = traffic.finish()
+    print(result)
+    assert (result.lost, result.gaps, result.repeated, result.closed) == (0, 0, 0, 0)
+
+
+def test_node_hangs_too_long(start, redis):
+    """
+    A node hangs for so long that messages are deleted which it has not read: its
+    subscribers are told that they miss some, and those of other nodes get all.
+    """
+    nodes = Nodes(start, redis.url, 2, "--history-bytes", "3000000")
+    traffic = Traffic(nodes.ports, ["a/b", "a/"])
+    traffic.wait()
+    nodes.signal(1, signal.SIGSTOP)
+    # More than may wait to be deleted.
+    publish(nodes.ports[0], 40, "big", 1 << 20)
+    for publisher in traffic.publishers:
+        publisher.ports = nodes.ports[:1]
+    traffic.wait(600)
+    nodes.signal(1, signal.SIGCONT)
+    traffic.wait()
+    result = traffic.finish()
+    print(result)
+    assert result.lost
+    assert result.closed == 0
+
+
+def publish(port, count, channel, size=0):
+    """
+    Publish so many messages beside the traffic.
+    """
+    for _ in range(count):
+        client = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+        client.request("POST", f"/msgbus/{channel}", bytes(size), {"Content-Type": "a/b"})
+        assert client.getresponse().status == 204
+        client.close()
+
+
+def test_full(start, redis):
+    """
+    Redis is full, again and again, until its operator gives it more memory: publications
+    are refused, and nothing that was acknowledged is lost.
+    """
+    nodes = Nodes(start, redis.url, 2)
+    traffic = Traffic(nodes.ports)
+    for _ in range(TIMES):
+        traffic.wait()
+        redis.ask("CONFIG", "SET", "maxmemory", "1")
+        time.sleep(1)
+        redis.ask("CONFIG", "SET", "maxmemory", "0")
+    traffic.wait()
+    result = traffic.finish()
+    print(result)
+    assert (result.lost, result.gaps, result.repeated, result.closed) == (0, 0, 0, 0)
+    assert result.unavailable
+
+
+@pytest.fixture
+def proxied(redis, tmp_path):
+    """
+    A Redis behind a proxy that can be stalled, and the URL of both.
+    """
+    redis.kill()
+    redis._settings["port"] = free_port()
+    redis.start()
+    proxy = StallingProxy(redis._settings["port"])
+    yield proxy, f"redis://127.0.0.1:{proxy.port}/0"
+    proxy.close()
+
+
+@pytest.mark.parametrize("seconds", [2, 7])
+def test_network_is_cut(start, redis, proxied, seconds):
+    """
+    The network to Redis is silent for a while; what was on its way comes late, also
+    when it was sent by connections that are closed.
+    """
+    proxy, url = proxied
+    nodes = Nodes(start, url, 2)
+    traffic = Traffic(nodes.ports)
+    for _ in range(TIMES):
+        traffic.wait()
+        proxy.stall()
+        time.sleep(seconds + random.uniform(0, 2))
+        proxy.flow()
+    traffic.wait()
+    result = traffic.finish()
+    print(result)
+    assert (result.lost, result.gaps, result.repeated, result.closed) == (0, 0, 0, 0)
+
+
+def test_half_open(start, redis, proxied):
+    """
+    Single connections to Redis go silent, again and again.
+    """
+    proxy, url = proxied
+    nodes = Nodes(start, url, 2)
+    traffic = Traffic(nodes.ports)
+    for _ in range(TIMES):
+        traffic.wait()
+        proxy.stall_one(lambda _: random.random() < 0.5)
+        time.sleep(random.uniform(0, 6))
+    traffic.wait()
+    result = traffic.finish()
+    print(result)
+    assert (result.lost, result.gaps, result.repeated, result.closed) == (0, 0, 0, 0)
+
+
+def test_connections_are_killed(start, redis):
+    """
+    Redis ends all connections, and forgets its scripts, again and again.
+    """
+    nodes = Nodes(start, redis.url, 2)
+    traffic = Traffic(nodes.ports)
+    for _ in range(10 * TIMES):
+        traffic.wait(30)
+        redis.ask("SCRIPT", "FLUSH")
+        redis.ask("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+        time.sleep(random.uniform(0, 0.1))
+    result = traffic.finish()
+    print(result)
+    assert (result.lost, result.gaps, result.repeated, result.closed) == (0, 0, 0, 0)
+
+
+def test_emptied(start, redis):
+    """
+    Redis is emptied under load: each loss is told, and nothing comes twice after that.
+    """
+    nodes = Nodes(start, redis.url, 2)
+    traffic = Traffic(nodes.ports)
+    for _ in range(TIMES):
+        traffic.wait()
+        redis.ask("FLUSHALL")
+        traffic.wait()
+    result = traffic.finish()
+    print(result)
+    assert result.gaps
+    assert (result.repeated, result.closed) == (0, 0)
+
+
+def test_older_copy(start, tmp_path):
+    """
+    Redis comes back with an older copy of its data, again and again, and nodes find it at
+    different times: each loss is told.
+    """
+    redis = RedisServer(tmp_path, appendonly="no")
+    try:
+        nodes = Nodes(start, redis.url, 2)
+        traffic = Traffic(nodes.ports)
+        for _ in range(TIMES):
+            traffic.wait()
+            redis.ask("SAVE")
+            traffic.wait(random.randint(1, 100))
+            redis.kill()
+            time.sleep(random.uniform(0, 3))
+            redis.start()
+            traffic.wait()
+        result = traffic.finish()
+    finally:
+        redis.kill()
+    print(result)
+    assert result.lost
+    assert result.closed == 0
