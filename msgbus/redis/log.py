@@ -36,7 +36,7 @@ from ..bus.history import Changes, History
 from ..bus.id_sequence import zero_id
 from ..bus.idempotency import REUSED, Fingerprint, Reused
 from ..bus.log import Follower
-from ..ids import ZERO, Id, life_of, parse_id
+from ..ids import COUNT_DIGITS, ZERO, Id, format_id, life_of, parse_id
 from ..message import Message, Receipt
 from .address import RedisAddress
 from .appender import RedisAppender
@@ -103,8 +103,11 @@ class RedisLog:
         self._checking.clock = reactor
         # The connection by which Redis is being asked whether the log is still the same.
         self._asked: RedisConnection | None = None
-        # The largest number of an id of this life that this node has seen, in whatever way.
-        self._seen = 0
+        # The largest id of this life that this node has seen, in whatever way.
+        self._seen = ZERO
+        # Whether Redis has lost messages that this node has seen, and has given their
+        # numbers to others.
+        self._forked = False
         # The number of the last message of this life that was read; None if the next one is
         # the first that this node reads of it.
         self._read: int | None = None
@@ -117,7 +120,7 @@ class RedisLog:
         """
         See `Log.gave`.
         """
-        return life_of(id) == self.life and id[1] - self._seen <= MAX_AHEAD
+        return life_of(id) == self.life and id[1] - self._seen[1] <= MAX_AHEAD
 
     def follow(self, follower: Follower) -> None:
         """
@@ -140,7 +143,8 @@ class RedisLog:
         found = load(self._address, self.boundary, self.history)
         self.life, self.boundary = found.life, found.boundary
         self._appender.life = self.life
-        self._read = self._seen = self.history.newest[1]
+        self._seen = self.history.newest
+        self._read = self._seen[1]
         for warning in found.warnings:
             self._log.warn("{warning}", warning=warning)
         self._trim(found.unkept)
@@ -197,7 +201,7 @@ class RedisLog:
         id = answer.removeprefix("=")
         parsed = parse_id(id)
         if life_of(parsed) == self.life:
-            self._seen = max(self._seen, parsed[1])
+            self._see(parsed)
         return Receipt(id, self._follower.count(message), answer.startswith("="))
 
     def _connected(self, connection: RedisConnection) -> None:
@@ -213,13 +217,16 @@ class RedisLog:
         if connection is None or connection is self._asked:
             return
         self._asked = connection
-        count = self._seen - zero_id(self.life)[1]
+        count = self._seen[1] - zero_id(self.life)[1]
+        if self._forked:
+            # More than there can be, so that a new life begins.
+            count = 10**COUNT_DIGITS
         life = secrets.randbelow(900_000) + 100_000
         checked = run(
             connection,
             CHECK,
-            (f"{self._address.stream}:meta",),
-            (life, self.boundary, self.life, count),
+            (f"{self._address.stream}:meta", self._address.stream),
+            (life, self.boundary, self.life, count, format_id(self._seen)),
             LATE_SECONDS,
         )
         checked.addCallback(self._checked, connection)
@@ -233,6 +240,23 @@ class RedisLog:
         self._look_behind((int(reply[3]), zero_id(life)[1] + int(reply[2])))
         self._appender.resume(connection)
         self._trimmer.resume(connection)
+
+    def _see(self, id: Id) -> bool:
+        """
+        Note that this id of this life was given.
+
+        Returns:
+            Whether it belongs to the log that this node knows.  Ids and the numbers in them
+            grow together.  If they do not, Redis has lost messages, and another node, which
+            did not know them, has appended others under the same numbers.
+        """
+        seen = self._seen
+        if id != seen and (id > seen) != (id[1] > seen[1]):
+            self._forked = True
+            self._check()
+        elif id > seen:
+            self._seen = id
+        return not self._forked
 
     def _look_behind(self, last: Id) -> None:
         """
@@ -282,9 +306,10 @@ class RedisLog:
         )
         self.life = self._appender.life = life
         self.boundary = boundary
-        self._seen = zero_id(life)[1]
+        self._seen = zero_id(life)
+        self._forked = False
         self._read = None
-        self.history.start_over(self._seen)
+        self.history.start_over(self._seen[1])
         self.history.unwritten = Changes()
         self._trimmer.forget()
         self._entries.restart(ZERO)
@@ -295,8 +320,9 @@ class RedisLog:
         Keep and deliver an entry of the stream.
         """
         id, message, keep, node = read_entry(entry)
-        if life_of(id) != self.life:
-            # Of an earlier life, whose history is read again; or a later life has begun.
+        if life_of(id) != self.life or not self._see(id):
+            # Of an earlier life, whose history is read again; or a later life has begun, or
+            # is to begin.
             self.history.add(id, message, keep)
             if self._read is not None:
                 self._check()
@@ -304,7 +330,6 @@ class RedisLog:
         if self._read is not None and id[1] != self._read + 1:
             self._lose_until((id[0], id[1] - 1))
         self._read = id[1]
-        self._seen = max(self._seen, id[1])
         self._trim()
         self.history.add(id, message, keep)
         if node == self._appender.node:

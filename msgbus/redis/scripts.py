@@ -20,6 +20,7 @@ import hashlib
 from dataclasses import dataclass, field
 
 from ..bus.idempotency import SECONDS
+from ..ids import COUNT_DIGITS
 
 __all__ = ["APPEND", "CHECK", "FIELDS", "FORGET", "Script"]
 
@@ -51,18 +52,30 @@ class Script:
 
 # Begins the log if it is empty, and begins a new life if messages were lost.
 #
-# KEYS: :meta
-# ARGV: a new life; a new boundary; the life that the node knows, and its number of messages
+# KEYS: :meta, and the stream if the node knows a life
+# ARGV: a new life; a new boundary; the life that the node knows; how many messages of it
+# there were by what the node knows, and the newest id that it has seen
 # Returns: life, boundary, count, ms, forgotten
-CHECK = Script("""
+CHECK = Script(f"""
 local meta = redis.call('HMGET', KEYS[1], 'life', 'count', 'ms')
 if not meta[1] then
   redis.call('HSET', KEYS[1], 'life', ARGV[1], 'boundary', ARGV[2], 'count', 0, 'ms', 0)
-elseif meta[1] == ARGV[3] and tonumber(meta[2]) < tonumber(ARGV[4]) then
-  -- The node has seen messages that this Redis does not have: it is an older copy.  The
-  -- next ids must not be those of other messages.
-  redis.call('HSET', KEYS[1], 'life', ARGV[1], 'count', 0,
-    'ms', string.format('%.0f', tonumber(meta[3]) + 1))
+elseif meta[1] == ARGV[3] then
+  -- Has the node seen messages that this Redis does not have, because it is an older copy?
+  local known = tonumber(ARGV[4])
+  local lost = tonumber(meta[2]) < known
+    or tonumber(meta[3]) < tonumber(string.match(ARGV[5], '^%d+'))
+  if not lost then
+    -- Other nodes may have appended to the older copy.  Then the numbers of the messages
+    -- that were lost were given again, under later ids.
+    local after = redis.call('XRANGE', KEYS[2], '(' .. ARGV[5], '+', 'COUNT', 1)[1]
+    lost = after and tonumber(string.sub(after[1], -{COUNT_DIGITS})) <= known
+  end
+  if lost then
+    -- The next ids must not be those of other messages.
+    redis.call('HSET', KEYS[1], 'life', ARGV[1], 'count', 0,
+      'ms', string.format('%.0f', tonumber(meta[3]) + 1))
+  end
 end
 return redis.call('HMGET', KEYS[1], 'life', 'boundary', 'count', 'ms', 'forgotten')
 """)

@@ -292,3 +292,34 @@ def test_older_copy(start, tmp_path):
     print(result)
     assert result.lost
     assert result.closed == 0
+
+
+def test_only_one_node_knows(start, tmp_path):
+    """
+    Redis comes back without messages that only one node has seen, which goes on later than
+    the others, when as many have been published again: the loss is told at all nodes.
+    """
+    redis = RedisServer(tmp_path, appendonly="no")
+    try:
+        nodes = Nodes(start, redis.url, 2)
+        traffic = Traffic(nodes.ports)
+        for _ in range(TIMES):
+            traffic.wait()
+            nodes.signal(1, signal.SIGSTOP)
+            # Redis sends it one reply more, which it reads when it goes on.
+            traffic.publish(nodes.ports[0], 1)
+            redis.ask("SAVE")
+            traffic.publish(nodes.ports[0], 10)
+            nodes.signal(0, signal.SIGSTOP)
+            redis.kill()
+            redis.start()
+            nodes.signal(1, signal.SIGCONT)
+            traffic.publish(nodes.ports[1], 200)
+            nodes.signal(0, signal.SIGCONT)
+            traffic.wait()
+        result = traffic.finish()
+    finally:
+        redis.kill()
+    print(result)
+    assert result.lost
+    assert result.closed == 0
