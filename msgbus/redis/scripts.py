@@ -87,11 +87,16 @@ return redis.call('HMGET', KEYS[1], 'life', 'boundary', 'count', 'ms', 'forgotte
 # Returns: for each message its id, with `=` before it if the publication is a repetition,
 # or `!` if its key was used with another body; separated by spaces.  Or `LIFE` if the life
 # is another one, and nothing was appended.
+# A batch is refused if it comes after a later one of the same node, because a proxy has
+# held it back: it may have been appended before.
 APPEND = Script(f"""
 local batch = redis.call('GET', KEYS[3])
 if batch then
   local number, answer = string.match(batch, '^(%S+) (.*)$')
   if number == ARGV[2] then return answer end
+  if tonumber(number) > tonumber(ARGV[2]) then
+    return redis.error_reply('STALE a later batch of this node was appended before')
+  end
 end
 local meta = redis.call('HMGET', KEYS[2], 'life', 'count', 'ms')
 if meta[1] ~= ARGV[1] then return 'LIFE' end

@@ -11,12 +11,15 @@ from twisted.internet import reactor
 from twisted.internet.task import deferLater
 
 from msgbus.bus.history import History, Keep
+from msgbus.bus.id_sequence import zero_id
 from msgbus.bus.log import CannotLoad, Unavailable
-from msgbus.ids import Gap, Since, parse_id
+from msgbus.ids import ZERO, Gap, Since, parse_id
 from msgbus.match import EVERYTHING
 from msgbus.message import Invalid, Message
 from msgbus.redis import RedisAddress, RedisLog, log, trimmer
 from msgbus.redis.appender import MAX_WAITING
+from msgbus.redis.connection import BlockingConnection, RedisConnection, RedisError
+from msgbus.redis.scripts import APPEND, FORGET
 
 from ..node import Node, until
 
@@ -272,6 +275,7 @@ async def test_deleted(start, redis, monkeypatch):
     assert late.read("", id=parse_id(quiet.id))[0] == Gap(47)
 
 
+
 @pytest.mark.parametrize("keep", [{"count": 0}, {"seconds": 0.5}])
 @pytest_twisted.ensureDeferred
 async def test_nothing_stays(start, redis, monkeypatch, keep):
@@ -322,6 +326,7 @@ async def test_too_slow(start, redis):
     assert [message.body for message in node.got] == [b"1", b"3"]
     assert node.missed == 1
     assert node.read("foo", id=parse_id(node.got[0].id))[0] == Gap(None)
+
 
 
 @pytest_twisted.ensureDeferred
@@ -463,3 +468,28 @@ async def test_message_is_whole(start):
     await node.bus.publish(sent)
     await other.follow(1)
     assert (other.got[0], other.got[0].origin) == (sent, origin)
+
+
+@pytest_twisted.ensureDeferred
+async def test_batch_comes_late(start, redis, monkeypatch):
+    """
+    If a batch comes to Redis once more after a later one, because something between has
+    held it back, it is not appended again.
+    """
+    sent = []
+    call = RedisConnection.call
+
+    def record(connection, *command, seconds):
+        if command[:2] == ("EVALSHA", APPEND.digest):
+            sent.append(("EVAL", APPEND.text, *command[2:]))
+        return call(connection, *command, seconds=seconds)
+
+    monkeypatch.setattr(RedisConnection, "call", record)
+    node = start()
+    await node.publish("foo", b"1")
+    await node.publish("foo", b"2")
+    with pytest.raises(RedisError, match="STALE"):
+        redis.ask(*sent[0])
+    await node.publish("foo", b"3")
+    await node.follow(3)
+    assert [message.body for message in node.got] == [b"1", b"2", b"3"]
