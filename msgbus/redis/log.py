@@ -327,7 +327,8 @@ class RedisLog:
             if self._read is not None:
                 self._check()
             return
-        if self._read is not None and id[1] != self._read + 1:
+        before = zero_id(self.life)[1] if self._read is None else self._read
+        if id[1] != before + 1:
             self._lose_until((id[0], id[1] - 1))
         self._read = id[1]
         self._trim()

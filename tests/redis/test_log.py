@@ -328,6 +328,22 @@ async def test_too_slow(start, redis):
     assert node.read("foo", id=parse_id(node.got[0].id))[0] == Gap(None)
 
 
+@pytest_twisted.ensureDeferred
+async def test_too_slow_for_a_new_life(start, redis):
+    """
+    So does one that has not read the first messages of a new life.
+    """
+    node, other = start(), start()
+    node.log._entries.stop()
+    redis.ask("FLUSHALL")
+    lost = await other.publish("foo", b"1")
+    redis.ask("XDEL", "msgbus", lost.id)
+    await other.publish("foo", b"2")
+    await until(lambda: node.missed)
+    node.log._entries.start(ZERO)
+    await node.follow(1)
+    assert node.read("foo", id=zero_id(node.bus.life)) == [Gap(None), node.got[0]]
+
 
 @pytest_twisted.ensureDeferred
 async def test_too_slow_for_the_last(start, redis, monkeypatch):
