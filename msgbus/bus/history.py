@@ -221,11 +221,12 @@ class History:
 
     def restore(self, forgotten: Id, lost: dict[str, Id]) -> None:
         """
-        Take over what an earlier history had lost; see the attributes `forgotten` and
-        `lost_ids`.
+        Take over what another history of the same messages has lost; see the attributes
+        `forgotten` and `lost_ids`.
         """
-        self.forgotten = forgotten
-        self.lost_ids.update(lost)
+        self.forgotten = max(self.forgotten, forgotten)
+        for name, id in lost.items():
+            self.lost_ids[name] = max(id, self.lost_ids.get(name, ZERO))
 
     def start_over(self, counted_from: int) -> None:
         """

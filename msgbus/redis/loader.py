@@ -13,7 +13,7 @@ from typing import Any
 from ..bus.history import History
 from ..bus.id_sequence import zero_id
 from ..bus.log import CannotLoad
-from ..ids import Id, parse_id
+from ..ids import ZERO, Id, parse_id
 from ..message import Invalid, Message
 from .address import RedisAddress
 from .connection import BlockingConnection, RedisError
@@ -108,19 +108,11 @@ def _load(
         what = kind.decode()
         raise ValueError(f"{stream!r} is a {what} and no stream: give another name")
     new_life = secrets.randbelow(900_000) + 100_000
-    life, known, count, ms, forgotten = connection.call(
+    life, known, count, ms, _ = connection.call(
         "EVAL", CHECK.text, 1, meta, new_life, boundary, 0, 0
     )
     found = Found(int(life), known.decode(), warnings=list(_warnings(connection)))
     zero = zero_id(found.life)[1]
-    lost = connection.call("HGETALL", f"{stream}:lost")
-    history.restore(
-        parse_id(forgotten.decode()) if forgotten else history.forgotten,
-        {
-            name.decode(): parse_id(id.decode())
-            for name, id in zip(lost[::2], lost[1::2], strict=True)
-        },
-    )
     history.counted_from = zero
     last = b"-"
     while page := connection.call("XRANGE", stream, last, "+", "COUNT", PAGE_ENTRIES):
@@ -130,6 +122,17 @@ def _load(
             if not keep or not history.keep.count:
                 found.unkept.append(id)
         last = b"(" + page[-1][0]
+    # Only now, because other nodes may have deleted messages meanwhile that were not read;
+    # `forgotten` last, because it gets what leaves the other.
+    lost = connection.call("HGETALL", f"{stream}:lost")
+    forgotten = connection.call("HGET", meta, "forgotten")
+    history.restore(
+        parse_id(forgotten.decode()) if forgotten else ZERO,
+        {
+            name.decode(): parse_id(id.decode())
+            for name, id in zip(lost[::2], lost[1::2], strict=True)
+        },
+    )
     history.newest = max(history.newest, (int(ms), zero + int(count)))
     return found
 

@@ -275,6 +275,30 @@ async def test_deleted(start, redis, monkeypatch):
     assert late.read("", id=parse_id(quiet.id))[0] == Gap(47)
 
 
+@pytest_twisted.ensureDeferred
+async def test_deleted_meanwhile(start, redis, monkeypatch):
+    """
+    A node that starts knows which channels have lost messages, also those that are deleted
+    while it reads the stream.
+    """
+    node = start(count=3)
+    receipts = [await node.publish("foo", b"%d" % number) for number in range(5)]
+    call = BlockingConnection.call
+
+    def delete_and_call(connection, *command):
+        if command[0] == "XRANGE":
+            id = receipts[1].id
+            keys = ("msgbus", "msgbus:meta", "msgbus:lost")
+            call(
+                connection, "EVAL", FORGET.text, 3, *keys, 2, receipts[0].id, id, "foo", id
+            )
+        return call(connection, *command)
+
+    monkeypatch.setattr(BlockingConnection, "call", delete_and_call)
+    late = start(count=3)
+    assert ids(late.read("foo", id=parse_id(receipts[1].id))) == ids(receipts[2:])
+    assert late.read("foo", id=parse_id(receipts[0].id))[0] == Gap(None)
+
 
 @pytest.mark.parametrize("keep", [{"count": 0}, {"seconds": 0.5}])
 @pytest_twisted.ensureDeferred
