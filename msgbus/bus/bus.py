@@ -261,12 +261,12 @@ class Bus:
             Invalid: The name cannot be that of a channel or folder.
         """
         check_name(name)
-        foreign = ahead = False
+        foreign, awaited = False, None
         if since.id is not None:
             foreign = not self.log.gave(since.id)
-            ahead = not foreign and since.id[1] > self.newest[1]
+            awaited = None if foreign else self.log.awaited(since.id)
         now = self.milliseconds()
-        return Cursor(self.history, name, filter, since, now, foreign, ahead)
+        return Cursor(self.history, name, filter, since, now, foreign, awaited)
 
     def begins(self, cursor: Cursor) -> Id | None:
         """

@@ -8,8 +8,9 @@ up to `fanout.replay`.
 from __future__ import annotations
 
 from bisect import bisect_right
+from collections.abc import Callable
 
-from ..ids import ZERO, Gap, Id, Since
+from ..ids import ZERO, Gap, Id, Since, life_of
 from ..match import EVERYTHING, Filter
 from ..message import Message, is_folder
 from .history import Entry, History, entry_id
@@ -25,9 +26,6 @@ PATTERN_CHARACTERS = 50
 TAKE_BYTES = 64 * 1024
 TAKE_MESSAGES = 100
 
-# How long a cursor waits for a message that this process has not got yet; see `Cursor`.
-AHEAD_MILLISECONDS = 2000
-
 
 class Cursor:
     """
@@ -39,10 +37,13 @@ class Cursor:
         milliseconds: The time, in milliseconds since 1970.
         foreign: Whether `since.id` is not an id of this bus.  Then the cursor begins at
             the first message that is kept, with a gap that says that some may be missing.
-        ahead: Whether `since.id` is of a message that another process has, and that has not
-            come to this one.  Nothing is read until it has come, or for two seconds.
+        awaited: If the message with the id `since.id` has not come to this process yet:
+            tells whether it may still come.  Nothing is read before it has come.  If it
+            cannot come, the cursor reads all that is kept, behind a gap.
 
     Attributes:
+        waits: Whether the last call of `read` has found nothing because it waits for that
+            message.
         begins: The messages that are read have larger ids than this one.  None if
             `since.id` is foreign, or if the cursor is still looking for the last so many
             messages.
@@ -56,7 +57,7 @@ class Cursor:
         since: Since,
         milliseconds: int,
         foreign: bool = False,
-        ahead: bool = False,
+        awaited: Callable[[], bool] | None = None,
     ) -> None:
         history.expire(milliseconds)
         self._history = history
@@ -66,9 +67,8 @@ class Cursor:
         # every message since then that it has missed.  Otherwise, the cursor only reads
         # what is kept.
         self._resumes = not foreign and (since.id, since.seconds) != (None, None)
-        # The number of a message that has not come yet, and until when it is waited for.
-        self._awaited = since.id[1] if since.id is not None and ahead else 0
-        self._patience = milliseconds + AHEAD_MILLISECONDS
+        self.waits = False
+        self._awaited = awaited
         # Entries up to this id have been read, or are not to be read.
         self._id = since.id if since.id is not None and not foreign else ZERO
         # Transient messages up to this id are not read: they were published before the
@@ -124,7 +124,7 @@ class Cursor:
         read all that is added from now on, behind a gap.
         """
         self._id = self._opened_at = ZERO
-        self._awaited = 0
+        self._awaited = None
         self._wanted = self._counted = None
         self._unknown, self._missed = True, 0
 
@@ -143,10 +143,15 @@ class Cursor:
         """
         self.effort = TAKE_BYTES
         self._history.expire(milliseconds)
-        if self._awaited > self._history.newest[1]:
-            if milliseconds < self._patience:
-                return []
-            self.start_over()
+        self.waits = False
+        if self._awaited is not None:
+            newest = self._history.newest
+            if life_of(newest) != life_of(self._id) or newest[1] < self._id[1]:
+                self.waits = self._awaited()
+                if self.waits:
+                    return []
+                self.start_over()
+            self._awaited = None
         kept = self._history.entries(self._name)
         if self._wanted is not None and self._go_back(kept):
             return []

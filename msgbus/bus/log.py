@@ -70,6 +70,16 @@ class Log(Protocol):
         process, it need not have been delivered here.
         """
 
+    def awaited(self, id: Id) -> Callable[[], bool] | None:
+        """
+        Is the message with this id, which was given in this life, still to come to this
+        process?
+
+        Returns:
+            None if it has come.  Otherwise a function that tells whether it may still come:
+            true as long as the process does not know better.
+        """
+
     def follow(self, follower: Follower) -> None:
         """
         From now on, have each message delivered, in order.

@@ -83,6 +83,11 @@ class MemoryLog:
         zero = zero_id(self.life)
         return life_of(id) == self.life and id[1] <= max(self.history.newest, zero)[1]
 
+    def awaited(self, id: Id) -> None:
+        """
+        None, because each message comes as soon as it has an id.
+        """
+
     def follow(self, follower: Follower) -> None:
         """
         See `Log.follow`.

@@ -69,9 +69,12 @@ class Source(Protocol):
     Attributes:
         effort: What the last call of `read` has looked at, whether or not it was found to
             match, as so many bytes of work; see `Turns`.
+        waits: Whether the last call of `read` has found nothing because it waits for a
+            message that has not come to this process yet.
     """
 
     effort: int
+    waits: bool
 
     def read(self, milliseconds: int) -> list[Message | Gap] | None:
         """
@@ -94,6 +97,7 @@ class SingleMessage:
     """
 
     effort = 0
+    waits = False
 
     def __init__(self, message: Message) -> None:
         self._messages: list[Message | Gap] | None = [message]
@@ -173,6 +177,13 @@ class Replay:
         if skipped:
             pieces[0] = memoryview(pieces[0])[skipped:]
         return pieces
+
+    @property
+    def waits(self) -> bool:
+        """
+        See `Source.waits`.
+        """
+        return self._source.waits
 
     @property
     def rest(self) -> bytes:

@@ -76,7 +76,8 @@ class Replaying:
         replay = member.replay
         if replay is not None and not replay.queued:
             replay.queued = True
-            self._turns.call(partial(self._take_turn, member, replay))
+            put = self._turns.wait if replay.waits else self._turns.call
+            put(partial(self._take_turn, member, replay))
 
     def stalest(self) -> Member | None:
         """

@@ -17,6 +17,7 @@ __all__ = ["Turns"]
 
 CALLS_A_TURN = 64
 BYTES_A_TURN = 4 * SLICE_BYTES
+WAIT_SECONDS = 0.02
 
 
 class Turns:
@@ -47,6 +48,13 @@ class Turns:
         self._queue.append(work)
         if len(self._queue) == 1:
             self._reactor.callLater(0, self._take)
+
+    def wait(self, work: Callable[[], int]) -> None:
+        """
+        Put one call at the end of the queue after a moment, because it waits for something
+        that takes longer than a turn.
+        """
+        self._reactor.callLater(WAIT_SECONDS, self.call, work)
 
     def _take(self) -> None:
         done = 0

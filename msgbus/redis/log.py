@@ -108,6 +108,9 @@ class RedisLog:
         # Whether Redis has lost messages that this node has seen, and has given their
         # numbers to others.
         self._forked = False
+        # How many checks were begun; which of them was the last that was answered, and the
+        # number of the newest id that it told.
+        self._checks = self._answered = self._last = 0
         # The number of the last message of this life that was read; None if the next one is
         # the first that this node reads of it.
         self._read: int | None = None
@@ -121,6 +124,18 @@ class RedisLog:
         See `Log.gave`.
         """
         return life_of(id) == self.life and id[1] - self._seen[1] <= MAX_AHEAD
+
+    def awaited(self, id: Id) -> Callable[[], bool] | None:
+        """
+        See `Log.awaited`.  Redis is asked which id is the newest; until it has answered,
+        the message may come.
+        """
+        newest = self.history.newest
+        if life_of(newest) == self.life and id[1] <= newest[1]:
+            return None
+        asked = self._checks
+        self._check()
+        return lambda: self._answered <= asked or id[1] <= self._last
 
     def follow(self, follower: Follower) -> None:
         """
@@ -217,6 +232,7 @@ class RedisLog:
         if connection is None or connection is self._asked:
             return
         self._asked = connection
+        self._checks += 1
         count = self._seen[1] - zero_id(self.life)[1]
         if self._forked:
             # More than there can be, so that a new life begins.
@@ -229,15 +245,19 @@ class RedisLog:
             (life, self.boundary, self.life, count, format_id(self._seen)),
             LATE_SECONDS,
         )
-        checked.addCallback(self._checked, connection)
+        checked.addCallback(self._checked, connection, self._checks)
         checked.addErrback(self._unchecked)
 
-    def _checked(self, reply: list[bytes], connection: RedisConnection) -> None:
+    def _checked(
+        self, reply: list[bytes], connection: RedisConnection, number: int
+    ) -> None:
         self._asked = None
         life = int(reply[0])
         if life != self.life:
             self._begin_life(life, reply[1].decode())
-        self._look_behind((int(reply[3]), zero_id(life)[1] + int(reply[2])))
+        last = int(reply[3]), zero_id(life)[1] + int(reply[2])
+        self._answered, self._last = number, last[1]
+        self._look_behind(last)
         self._appender.resume(connection)
         self._trimmer.resume(connection)
 

@@ -90,7 +90,13 @@ class Search:
                 self.end()
                 return effort + len(item.body)
             self._missed(item)
-        self._turns.call(self.look)
+        if not self._cursor.waits:
+            self._turns.call(self.look)
+            return effort
+        # For a message that has not come to this process: no longer than for a new one.
+        if self._waiting is None:
+            self._waiting = self._reactor.callLater(self._wait, self.end)
+        self._turns.wait(self.look)
         return effort
 
     def _await(self) -> None:
@@ -104,7 +110,8 @@ class Search:
                 self._filter,
                 missed=partial(self._missed, Gap(None)),
             )
-            self._waiting = self._reactor.callLater(self._wait, self.end)
+            if self._waiting is None:
+                self._waiting = self._reactor.callLater(self._wait, self.end)
         else:
             self.end()
 
@@ -113,7 +120,7 @@ class Search:
         Do not wait: answer as soon as everything that is kept has been looked at.
         """
         self._wait = 0
-        if self._cursor is None:
+        if self._cursor is None or self._cursor.waits:
             self.end()
 
     def end(self) -> None:

@@ -4,7 +4,7 @@ Tests for `msgbus.bus.history` and `msgbus.bus.cursor`.
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from msgbus.bus.cursor import AHEAD_MILLISECONDS, LOOKS, Cursor
+from msgbus.bus.cursor import LOOKS, Cursor
 from msgbus.bus.history import CHANNEL_OVERHEAD, MESSAGE_OVERHEAD, History, Keep
 from msgbus.ids import Gap, Since
 from msgbus.match import EVERYTHING, Filter
@@ -335,21 +335,33 @@ class HistoryTests(SynchronousTestCase):
 
     def test_ahead(self):
         """
-        A cursor that begins behind a message that has not come yet waits for it; if it does
-        not come in two seconds, the cursor reads what is kept, behind a gap.
+        A cursor that begins behind a message that has not come yet waits for it; if it
+        cannot come, the cursor reads what is kept, behind a gap.
         """
         self.add("a")
+        may_come = [True, True]
         early, late = (
-            Cursor(self.history, "a", Filter(), Since((3, 3)), self.count, ahead=True)
-            for _ in range(2)
+            Cursor(
+                self.history,
+                "a",
+                Filter(),
+                Since((3, 3)),
+                self.count,
+                awaited=lambda place=place: may_come[place],
+            )
+            for place in range(2)
         )
         for cursor in (early, late):
-            self.assertEqual(cursor.read(AHEAD_MILLISECONDS), [])
-        self.assertEqual(late.read(AHEAD_MILLISECONDS + 1)[0], UNKNOWN)
+            self.assertEqual(cursor.read(0), [])
+            self.assertTrue(cursor.waits)
+        may_come[1] = False
+        self.assertEqual(late.read(0)[0], UNKNOWN)
+        self.assertFalse(late.waits)
         self.add("a")
         self.assertEqual(early.read(0), [])
         self.add("a")
         self.assertIsNone(early.read(0))
+        self.assertFalse(early.waits)
         self.add("a")
         self.assertEqual(self.rest(early), [4])
         # Not for one that begins at a time.

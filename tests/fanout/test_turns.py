@@ -5,7 +5,7 @@ Tests for `msgbus.fanout.turns`.
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from msgbus.fanout.turns import BYTES_A_TURN, CALLS_A_TURN, Turns
+from msgbus.fanout.turns import BYTES_A_TURN, CALLS_A_TURN, WAIT_SECONDS, Turns
 
 
 class TurnsTests(SynchronousTestCase):
@@ -76,6 +76,20 @@ class TurnsTests(SynchronousTestCase):
         self.assertEqual(self.done, [])
         self.turn()
         self.assertEqual(self.done, ["next"])
+
+    def test_waiting(self):
+        """
+        Work that waits is put in the queue after a moment.
+        """
+        self.put(1)
+        self.turns.wait(lambda: self.done.append("waited") or 0)
+        self.clock.advance(0)
+        self.put(2)
+        self.clock.advance(WAIT_SECONDS / 2)
+        self.assertEqual(self.done, [1, 2])
+        self.clock.advance(WAIT_SECONDS / 2)
+        self.clock.advance(0)
+        self.assertEqual(self.done, [1, 2, "waited"])
 
     def test_failures(self):
         """

@@ -177,7 +177,7 @@ class Subscriber(threading.Thread):
     def _connect(self):
         since = "all" if self.last is None else self.last
         query = f"?format=ndjson&since={since}"
-        leave = time.monotonic() + random.uniform(0.2, 2) if self.wanders else float("inf")
+        leave = time.monotonic() + random.uniform(0.2, 4) if self.wanders else float("inf")
         with socket.create_connection(("127.0.0.1", self.port), 2) as client:
             request = (
                 f"GET /msgbus/{self.wanted}{query} HTTP/1.0\r\nHost: localhost\r\n\r\n"
@@ -364,8 +364,8 @@ def covers(name, channel):
     """
     Does a subscriber of this name get what is published to this channel?
     """
-    return (
-        channel == name or (name == "" or name.endswith("/")) and channel.startswith(name)
+    return channel == name or (
+        (name == "" or name.endswith("/")) and channel.startswith(name)
     )
 
 

@@ -28,13 +28,14 @@ class Nodes:
 
     def __init__(self, start, url, count, *arguments, **options):
         self._start, self._options = start, options
-        self._arguments = ("--log", url, *(arguments or KEEP))
+        self._url, self._arguments = url, arguments or KEEP
         self.ports = [free_port() for _ in range(count)]
         self.daemons = [self._run(place) for place in range(count)]
 
-    def _run(self, place):
+    def _run(self, place, url=None):
         listen = f"tcp:{self.ports[place]}:interface=127.0.0.1"
-        return self._start("--listen", listen, *self._arguments, **self._options)
+        arguments = ("--listen", listen, "--log", url or self._url, *self._arguments)
+        return self._start(*arguments, **self._options)
 
     def kill(self, place):
         """
@@ -42,11 +43,11 @@ class Nodes:
         """
         self.daemons[place].kill()
 
-    def start(self, place):
+    def start(self, place, url=None):
         """
-        Start it again.
+        Start it again, on the same log, which it may reach by another URL.
         """
-        self.daemons[place] = self._run(place)
+        self.daemons[place] = self._run(place, url)
 
     def signal(self, place, number):
         """
@@ -159,13 +160,28 @@ def test_node_hangs_too_long(start, redis):
 
 def publish(port, count, channel, size=0):
     """
-    Publish so many messages beside the traffic.
+    Publish so many messages beside the traffic; their ids.
     """
+    ids = []
     for _ in range(count):
         client = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
         client.request("POST", f"/msgbus/{channel}", bytes(size), {"Content-Type": "a/b"})
-        assert client.getresponse().status == 204
+        answer = client.getresponse()
+        assert answer.status == 204
+        ids.append(answer.headers["Msgbus-Id"])
         client.close()
+    return ids
+
+
+def get(port, path):
+    """
+    The head of the answer to a request.
+    """
+    client = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+    client.request("GET", f"/msgbus/{path}")
+    answer = client.getresponse()
+    client.close()
+    return answer
 
 
 def test_full(start, redis):
@@ -218,6 +234,47 @@ def test_network_is_cut(start, redis, proxied, seconds):
     result = traffic.finish()
     print(result)
     assert (result.lost, result.gaps, result.repeated, result.closed) == (0, 0, 0, 0)
+
+
+def test_one_node_is_cut(start, redis, proxied):
+    """
+    The network between one node and Redis is silent for a while.  Who resumes there gets
+    what is missing when the node has read it.
+    """
+    proxy, url = proxied
+    nodes = Nodes(start, redis.url, 2)
+    nodes.kill(1)
+    nodes.start(1, url)
+    traffic = Traffic(nodes.ports)
+    for _ in range(TIMES):
+        traffic.wait()
+        proxy.stall()
+        time.sleep(random.uniform(5, 8))
+        proxy.flow()
+        traffic.wait()
+    result = traffic.finish()
+    print(result)
+    assert (result.lost, result.gaps, result.repeated, result.closed) == (0, 0, 0, 0)
+
+
+def test_poll_at_a_node_that_is_cut(start, redis, proxied):
+    """
+    A request for the next message that comes to a node which has not read the message
+    before waits no longer than it wants to.  Once the node reads, it gets the next one.
+    """
+    proxy, url = proxied
+    nodes = Nodes(start, redis.url, 2)
+    nodes.kill(1)
+    nodes.start(1, url)
+    proxy.stall()
+    first, second = publish(nodes.ports[0], 2, "foo")
+    query = f"?format=message&since={first}"
+    for wait in "", "&wait=1":
+        assert get(nodes.ports[1], f"foo{query}{wait}").status == 204
+    proxy.flow()
+    answer = get(nodes.ports[1], f"foo{query}&wait=20")
+    assert (answer.status, answer.headers["Msgbus-Id"]) == (200, second)
+    assert answer.headers["Msgbus-Gap"] is None
 
 
 def test_half_open(start, redis, proxied):

@@ -97,13 +97,36 @@ async def test_resume_ahead(start):
     second.log._entries.stop()
     receipt = await first.publish("foo", b"1")
     cursor = second.bus.replay("foo", EVERYTHING, Since(parse_id(receipt.id)))
-    assert cursor.read(second.bus.milliseconds()) == []
+    for _ in range(2):
+        assert cursor.read(second.bus.milliseconds()) == []
+        # However late it is.
+        await until(lambda: second.log._answered == second.log._checks)
     second.log._entries.start(second.bus.newest)
     await first.publish("foo", b"2")
     await second.follow(2)
     found = cursor.read(second.bus.milliseconds())
     cursor.close()
     assert [message.body for message in found] == [b"2"]
+
+
+@pytest_twisted.ensureDeferred
+async def test_resume_behind_nothing(start, redis):
+    """
+    Who resumes behind an id that was never given waits until Redis has told so, and gets
+    what is kept, behind a gap.
+    """
+    node = start()
+    await node.publish("foo", b"1")
+    await node.follow(1)
+    milliseconds, number = node.bus.newest
+    redis.freeze()
+    cursor = node.bus.replay("foo", EVERYTHING, Since((milliseconds, number + 1)))
+    assert cursor.read(node.bus.milliseconds()) == []
+    redis.thaw()
+    found = []
+    await until(lambda: found.extend(cursor.read(node.bus.milliseconds())) or found)
+    cursor.close()
+    assert found == [Gap(None), node.got[0]]
 
 
 @pytest_twisted.ensureDeferred
