@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any, cast
 
 from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.error import ConnectingCancelledError
 from twisted.internet.protocol import Factory
 from twisted.internet.task import deferLater
 from twisted.logger import Logger
@@ -28,6 +29,9 @@ GREETING_SECONDS = 3.0
 
 # It is logged that Redis cannot be used when it was tried so often in vain.
 PATIENCE = 3
+
+# What comes of a task that is cancelled; the second, if it was connecting.
+STOPPED = CancelledError, ConnectingCancelledError
 
 
 class RedisLink:
@@ -69,7 +73,7 @@ class RedisLink:
         Connect, and from now on connect again.
         """
         self._task = Deferred.fromCoroutine(self._stay_connected())
-        self._task.addErrback(lambda failure: failure.trap(CancelledError))
+        self._task.addErrback(lambda failure: failure.trap(*STOPPED))
         self._task.addErrback(lambda f: self._log.failure("Redis is given up", f))
 
     def stop(self) -> None:
@@ -88,7 +92,7 @@ class RedisLink:
         while True:
             try:
                 connection = await self._connect()
-            except CancelledError:
+            except STOPPED:
                 raise
             except Exception as error:
                 self._fail(error)

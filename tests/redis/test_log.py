@@ -449,6 +449,18 @@ async def test_answer_is_lost(start):
 
 
 @pytest_twisted.ensureDeferred
+async def test_stopped_while_it_connects(start):
+    """
+    A log that is closed before it has connected does not connect later.
+    """
+    first = start()
+    await first.log.close()
+    await start().publish("foo", b"1")
+    await deferLater(reactor, 0.2)
+    assert first.got == []
+
+
+@pytest_twisted.ensureDeferred
 async def test_scripts_are_lost(start, redis):
     """
     If Redis forgets the scripts, it is given them again.
