@@ -123,19 +123,48 @@ class HistoryMachine(RuleBasedStateMachine):
         self.ids = []
         self.acknowledged = []
         self.listeners = []
-        self.folder = TemporaryDirectory()
+        self.prepare()
         self.start()
+
+    def prepare(self):
+        """
+        A place for the log.
+        """
+        self.folder = TemporaryDirectory()
+
+    def open_log(self):
+        """
+        The log of before, if there was one.
+        """
+        file = Path(self.folder.name, "file")
+        log = FileLog(file, self.clock, self.history, lambda: self.time)
+        log._pool = InlinePool()
+        return log
+
+    def close_log(self, killed):
+        """
+        Stop the log in order, or as if the process was killed.
+        """
+        if killed:
+            self.log._database.close()
+        else:
+            self.log.close()
+            self.clock.advance(0)
+            assert not self.log._database.is_open
+
+    def settle(self):
+        """
+        Wait until what was published has come back, if it comes from elsewhere.
+        """
 
     def start(self):
         """
-        A bus that goes on where the one before it ended, by its file.
+        A bus that goes on where the one before it ended.
         """
         self.history = History(Keep(count=COUNT))
-        file = Path(self.folder.name, "file")
-        self.log = FileLog(file, self.clock, self.history, lambda: self.time)
+        self.log = self.open_log()
         self.bus = Bus(log=self.log)
         self.bus.subscribe("", lambda message: self.ids.append(message.id))
-        self.log._pool = InlinePool()
         self.log.load()
         self.fanout = Fanout(self.bus, self.clock, Limits(backlog=10_000))
 
@@ -150,12 +179,7 @@ class HistoryMachine(RuleBasedStateMachine):
             if listener.connected:
                 listener.member.stopProducing()
                 listener.connected = False
-        if killed:
-            self.log._database.close()
-        else:
-            self.log.close()
-            self.clock.advance(0)
-            assert not self.log._database.is_open
+        self.close_log(killed)
         self.start()
 
     @rule(
@@ -173,6 +197,7 @@ class HistoryMachine(RuleBasedStateMachine):
             message = Message(channel, b"%06d" % number)
             self.bus.publish(message, keep=keep).addCallback(self.acknowledged.append)
             self.published.append((channel, keep))
+        self.settle()
 
     @rule(seconds=st.integers(-100, 100))
     def set_clock(self, seconds):
@@ -342,7 +367,7 @@ class HistoryMachine(RuleBasedStateMachine):
                 assert listener.member.position is None
                 assert listener.member.replay is None
         assert self.history._transient == []
-        self.log._database.close()
+        self.close_log(killed=True)
         self.folder.cleanup()
 
 
