@@ -17,13 +17,16 @@ class RedisServer:
     A server on a Unix socket in this folder, where it also keeps its files.
 
     Args:
+        password: What it asks for, if the settings say so.
         settings: As on its command line, without the hyphens.
     """
 
-    def __init__(self, folder, **settings):
+    def __init__(self, folder, password="", **settings):
         self.folder = folder
         self.socket = folder / "redis.sock"
-        self.url = f"redis+unix://{self.socket}?db=0"
+        self.port = settings.get("port", 0)
+        user = f":{password}@" if password else ""
+        self.url = f"redis+unix://{user}{self.socket}?db=0"
         self.address = RedisAddress.parse(self.url)
         self._settings = {"appendonly": "yes", **settings}
         self.start()
@@ -55,7 +58,7 @@ class RedisServer:
         """
         Its reply to a command.
         """
-        connection = BlockingConnection(self.address)
+        connection = BlockingConnection(self.address.server)
         try:
             return connection.call(*command)
         finally:

@@ -7,8 +7,8 @@ one bus, talk to Redis only, and never to each other.
 Read `log` first, then `scripts` (what Redis executes as one step, and what its keys are),
 `loader` (reading the stream when a node starts), `appender` (adding messages to it),
 `follower` (reading it as it grows) and `trimmer` (deleting what is no longer kept).
-`address` is the URL of a log, `connection` one connection to Redis, and `link` one that is
-opened again when it has ended.
+`address` is the URL of a log, `connection` one connection to Redis, `master` finds the
+server to connect to, and `link` is a connection that is opened again when it has ended.
 """
 
 from .address import RedisAddress

@@ -7,27 +7,38 @@ No I/O and no clock.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
-from urllib.parse import parse_qsl, unquote, urlsplit
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from urllib.parse import parse_qsl, unquote
 
 from ..message import Invalid
 
-__all__ = ["RedisAddress"]
+__all__ = ["RedisAddress", "Server"]
 
 DEFAULT_PORT = 6379
+DEFAULT_SENTINEL_PORT = 26379
 DEFAULT_STREAM = "msgbus"
 
-_SCHEMES = {"redis", "rediss", "redis+unix"}
+_SCHEMES = {"redis", "rediss", "redis+unix", "redis+sentinel", "rediss+sentinel"}
 _FORM = (
     "give redis://[user:password@]host[:port]/[db]?stream=msgbus, or rediss:// for TLS, or"
-    " redis+unix:///path/of/socket?db=0"
+    " redis+unix:///path/of/socket?db=0, or"
+    " redis+sentinel://host[:port],host[:port]/[db]?master=NAME"
+)
+
+_URL = re.compile(
+    r"(?P<scheme>[a-z+]+)://(?:(?P<user>[^@/?#]*)@)?(?P<hosts>[^@/?#]*)"
+    r"(?P<path>/[^?#]*)?(?:\?(?P<query>[^#]*))?"
+)
+_HOST = re.compile(
+    r"(?:\[(?P<v6>[0-9a-fA-F:.]+)\]|(?P<name>[^\[\]:]+))(?::(?P<port>\d{1,5}))?"
 )
 
 
 @dataclass(frozen=True, slots=True)
-class RedisAddress:
+class Server:
     """
-    A stream in a database of a Redis server.
+    One server: a Redis, or a sentinel, which knows where a Redis is.
 
     Attributes:
         host: Its name or address; empty if it is reached by a Unix socket.
@@ -36,63 +47,23 @@ class RedisAddress:
         tls: Whether it is reached by TLS; its certificate must be one of the host.
         user: Who to authenticate as; empty for Redis's default user.
         password: Empty for no authentication.
-        database: The number of the database.
-        stream: The key of the stream.  All other keys of the log begin with it and a colon.
+        database: The number of the database; None for a sentinel, which has none.
     """
 
     host: str
     port: int
-    path: str
-    tls: bool
-    user: str
-    password: str = field(repr=False)
-    database: int
-    stream: str
-
-    @classmethod
-    def parse(cls, url: str) -> RedisAddress:
-        """
-        Read a URL.
-
-        Raises:
-            Invalid: It is none of Redis.  The text does not repeat the password.
-        """
-        try:
-            parts = urlsplit(url)
-            port = parts.port
-            options = dict(parse_qsl(parts.query, True, bool(parts.query)))
-        except ValueError as error:
-            raise Invalid(f"The URL of the log is not valid ({error}): {_FORM}.") from None
-        unix = parts.scheme == "redis+unix"
-        path = unquote(parts.path)
-        database = options.pop("db", "0") if unix else path.removeprefix("/") or "0"
-        stream = options.pop("stream", DEFAULT_STREAM)
-        if (
-            parts.scheme not in _SCHEMES
-            or options
-            or not stream
-            or not re.fullmatch(r"[0-9]{1,6}", database)
-            or bool(parts.hostname) == unix
-            or (unix and len(path) < 2)
-        ):
-            raise Invalid(f"The URL of the log is none of Redis: {_FORM}.")
-        return cls(
-            host=parts.hostname or "",
-            port=port or DEFAULT_PORT,
-            path=path if unix else "",
-            tls=parts.scheme == "rediss",
-            user=unquote(parts.username or ""),
-            password=unquote(parts.password or ""),
-            database=int(database),
-            stream=stream,
-        )
+    path: str = ""
+    tls: bool = False
+    user: str = ""
+    password: str = field(default="", repr=False)
+    database: int | None = 0
 
     def __str__(self) -> str:
         """
         For logs and errors: without user and password.
         """
-        where = self.path or f"{self.host}:{self.port}"
-        return f"the stream {self.stream!r} of Redis at {where}, database {self.database}"
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return self.path or f"{host}:{self.port}"
 
     def greeting(self) -> list[tuple[str, ...]]:
         """
@@ -102,5 +73,140 @@ class RedisAddress:
         if self.password:
             user = (self.user,) if self.user else ()
             commands.append(("AUTH", *user, self.password))
-        commands.append(("SELECT", str(self.database)))
+        if self.database is not None:
+            commands.append(("SELECT", str(self.database)))
         return commands
+
+
+@dataclass(frozen=True, slots=True)
+class RedisAddress:
+    """
+    A stream in a database of Redis.
+
+    Attributes:
+        server: The Redis server.  If there are sentinels, they name its host and port, and
+            here is the rest.
+        stream: The key of the stream.  All other keys of the log begin with it and a colon.
+        sentinels: The servers that are asked which Redis is the master; empty if `server`
+            is always the one.
+        master: The name by which the sentinels know the master and its replicas.
+    """
+
+    server: Server
+    stream: str
+    sentinels: tuple[Server, ...] = ()
+    master: str = ""
+
+    @classmethod
+    def parse(
+        cls, url: str, read_password: Callable[[str], str] | None = None
+    ) -> RedisAddress:
+        """
+        Read a URL.
+
+        Args:
+            read_password: Reads the password in a file that the URL names.  Without this
+                function, the URL may not name a file.
+
+        Raises:
+            Invalid: It is not the URL of a log in Redis.  The text does not repeat the
+                password.
+        """
+        split = _URL.fullmatch(url)
+        if split is None or split["scheme"] not in _SCHEMES:
+            raise Invalid(f"The URL of the log is none of Redis: {_FORM}.")
+        try:
+            query = split["query"] or ""
+            options = dict(parse_qsl(query, True, bool(query)))
+            address = _address(split, options, read_password)
+        except ValueError as error:
+            raise Invalid(f"The URL of the log is not valid ({error}): {_FORM}.") from None
+        if options:
+            name = next(iter(options))
+            raise Invalid(f"The URL of the log has no option {name!r}: {_FORM}.")
+        return address
+
+    def __str__(self) -> str:
+        """
+        For logs and errors: without user and password.
+        """
+        where = str(self.server)
+        if self.sentinels:
+            sentinels = ",".join(map(str, self.sentinels))
+            where = f"the master {self.master!r} of the sentinels {sentinels}"
+        database = self.server.database
+        return f"the stream {self.stream!r} of Redis at {where}, database {database}"
+
+
+def _address(
+    split: re.Match[str],
+    options: dict[str, str],
+    read_password: Callable[[str], str] | None,
+) -> RedisAddress:
+    """
+    The address of a URL; takes the options that it understands out of `options`.
+
+    Raises:
+        ValueError: Something in the URL is wrong.
+    """
+    scheme = split["scheme"]
+    unix, tls = scheme == "redis+unix", scheme.startswith("rediss")
+    sentinels = scheme.endswith("+sentinel")
+    path = unquote(split["path"] or "")
+    database = options.pop("db", "0") if unix else path.removeprefix("/") or "0"
+    stream = options.pop("stream", DEFAULT_STREAM)
+    master = options.pop("master", "") if sentinels else ""
+    if not re.fullmatch(r"[0-9]{1,6}", database):
+        raise ValueError("the database is no number")
+    if not stream or (sentinels and not master):
+        raise ValueError("a name is missing")
+    if bool(split["hosts"]) == unix or (unix and len(path) < 2):
+        raise ValueError("there is no host, or no path of a socket")
+    user, _, password = (unquote(part) for part in (split["user"] or "").partition(":"))
+
+    def password_of(option: str, otherwise: str) -> str:
+        file = options.pop(option, None)
+        if file is None:
+            return otherwise
+        if otherwise:
+            raise ValueError("it has two passwords")
+        if read_password is None:
+            raise ValueError("files with passwords are not read here")
+        return read_password(file)
+
+    password = password_of("password-file", password)
+    server = Server(
+        "", 0, path if unix else "", tls, user, password, database=int(database)
+    )
+    if unix:
+        return RedisAddress(server, stream)
+    if not sentinels:
+        host, port = _host_of(split["hosts"], DEFAULT_PORT)
+        return RedisAddress(replace(server, host=host, port=port), stream)
+    password = password_of("sentinel-password-file", "")
+    hosts = [_host_of(text, DEFAULT_SENTINEL_PORT) for text in split["hosts"].split(",")]
+    return RedisAddress(
+        server,
+        stream,
+        tuple(
+            Server(host, port, tls=tls, password=password, database=None)
+            for host, port in hosts
+        ),
+        master,
+    )
+
+
+def _host_of(text: str, default_port: int) -> tuple[str, int]:
+    """
+    Read `host`, `host:port` or `[IPv6 address]:port`.
+
+    Raises:
+        ValueError: It is none of these.
+    """
+    found = _HOST.fullmatch(text)
+    if found is None:
+        raise ValueError("a host or port is wrong")
+    port = int(found["port"] or default_port)
+    if not 0 < port < 65536:
+        raise ValueError("there is no such port")
+    return unquote(found["v6"] or found["name"]), port

@@ -204,8 +204,9 @@ class RedisAppender:
             self._send()
             return
         self._log.warn("Redis does not append: {error}", error=text)
-        if text.startswith("READONLY"):
-            # It has become a replica; the address may lead to another server now.
+        if "READONLY" in text:
+            # It has become a replica: the next connection is to the new master.  Redis 6
+            # has this word in the middle if a script was refused.
             connection.cut()
         self._reactor.callLater(RETRY_SECONDS, self._send)
 

@@ -24,7 +24,7 @@ from twisted.internet.protocol import Protocol, connectionDone
 from twisted.internet.ssl import optionsForClientTLS
 from twisted.python.failure import Failure
 
-from .address import RedisAddress
+from .address import Server
 
 __all__ = ["BlockingConnection", "RedisConnection", "RedisError", "endpoint_of"]
 
@@ -43,19 +43,22 @@ What a command consists of.
 """
 
 
-def endpoint_of(address: RedisAddress, reactor: Any) -> IStreamClientEndpoint:
+def endpoint_of(
+    server: Server, reactor: Any, seconds: float = CONNECT_SECONDS
+) -> IStreamClientEndpoint:
     """
-    What connects to this address.
+    What connects to this server.
 
     Args:
         reactor: Twisted's.
+        seconds: How long connecting may take.
     """
-    if address.path:
-        return UNIXClientEndpoint(reactor, address.path, CONNECT_SECONDS)
-    endpoint = HostnameEndpoint(reactor, address.host, address.port, CONNECT_SECONDS)
-    if not address.tls:
+    if server.path:
+        return UNIXClientEndpoint(reactor, server.path, seconds)
+    endpoint = HostnameEndpoint(reactor, server.host, server.port, seconds)
+    if not server.tls:
         return endpoint
-    return wrapClientTLS(optionsForClientTLS(address.host), endpoint)
+    return wrapClientTLS(optionsForClientTLS(server.host), endpoint)
 
 
 class RedisConnection(Protocol):
@@ -147,17 +150,19 @@ class BlockingConnection:
     """
     A connection that blocks, for the time before the reactor runs.
 
+    Args:
+        seconds: How long connecting may take, and each reply.
+
     Raises:
-        OSError: It is impossible to connect; also, in `call`, if there is no reply in five
-            seconds.
+        OSError: It is impossible to connect; also, in `call`, if there is no reply in time.
         RedisError: Redis refuses the password or the database.
     """
 
-    def __init__(self, address: RedisAddress) -> None:
+    def __init__(self, server: Server, seconds: float = CONNECT_SECONDS) -> None:
         self._reader = hiredis.Reader()
-        self._socket = _connect(address)
+        self._socket = _connect(server, seconds)
         try:
-            for command in address.greeting():
+            for command in server.greeting():
                 self.call(*command)
         except BaseException:
             self.close()
@@ -193,14 +198,14 @@ def _packed(command: tuple[Argument, ...]) -> bytes:
     return packed
 
 
-def _connect(address: RedisAddress) -> socket.socket:
-    if address.path:
+def _connect(server: Server, seconds: float) -> socket.socket:
+    if server.path:
         connection = socket.socket(socket.AF_UNIX)
-        connection.settimeout(CONNECT_SECONDS)
-        connection.connect(address.path)
+        connection.settimeout(seconds)
+        connection.connect(server.path)
         return connection
-    connection = socket.create_connection((address.host, address.port), CONNECT_SECONDS)
-    if not address.tls:
+    connection = socket.create_connection((server.host, server.port), seconds)
+    if not server.tls:
         return connection
     context = ssl.create_default_context()
-    return context.wrap_socket(connection, server_hostname=address.host)
+    return context.wrap_socket(connection, server_hostname=server.host)

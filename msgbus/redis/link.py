@@ -1,21 +1,21 @@
 """
-A connection to Redis that is opened again whenever it has ended.
+A connection to Redis that is opened again whenever it has ended, or whenever sentinels have
+elected another master.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, cast
+from typing import Any
 
-from twisted.internet.defer import CancelledError, Deferred
-from twisted.internet.error import ConnectingCancelledError
-from twisted.internet.protocol import Factory
+from twisted.internet.defer import Deferred
 from twisted.internet.task import deferLater
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from .address import RedisAddress
-from .connection import Argument, RedisConnection, RedisError, endpoint_of
+from .connection import Argument, RedisConnection, RedisError
+from .master import CANCELLED, MasterFinder
 from .scripts import Script
 
 __all__ = ["RedisLink", "run"]
@@ -24,14 +24,12 @@ __all__ = ["RedisLink", "run"]
 FIRST_SECONDS = 0.05
 MOST_SECONDS = 2.0
 
-# How long Redis may take to answer when the connection is opened.
-GREETING_SECONDS = 3.0
+# How often a sentinel is asked whether another master was elected.  A master that hangs, or
+# that only this node can still reach, does not tell that itself.
+WATCH_SECONDS = 2.0
 
 # It is logged that Redis cannot be used when it was tried so often in vain.
 PATIENCE = 3
-
-# What comes of a task that is cancelled; the second, if it was connecting.
-STOPPED = CancelledError, ConnectingCancelledError
 
 
 class RedisLink:
@@ -61,9 +59,7 @@ class RedisLink:
         self._address = address
         self._reactor = reactor
         self._connected = connected
-        self._endpoint = endpoint_of(address, reactor)
-        self._factory = Factory.forProtocol(lambda: RedisConnection(reactor))
-        self._factory.noisy = False
+        self._finder = MasterFinder(address, reactor)
         self._quiet = quiet
         self._failures = 0
         self._task: Deferred[None] | None = None
@@ -73,7 +69,7 @@ class RedisLink:
         Connect, and from now on connect again.
         """
         self._task = Deferred.fromCoroutine(self._stay_connected())
-        self._task.addErrback(lambda failure: failure.trap(*STOPPED))
+        self._task.addErrback(lambda failure: failure.trap(*CANCELLED))
         self._task.addErrback(lambda f: self._log.failure("Redis is given up", f))
 
     def stop(self) -> None:
@@ -91,8 +87,8 @@ class RedisLink:
         delay = FIRST_SECONDS
         while True:
             try:
-                connection = await self._connect()
-            except STOPPED:
+                connection = await self._finder.connect()
+            except CANCELLED:
                 raise
             except Exception as error:
                 self._fail(error)
@@ -102,19 +98,26 @@ class RedisLink:
                 self._succeed()
                 self.connection = connection
                 self._connected(connection)
-                await connection.ended
+                await self._until_ended(connection)
                 self.connection = None
             await deferLater(self._reactor, delay)
 
-    async def _connect(self) -> RedisConnection:
-        connection = cast(RedisConnection, await self._endpoint.connect(self._factory))
+    async def _until_ended(self, connection: RedisConnection) -> None:
+        watching = None
+        if self._address.sentinels:
+            watching = Deferred.fromCoroutine(self._watch(connection))
+            watching.addErrback(lambda failure: failure.trap(*CANCELLED))
         try:
-            for command in self._address.greeting():
-                await connection.call(*command, seconds=GREETING_SECONDS)
-        except BaseException:
-            connection.cut()
-            raise
-        return connection
+            await connection.ended
+        finally:
+            if watching is not None:
+                watching.cancel()
+
+    async def _watch(self, connection: RedisConnection) -> None:
+        while True:
+            await deferLater(self._reactor, WATCH_SECONDS)
+            if await self._finder.has_moved():
+                connection.cut()
 
     def _fail(self, error: Exception) -> None:
         self._failures += 1

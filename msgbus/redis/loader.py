@@ -18,6 +18,7 @@ from ..message import Invalid, Message
 from .address import RedisAddress
 from .connection import BlockingConnection, RedisError
 from .follower import Entry
+from .master import connect_blocking
 from .scripts import CHECK, FIELDS
 
 __all__ = ["Found", "load", "read_entry"]
@@ -61,7 +62,7 @@ def load(address: RedisAddress, boundary: str, history: History) -> Found:
         CannotLoad: Redis cannot be reached or used.
     """
     try:
-        connection = BlockingConnection(address)
+        connection = connect_blocking(address)
         try:
             return _load(connection, address, boundary, history)
         finally:

@@ -244,13 +244,29 @@ class Options(usage.Options):
         """
         Where the messages are, if several processes serve one bus: a stream in Redis, as
         redis://[user:password@]host[:port]/[db]?stream=msgbus, or with rediss:// for
-        TLS, or redis+unix:///path/of/socket?db=0. All of them have to be given the same.
-        [default: in the memory of this process]
+        TLS, or redis+unix:///path/of/socket?db=0, or where sentinels tell which Redis is
+        the master, redis+sentinel://host[:port],host[:port]/[db]?master=NAME. All of them
+        have to be given the same. ?password-file=FILE keeps the password out of the list
+        of processes. [default: in the memory of this process]
         """
+
+        hidden: list[str] = []
+
+        def read_password(file: str) -> str:
+            hidden.append(self._read_secret("log", file).decode())
+            if not hidden[-1]:
+                raise usage.UsageError(f"--log: there is no password in {file!r}.")
+            return hidden[-1]
+
         try:
-            self["log"] = RedisAddress.parse(url)
+            address = self["log"] = RedisAddress.parse(url, read_password)
         except Invalid as error:
             raise usage.UsageError(f"--log: {error}") from None
+        if address.server.password not in ("", *hidden):
+            self["warnings"].append(
+                "Everybody on this machine can see the password of --log in the list of"
+                " processes; ?password-file=FILE in its URL hides it"
+            )
 
     def opt_workers(self, count: str) -> None:
         """
@@ -285,16 +301,7 @@ class Options(usage.Options):
         authentication, under any name. One line end at the end of the file is
         not part of it.
         """
-        try:
-            secret = Path(file).read_bytes()
-            mode = Path(file).stat().st_mode
-        except OSError as error:
-            raise usage.UsageError(f"--secret-file {file!r}: {error.strerror}.") from None
-        if mode & stat.S_IROTH:
-            self["warnings"].append(
-                f"Everybody on this machine can read the password: chmod o= {file}"
-            )
-        self._take_secret(secret.removesuffix(b"\n").removesuffix(b"\r"))
+        self._take_secret(self._read_secret("secret-file", file))
 
     def opt_secret(self, secret: str) -> None:
         """
@@ -308,6 +315,21 @@ class Options(usage.Options):
         self._take_secret(secret.encode("utf-8", "surrogateescape"))
 
     opt_s = opt_secret
+
+    def _read_secret(self, option: str, file: str) -> bytes:
+        """
+        The password in a file, without one line end at its end.
+        """
+        try:
+            secret = Path(file).read_bytes()
+            mode = Path(file).stat().st_mode
+        except OSError as error:
+            raise usage.UsageError(f"--{option} {file!r}: {error.strerror}.") from None
+        if mode & stat.S_IROTH:
+            self["warnings"].append(
+                f"Everybody on this machine can read the password: chmod o= {file}"
+            )
+        return secret.removesuffix(b"\n").removesuffix(b"\r")
 
     def _take_secret(self, secret: bytes) -> None:
         if not secret:

@@ -4,6 +4,7 @@ What README.md and docs/ show, run.
 
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -23,6 +24,7 @@ from msgbus.client.blocking import publish, subscribe
 from msgbus.client.errors import Refused
 
 from ..redis_server import RedisServer
+from ..sentinels import Replicated
 from .certificates import Authority
 from .daemon import BIN
 from .pages import CHECKOUT, blocks
@@ -185,12 +187,17 @@ def test_twistd(command, start, request, tmp_path):
         (tmp_path / folder).mkdir()
     (tmp_path / "certificates/localhost.pem").write_text(pem)
 
-    if "--log" in command:
+    if "redis+sentinel" in command:
+        servers = Replicated(tmp_path / "redis", password="x")
+        request.addfinalizer(servers.stop)
+        command = command.replace("a.example,b.example,c.example", servers.hosts)
+    elif "--log" in command:
         server = RedisServer(tmp_path)
         request.addfinalizer(server.kill)
         command = command.replace("redis://localhost/0", server.url)
     flags, arguments = command.removeprefix("twistd ").split(" msgbus ")
-    command = re.sub(r"\b(8888|8889|8443)\b", "0", arguments).split()
+    command = re.sub(r"\b(8888|8889|8443)\b", "0", arguments)
+    command = shlex.split(command)
     if flags == "-n":
         start(*command)
         return

@@ -10,8 +10,12 @@ import threading
 import time
 import urllib.error
 import urllib.request
+from pathlib import Path
 
 import pytest
+
+from msgbus.redis import RedisAddress
+from msgbus.redis.connection import BlockingConnection
 
 from ..redis_server import RedisServer
 from .certificates import Authority
@@ -133,6 +137,34 @@ def test_cannot_start(redis, tmp_path):
         assert re.search(f"Cannot start: [^\n]*{reason}[^\n]*of Redis at", output), output
         assert "Traceback" not in output
         assert "secret" not in output
+
+
+def test_password_file(start, redis, tmp_path):
+    """
+    With its password in a file, Redis is used, and the password is neither in the list of
+    processes nor in the log, even if Redis refuses it later.
+    """
+    password = "correct-horse-battery"
+    redis.ask("CONFIG", "SET", "requirepass", password)
+    file = tmp_path / "password"
+    file.write_text(f"{password}\n")
+    file.chmod(0o600)
+    bus = start("--log", f"{redis.url}&password-file={file}")
+    assert publish(bus, [1])
+    file.unlink()
+    cut = RedisAddress.parse(f"redis+unix://:{password}@{redis.socket}")
+    connection = BlockingConnection(cut.server)
+    connection.call("CONFIG", "SET", "requirepass", "another")
+    connection.call("CLIENT", "KILL", "TYPE", "normal")
+    connection.close()
+    bus.wait_for("Cannot use the stream .*WRONGPASS")
+    shown = [
+        Path(f"/proc/{bus.process.pid}/{name}").read_text()
+        for name in ("cmdline", "environ")
+    ]
+    assert str(file) in shown[0]
+    for text in (*shown, bus.log):
+        assert password not in text
 
 
 def test_tls(start, tmp_path):

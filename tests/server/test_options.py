@@ -126,6 +126,28 @@ class OptionTests(SynchronousTestCase):
         with self.assertRaisesRegex(SystemExit, "empty password"):
             self.parse("--secret-file", str(file))
 
+    def test_password_of_log(self):
+        """
+        The password of a log can be in a file, like that of `--secret-file`; in the URL
+        itself, it causes a warning.
+        """
+        file = Path(self.enterContext(TemporaryDirectory()), "secret")
+        url = f"redis://localhost/0?password-file={file}"
+        with self.assertRaisesRegex(SystemExit, "--log '.*': No such file"):
+            self.parse("--log", url)
+        file.touch(0o640)
+        with self.assertRaisesRegex(SystemExit, "--log: there is no password in"):
+            self.parse("--log", url)
+        file.write_bytes(b"x\n")
+        options = self.parse("--log", url)
+        self.assertEqual(options["log"].server.password, "x")
+        self.assertEqual(options["warnings"], [])
+        file.chmod(0o644)
+        (warning,) = self.parse("--log", url)["warnings"]
+        self.assertIn("chmod", warning)
+        (warning,) = self.parse("--log", "redis://:x@localhost/0")["warnings"]
+        self.assertIn("?password-file=FILE in its URL hides it", warning)
+
     def test_secret(self):
         """
         A password on the command line works, and causes a warning.
