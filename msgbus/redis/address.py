@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from urllib.parse import parse_qsl, unquote
 
 from ..message import Invalid
@@ -90,12 +90,14 @@ class RedisAddress:
         sentinels: The servers that are asked which Redis is the master; empty if `server`
             is always the one.
         master: The name by which the sentinels know the master and its replicas.
+        replicas: How many replicas must have a message before it is acknowledged.
     """
 
     server: Server
     stream: str
     sentinels: tuple[Server, ...] = ()
     master: str = ""
+    replicas: int = 0
 
     @classmethod
     def parse(
@@ -138,10 +140,11 @@ class RedisAddress:
         return f"the stream {self.stream!r} of Redis at {where}, database {database}"
 
 
+_ReadPassword = Callable[[str], str] | None
+
+
 def _address(
-    split: re.Match[str],
-    options: dict[str, str],
-    read_password: Callable[[str], str] | None,
+    split: re.Match[str], options: dict[str, str], read_password: _ReadPassword
 ) -> RedisAddress:
     """
     The address of a URL; takes the options that it understands out of `options`.
@@ -149,51 +152,80 @@ def _address(
     Raises:
         ValueError: Something in the URL is wrong.
     """
-    scheme = split["scheme"]
-    unix, tls = scheme == "redis+unix", scheme.startswith("rediss")
-    sentinels = scheme.endswith("+sentinel")
-    path = unquote(split["path"] or "")
-    database = options.pop("db", "0") if unix else path.removeprefix("/") or "0"
+    server = _server(split, options, read_password)
     stream = options.pop("stream", DEFAULT_STREAM)
-    master = options.pop("master", "") if sentinels else ""
+    if not stream:
+        raise ValueError("the stream has no name")
+    wait = options.pop("wait", "0")
+    if not re.fullmatch(r"[0-9]{1,2}", wait):
+        raise ValueError("wait is no number of replicas")
+    sentinels: tuple[Server, ...] = ()
+    master = ""
+    if split["scheme"].endswith("+sentinel"):
+        master = options.pop("master", "")
+        if not master:
+            raise ValueError("the master has no name")
+        sentinels = _sentinels(split, options, read_password)
+    return RedisAddress(server, stream, sentinels, master, int(wait))
+
+
+def _server(
+    split: re.Match[str], options: dict[str, str], read_password: _ReadPassword
+) -> Server:
+    """
+    The server of Redis; without host and port if sentinels name them.
+    """
+    scheme, path = split["scheme"], unquote(split["path"] or "")
+    unix = scheme == "redis+unix"
+    database = options.pop("db", "0") if unix else path.removeprefix("/") or "0"
     if not re.fullmatch(r"[0-9]{1,6}", database):
         raise ValueError("the database is no number")
-    if not stream or (sentinels and not master):
-        raise ValueError("a name is missing")
     if bool(split["hosts"]) == unix or (unix and len(path) < 2):
         raise ValueError("there is no host, or no path of a socket")
-    user, _, password = (unquote(part) for part in (split["user"] or "").partition(":"))
-
-    def password_of(option: str, otherwise: str) -> str:
-        file = options.pop(option, None)
-        if file is None:
-            return otherwise
-        if otherwise:
-            raise ValueError("it has two passwords")
-        if read_password is None:
-            raise ValueError("files with passwords are not read here")
-        return read_password(file)
-
-    password = password_of("password-file", password)
-    server = Server(
-        "", 0, path if unix else "", tls, user, password, database=int(database)
-    )
-    if unix:
-        return RedisAddress(server, stream)
-    if not sentinels:
+    host, port = "", 0
+    if not unix and not scheme.endswith("+sentinel"):
         host, port = _host_of(split["hosts"], DEFAULT_PORT)
-        return RedisAddress(replace(server, host=host, port=port), stream)
-    password = password_of("sentinel-password-file", "")
-    hosts = [_host_of(text, DEFAULT_SENTINEL_PORT) for text in split["hosts"].split(",")]
-    return RedisAddress(
-        server,
-        stream,
-        tuple(
-            Server(host, port, tls=tls, password=password, database=None)
-            for host, port in hosts
-        ),
-        master,
+    user, _, password = (unquote(part) for part in (split["user"] or "").partition(":"))
+    file = options.pop("password-file", None)
+    if file is not None:
+        if password:
+            raise ValueError("it has two passwords")
+        password = _password_in(file, read_password)
+    return Server(
+        host,
+        port,
+        path if unix else "",
+        _is_tls(split),
+        user,
+        password,
+        database=int(database),
     )
+
+
+def _sentinels(
+    split: re.Match[str], options: dict[str, str], read_password: _ReadPassword
+) -> tuple[Server, ...]:
+    """
+    The sentinels, which have a password of their own, if any.
+    """
+    file = options.pop("sentinel-password-file", None)
+    password = "" if file is None else _password_in(file, read_password)
+    hosts = [_host_of(text, DEFAULT_SENTINEL_PORT) for text in split["hosts"].split(",")]
+    return tuple(
+        Server(host, port, tls=_is_tls(split), password=password, database=None)
+        for host, port in hosts
+    )
+
+
+def _is_tls(split: re.Match[str]) -> bool:
+    scheme: str = split["scheme"]
+    return scheme.startswith("rediss")
+
+
+def _password_in(file: str, read_password: _ReadPassword) -> str:
+    if read_password is None:
+        raise ValueError("files with passwords are not read here")
+    return read_password(file)
 
 
 def _host_of(text: str, default_port: int) -> tuple[str, int]:

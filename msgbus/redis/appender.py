@@ -4,7 +4,8 @@ Appends messages to a log in Redis, many in one round trip.
 One batch is on its way at a time, and what comes meanwhile is the next one: so batches grow
 with the load.  If the answer to a batch is lost, nobody knows whether the batch was
 appended.  So each has a number, Redis remembers the last one of each node with its answer,
-and the batch is sent again under its number.
+and the batch is sent again under its number.  The same happens if too few replicas have
+it in time.
 """
 
 from __future__ import annotations
@@ -14,13 +15,14 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, succeed
 from twisted.internet.error import ConnectionLost
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from ..bus.log import Unavailable
+from .address import RedisAddress
 from .connection import Argument, RedisConnection, RedisError
 from .link import run
 from .scripts import APPEND
@@ -41,9 +43,16 @@ BATCH_BYTES = 1024 * 1024
 # When a batch is sent again to which Redis has answered with an error.
 RETRY_SECONDS = 0.5
 
+# How long Redis waits for its replicas to have a batch, before the batch is sent again.
+REPLICAS_SECONDS = 1.0
+
 AWAY = (
     "The log of this bus cannot be reached now, so the message may not be published; try"
     " again in a moment."
+)
+UNREPLICATED = (
+    "Too few replicas of the log of this bus have the message, so it is not known whether"
+    " it will be kept; try again in a moment."
 )
 CROWDED = "Too many messages wait for the log of this bus; try again in a moment."
 FULL = (
@@ -77,7 +86,8 @@ class RedisAppender:
     Appends what the publishers at one node publish.
 
     Args:
-        stream: The key of the stream.
+        address: Where the stream is, and how many replicas must have a message before it is
+            acknowledged.
         reactor: The messages of one of its turns are appended together.
         outdated: Called if the life of the log has changed; `resume` sends the batch again.
 
@@ -88,10 +98,14 @@ class RedisAppender:
 
     _log = Logger()
 
-    def __init__(self, stream: str, reactor: Any, outdated: Callable[[], object]) -> None:
+    def __init__(
+        self, address: RedisAddress, reactor: Any, outdated: Callable[[], object]
+    ) -> None:
+        stream = address.stream
         self.life = 0
         self.node = secrets.token_hex(6)
         self._keys = (stream, f"{stream}:meta", f"{stream}:batch:{self.node}")
+        self._replicas = address.replicas
         self._reactor = reactor
         self._outdated = outdated
         self._connection: RedisConnection | None = None
@@ -99,6 +113,8 @@ class RedisAppender:
         self._queued_bytes = 0
         self._batch: list[_Publication] = []
         self._number = 0
+        # Whether Redis has the batch, but too few replicas have it.
+        self._is_unreplicated = False
         # Whether the batch is on its way, and whether it will be in the next turn.
         self._sending = False
         self._scheduled = False
@@ -163,6 +179,8 @@ class RedisAppender:
         for publication in self._batch:
             arguments += publication.arguments
         answered = run(self._connection, APPEND, self._keys, tuple(arguments), WAIT_SECONDS)
+        if self._replicas:
+            answered.addCallback(self._replicate, self._connection)
         sent = (self._connection, self._number)
         answered.addCallbacks(
             self._answered, self._failed, callbackArgs=sent, errbackArgs=sent
@@ -179,9 +197,30 @@ class RedisAppender:
         self._queued_bytes -= size
         return batch
 
+    def _replicate(self, answer: bytes, connection: RedisConnection) -> Deferred[bytes]:
+        """
+        Wait until the replicas have what Redis had when it gave this answer.
+
+        Returns:
+            A Deferred that fires with the answer; with nothing if too few replicas have it.
+        """
+        if answer == b"LIFE":
+            return succeed(answer)
+        replicated = connection.call(
+            "WAIT", self._replicas, int(REPLICAS_SECONDS * 1000), seconds=WAIT_SECONDS
+        )
+        return replicated.addCallback(
+            lambda count: answer if count >= self._replicas else b""
+        )
+
     def _answered(self, answer: bytes, connection: RedisConnection, number: int) -> None:
         if connection is self._connection:
             self._sending = False
+        self._is_unreplicated = not answer
+        if not answer:
+            # Redis has waited for a second, so the batch can be sent again at once.
+            self._send()
+            return
         if answer == b"LIFE":
             self._outdated()
             return
@@ -194,6 +233,7 @@ class RedisAppender:
     def _failed(self, failure: Failure, connection: RedisConnection, number: int) -> None:
         if connection is self._connection:
             self._sending = False
+        self._is_unreplicated = False
         if failure.check(ConnectionLost):
             # The next connection sends the batch again.
             return
@@ -222,10 +262,12 @@ class RedisAppender:
         """
         now = self._reactor.seconds()
         if self._batch and self._batch[0].deadline <= now:
-            self._give_up(AWAY)
+            self._give_up(UNREPLICATED if self._is_unreplicated else AWAY)
         while self._queue and self._queue[0].deadline <= now:
             publication = self._queue.popleft()
             self._queued_bytes -= publication.size
-            publication.done.errback(Unavailable(AWAY))
+            publication.done.errback(
+                Unavailable(UNREPLICATED if self._is_unreplicated else AWAY)
+            )
         if self.is_idle:
             self._expiring.stop()

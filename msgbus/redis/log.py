@@ -95,7 +95,7 @@ class RedisLog:
         self._reactor = reactor
         self.seconds = seconds
         self._follower = Follower(lambda _: 0, lambda _: 0, lambda: None)
-        self._appender = RedisAppender(address.stream, reactor, self._check)
+        self._appender = RedisAppender(address, reactor, self._check)
         self._trimmer = RedisTrimmer(address.stream, reactor)
         self._entries = RedisFollower(address, reactor, self._take)
         self._link = RedisLink(address, reactor, self._connected)

@@ -61,6 +61,15 @@ class AddressTests(SynchronousTestCase):
                 ),
             )
 
+    def test_wait(self):
+        """
+        It can say how many replicas must have a message.
+        """
+        for url in ("redis://a?wait=2", "redis+unix:///a?wait=2"):
+            self.assertEqual(RedisAddress.parse(url).replicas, 2)
+        url = "redis+sentinel://a?master=m&wait=2"
+        self.assertEqual(RedisAddress.parse(url).replicas, 2)
+
     def test_password_files(self):
         """
         Passwords can be in files; sentinels are given one only if a file for them is named.
@@ -103,6 +112,7 @@ class AddressTests(SynchronousTestCase):
             "redis+sentinel://?master=m",
             "redis://:secret@a?password-file=f",
             "redis://a?sentinel-password-file=f",
+            "redis://a?wait=-1",
         ):
             with self.assertRaisesRegex(Invalid, "give redis://") as caught:
                 RedisAddress.parse(url, str)
