@@ -4,8 +4,9 @@ Reads a log in Redis from its beginning, and its entries as messages.
 
 from __future__ import annotations
 
+import json
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
@@ -51,12 +52,15 @@ class Found:
     warnings: list[str] = field(default_factory=list)
 
 
-def load(address: RedisAddress, boundary: str, history: History) -> Found:
+def load(
+    address: RedisAddress, boundary: str, history: History, settings: Mapping[str, object]
+) -> Found:
     """
     Read a whole log into a history, and begin the log if it is empty.  This blocks.
 
     Args:
         boundary: For a log that is empty.
+        settings: See `RedisLog`.
 
     Raises:
         CannotLoad: Redis cannot be reached or used.
@@ -64,7 +68,10 @@ def load(address: RedisAddress, boundary: str, history: History) -> Found:
     try:
         connection = connect_blocking(address)
         try:
-            return _load(connection, address, boundary, history)
+            found = _load(connection, address, boundary, history)
+            meta = f"{address.stream}:meta"
+            found.warnings += _differences(connection, meta, settings)
+            return found
         finally:
             connection.close()
     except (OSError, RedisError, Invalid, ValueError) as error:
@@ -162,6 +169,34 @@ def _warnings(connection: BlockingConnection) -> Iterator[str]:
     except RedisError:
         # Who may not ask for settings may use the log all the same.
         return
+
+
+def _differences(
+    connection: BlockingConnection, meta: str, settings: Mapping[str, object]
+) -> Iterator[str]:
+    """
+    Say which settings differ from those of the node that was started last; from now on,
+    that is this one.
+    """
+    before = connection.call("HGET", meta, "settings")
+    connection.call("HSET", meta, "settings", json.dumps(settings))
+    known = json.loads(before) if before else {}
+    different = [
+        name for name in settings if known.get(name, settings[name]) != settings[name]
+    ]
+    if different:
+        others, ours = (
+            ", ".join(_told(name, values[name]) for name in different)
+            for values in (known, settings)
+        )
+        yield (
+            f"The node that was started before this one has {others}, and this one has"
+            f" {ours}: give all nodes of a bus the same"
+        )
+
+
+def _told(name: str, value: object) -> str:
+    return f"no {name}" if value is None else f"{name} {value}"
 
 
 def _setting(connection: BlockingConnection, name: str) -> Any:

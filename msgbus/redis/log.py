@@ -23,7 +23,7 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -75,6 +75,8 @@ class RedisLog:
             name.
         history: Keeps the messages that this node has read.
         seconds: Tells the time, in seconds since 1970.
+        settings: By the name of an option, its value, for those that should be the same at
+            all nodes.  If they differ, a warning is logged at the start.
     """
 
     is_shared = True
@@ -86,12 +88,14 @@ class RedisLog:
         reactor: Any,
         history: History | None = None,
         seconds: Callable[[], float] = time.time,
+        settings: Mapping[str, object] | None = None,
     ) -> None:
         self.boundary = "msgbus" + secrets.token_hex(16)
         self.history = history or History()
         self.history.unwritten = Changes()
         self.life = 0
         self._address = address
+        self._settings = settings or {}
         self._reactor = reactor
         self.seconds = seconds
         self._follower = Follower(lambda _: 0, lambda _: 0, lambda: None)
@@ -155,7 +159,7 @@ class RedisLog:
         Raises:
             CannotLoad: Redis cannot be reached or used.
         """
-        found = load(self._address, self.boundary, self.history)
+        found = load(self._address, self.boundary, self.history, self._settings)
         self.life, self.boundary = found.life, found.boundary
         self._appender.life = self.life
         self._seen = self.history.newest

@@ -5,7 +5,8 @@ No I/O and no clock.  The log has these keys, whose names begin with that of the
 
 - the stream itself: an entry for each message, under the id of the message;
 - `:meta`, a hash: `life`, `boundary`, `count` (how many messages this life has had), `ms`
-  (the time of the last id) and `forgotten` (see `History.forgotten`);
+  (the time of the last id), `forgotten` (see `History.forgotten`) and `settings` (those of
+  the node that was started last, in JSON);
 - `:lost`, a hash: see `History.lost_ids`;
 - `:key:...`: what was answered to a publication with a key or an origin; it expires;
 - `:batch:...`: what was answered to the last batch of a node; it expires.

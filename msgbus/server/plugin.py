@@ -28,6 +28,16 @@ from .workers import Workers
 __all__ = ["Options", "makeService"]
 
 
+# Nodes that differ in these keep different messages, or take messages of other sizes.
+SHARED_SETTINGS = (
+    "history",
+    "history-age",
+    "history-bytes",
+    "max-channels",
+    "max-message",
+)
+
+
 def makeService(options: Options) -> Service:
     """
     The service that serves a bus with these options, not yet started.
@@ -53,7 +63,8 @@ def makeService(options: Options) -> Service:
     if options["history-file"] is not None:
         stored = FileLog(options["history-file"], reactor, history)
     elif options["log"] is not None:
-        stored = RedisLog(options["log"], reactor, history)
+        settings = {f"--{name}": options[name] for name in SHARED_SETTINGS}
+        stored = RedisLog(options["log"], reactor, history, settings=settings)
     bus = Bus(options["max-message"], history, log=stored)
     guards = Guards(options, cast(IReactorTime, reactor))
     root = Root(

@@ -167,6 +167,24 @@ def test_password_file(start, redis, tmp_path):
         assert password not in text
 
 
+def test_settings_differ(start, redis):
+    """
+    A node that is started with other limits than the node before it says so, once, and
+    names the difference; one that is started with the same says nothing.
+    """
+    first = start("--log", redis.url)
+    second = start("--log", redis.url, "--history", "7", "--history-age", "60")
+    third = start("--log", redis.url, "--history", "7", "--history-age", "60")
+    fourth = start("--log", redis.url, "--history", "7", "--max-message", "1000")
+    assert "started before" not in first.log + third.log
+    assert second.log.count("started before") == fourth.log.count("started before") == 1
+    assert (
+        "The node that was started before this one has --history 100, no --history-age, and"
+        " this one has --history 7, --history-age 60.0: give all nodes of a bus the same"
+    ) in second.log
+    assert "has --history-age 60.0, --max-message 1048576, and" in fourth.log
+
+
 def test_tls(start, tmp_path):
     """
     Over TLS, the certificate must be one of the host, of an authority that the system
