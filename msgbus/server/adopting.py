@@ -5,11 +5,11 @@ inherited, and that other processes accept connections at, too.
 
 from __future__ import annotations
 
+import os
 import socket
-from functools import partial
 from typing import Any
 
-from twisted.internet import tcp
+from twisted.internet import unix
 from twisted.internet.interfaces import IListeningPort, IProtocolFactory
 from twisted.protocols.tls import TLSMemoryBIOFactory
 
@@ -45,7 +45,7 @@ class Adopting:
         """
         Accept connections at the socket; see `IReactorTCP`.
         """
-        return self._adopt(factory)
+        return self._adopt(factory, backlog)
 
     def listenSSL(
         self,
@@ -59,7 +59,8 @@ class Adopting:
         Accept connections at the socket and put TLS around each, as Twisted's own reactors
         do; see `IReactorSSL`.
         """
-        return self._adopt(TLSMemoryBIOFactory(contextFactory, False, factory))
+        wrapped = TLSMemoryBIOFactory(contextFactory, False, factory)
+        return self._adopt(wrapped, backlog)
 
     def listenUNIX(
         self,
@@ -72,20 +73,46 @@ class Adopting:
         """
         Accept connections at the socket; see `IReactorUNIX`.
         """
-        return self._adopt(factory)
+        return self._adopt(factory, backlog)
 
-    def _adopt(self, factory: IProtocolFactory) -> IListeningPort:
+    def _adopt(self, factory: IProtocolFactory, backlog: int) -> IListeningPort:
+        port: Any
+        # The port has a descriptor of its own.
         with socket.socket(fileno=self._descriptor) as inherited:
-            family = inherited.family
-            # The port has a copy of the descriptor.
-            port: Any = self._reactor.adoptStreamPort(self._descriptor, family, factory)
+            # As the parent has made it; a copy that blocks would have all processes block.
+            inherited.setblocking(False)
+            if inherited.family == socket.AF_UNIX:
+                port = _SharedUnixPort(self._reactor, inherited, factory, backlog)
+                port.startListening()
+            else:
+                port = self._reactor.adoptStreamPort(
+                    self._descriptor, inherited.family, factory
+                )
         _take_turns(self._reactor, port)
-        if family == socket.AF_UNIX:
-            # When a port of Twisted closes, it removes the socket file, where others still
-            # listen.
-            port.connectionLost = partial(tcp.Port.connectionLost, port)
         listening: IListeningPort = port
         return listening
+
+
+class _SharedUnixPort(unix.Port):
+    """
+    A port at a Unix socket at which others listen, too.  The socket file is theirs: the
+    port that Twisted would make of such a socket changes the mode of the file, and at its
+    end shuts the socket for all and removes the file.
+    """
+
+    _shouldShutdown = False
+
+    def __init__(
+        self,
+        reactor: Any,
+        inherited: socket.socket,
+        factory: IProtocolFactory,
+        backlog: int,
+    ) -> None:
+        # For Twisted, a name that begins with a zero byte has no file.
+        name = b"\0" + os.fsencode(inherited.getsockname())
+        super().__init__(name, factory, backlog, reactor=reactor)
+        self._preexistingSocket = inherited.dup()
 
 
 def _take_turns(reactor: Any, port: Any) -> None:

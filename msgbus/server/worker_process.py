@@ -41,6 +41,7 @@ class WorkerProcess(ProcessProtocol):
         began: When it was started, by the reactor's clock.
         pid: Its number in the system.
         ready: Whether it serves, or has served.
+        accepts: Whether it may still accept connections.
         reason: How it has ended, as the end of a sentence.
         sentence: The last line of its error output, which says why a start has failed.
     """
@@ -58,6 +59,7 @@ class WorkerProcess(ProcessProtocol):
         self._says = says
         self._ended = ended
         self.ready = False
+        self.accepts = True
         self.reason = ""
         self.sentence = ""
         self._rests = {LOG: b"", ERRORS: b"", STATES: b""}
@@ -162,5 +164,9 @@ class WorkerProcess(ProcessProtocol):
             self._log.warn("Worker {number}: {line}", number=self.number, line=line)
 
     def _told(self, line: str) -> None:
-        self.ready = self.ready or line == "READY=1"
+        if line == "READY=1" and not self.ready:
+            self.ready = True
+            self._log.info("Worker {number} serves", number=self.number)
+        elif line == "STOPPING=1":
+            self.accepts = False
         self._says(self, line)

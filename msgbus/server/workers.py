@@ -76,7 +76,9 @@ class Workers(Service):
         self._alive: set[int] = set()
         self._started = False
         self._stopping = False
-        self._stopped: Deferred[None] = Deferred()
+        # Fire in a stop: no worker accepts connections any more, and all have ended.
+        self._deaf: Deferred[None] = Deferred()
+        self._ended: Deferred[None] = Deferred()
 
     def privilegedStartService(self) -> None:
         """
@@ -116,15 +118,25 @@ class Workers(Service):
         self._stopping = True
         for restart in self._restarts.values():
             restart.cancel()
-        ports, self._ports = self._ports, []
-        await DeferredList([maybeDeferred(port.stopListening) for port in ports])
-        if not self._processes:
-            return
         self._tell_all(b"stop")
         end = self._reactor.callLater(self._drain + PATIENCE_SECONDS, self._kill_all)
-        await self._stopped
+        self._go_on_stopping()
+        # A port that closes shuts its socket, at which a worker could not accept any more.
+        await self._deaf
+        ports, self._ports = self._ports, []
+        await DeferredList([maybeDeferred(port.stopListening) for port in ports])
+        await self._ended
         if end.active():
             end.cancel()
+
+    def _go_on_stopping(self) -> None:
+        """
+        See how far the workers have come with their stop.
+        """
+        if not self._deaf.called and not any(p.accepts for p in self._processes.values()):
+            self._deaf.callback(None)
+        if not self._ended.called and not self._processes:
+            self._ended.callback(None)
 
     def _start_all(self) -> None:
         handle_signals(self._reactor, self._signalled, self._reload)
@@ -136,7 +148,7 @@ class Workers(Service):
         self._restarts.pop(number, None)
         if self._stopping:
             return
-        process = WorkerProcess(number, self._told, self._ended)
+        process = WorkerProcess(number, self._told, self._lost)
         self._processes[number] = process
         sockets = [port.fileno() for port in self._ports]  # type: ignore[attr-defined]
         process.start(
@@ -156,6 +168,8 @@ class Workers(Service):
                     self._started = True
                     self._log.info("Serving, until SIGTERM or SIGINT")
                 notify("READY=1")
+        elif state == "STOPPING=1" and self._stopping:
+            self._go_on_stopping()
         elif state == "WATCHDOG=1":
             self._alive.add(process.number)
             self._tell_alive()
@@ -169,13 +183,12 @@ class Workers(Service):
             self._alive.clear()
             notify("WATCHDOG=1")
 
-    def _ended(self, process: WorkerProcess) -> None:
+    def _lost(self, process: WorkerProcess) -> None:
         del self._processes[process.number]
         self._alive.discard(process.number)
         self._tell_alive()
         if self._stopping:
-            if not self._processes:
-                self._stopped.callback(None)
+            self._go_on_stopping()
         elif not self._started:
             self._fail(process)
         else:

@@ -2,7 +2,6 @@
 How the daemon starts, stops, and lives under systemd.
 """
 
-import os
 import pwd
 import re
 import signal
@@ -17,6 +16,7 @@ import pytest
 
 from .blocking import GET, POST, publish, raw, rest_of
 from .daemon import BIN
+from .systemd import spawn
 from .test_twistd import curl, twistd
 
 
@@ -216,37 +216,6 @@ class TestSystemd:
     What systemd does for a service, done to it.
     """
 
-    def spawn(self, listener, folder):
-        """
-        Start it as systemd would: with the listening socket as its third
-        file, and a socket to tell its state to.
-        """
-        name = f"msgbus-systemd-{os.getpid()}"
-        notified = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-        notified.bind(f"\0{name}")
-        notified.settimeout(30)
-        arguments = ["-n", "--pidfile=", "msgbus", "--listen"]
-        arguments += ["systemd:domain=INET:name=msgbus"]
-        program = (
-            "import os, sys; _, fd, *command = sys.argv; os.dup2(int(fd), 3);"
-            " os.environ['LISTEN_PID'] = str(os.getpid()); os.execv(command[0], command)"
-        )
-        python = [sys.executable, "-c", program, str(listener.fileno()), sys.executable]
-        process = subprocess.Popen(
-            [*python, BIN / "twistd", *arguments],
-            pass_fds=[listener.fileno()],
-            cwd=folder,
-            stdout=subprocess.DEVNULL,
-            env={
-                **os.environ,
-                "LISTEN_FDS": "1",
-                "LISTEN_FDNAMES": "msgbus",
-                "NOTIFY_SOCKET": f"@{name}",
-                "WATCHDOG_USEC": "400000",
-            },
-        )
-        return process, notified
-
     def test_restart(self, tmp_path):
         """
         It tells when it is ready, that it lives, and when it stops; and around
@@ -262,7 +231,7 @@ class TestSystemd:
                 answers.append(code)
 
         knocking = threading.Thread(target=knock, daemon=True)
-        process, notified = self.spawn(listener, tmp_path)
+        process, notified = spawn(listener, tmp_path)
         assert notified.recv(100) == b"READY=1"
         knocking.start()
         for _ in range(3):
@@ -275,7 +244,7 @@ class TestSystemd:
             assert process.wait(30) == 0
             notified.close()
             time.sleep(0.3)
-            process, notified = self.spawn(listener, tmp_path)
+            process, notified = spawn(listener, tmp_path)
             assert notified.recv(100) == b"READY=1"
         stop.set()
         knocking.join()
