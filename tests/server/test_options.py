@@ -71,6 +71,8 @@ class OptionTests(SynchronousTestCase):
             (["--listen", "systemd:domain=INET:name=x"], "systemd has passed no socket"),
             (["--listen", "tls:/nowhere:port=0"], "no PEM file with a key.* in '/nowhere'"),
             (["--listen", "tls:docs:port=0"], "no PEM file with a key.* in 'docs'"),
+            (["--workers", "0"], "--workers '0' is no number of processes"),
+            (["--workers", "2"], "messages are in Redis: give a --log"),
             (["--max-message", "1M"], "--max-message '1M' is no number"),
             (["--rate", "often"], "--rate: 'often' is no rate"),
             (["--byte-rate", "0/s"], "--byte-rate: '0/s' is no rate"),
