@@ -99,6 +99,7 @@ class RepeatedPublication:
 
     __slots__ = (
         "_answer",
+        "_headers",
         "_message",
         "_mount",
         "_options",
@@ -125,8 +126,15 @@ class RepeatedPublication:
         # Whom the head names, if it comes from a trusted proxy.
         self._peer = None if request.peer is request.channel.peer else request.peer
         self._persistent = bool(request.channel.persistent)
-        self._answer = ResponseHead(
-            request, http.NO_CONTENT, [b"Msgbus-Id", b"Msgbus-Subscribers"]
+        told = [b"Msgbus-Id", b"Msgbus-Subscribers"]
+        self._answer = ResponseHead(request, http.NO_CONTENT, told)
+        # What a refusal has as well, such as the headers that let a page of another site
+        # read it.
+        self._headers = b"".join(
+            b"%b: %b\r\n" % (name, value)
+            for name, values in request.responseHeaders.getAllRawHeaders()
+            for value in values
+            if name not in (b"Date", b"Connection", *told)
         )
 
     def repeat(self, head: Head, body: bytes, channel: Channel) -> bool:
@@ -143,7 +151,7 @@ class RepeatedPublication:
         except REFUSALS:
             return False
         if isinstance(published, Deferred):
-            owed = _PendingAnswer(channel, self._answer)
+            owed = _PendingAnswer(channel, self._answer, self._headers)
             channel.begin_answer(owed, self._persistent)
             when_published(published, owed.acknowledge, owed.refuse)
             return True
@@ -162,13 +170,18 @@ class _PendingAnswer:
     """
     An answer to a repeated request that has to wait until the message is on the disk.
     Takes the place of a request of Twisted's in `Channel.requests`.
+
+    Args:
+        answer: The answer if the message is published.
+        headers: Those of a refusal; see `plain_refusal`.
     """
 
-    __slots__ = ("_answer", "_channel", "_closing")
+    __slots__ = ("_answer", "_channel", "_closing", "_headers")
 
-    def __init__(self, channel: Channel, answer: ResponseHead) -> None:
+    def __init__(self, channel: Channel, answer: ResponseHead, headers: bytes) -> None:
         self._channel: Channel | None = channel
         self._answer = answer
+        self._headers = headers
         self._closing = False
 
     def acknowledge(self, receipt: Receipt) -> None:
@@ -186,7 +199,8 @@ class _PendingAnswer:
         Tell the client that the message is not published, unless the client has gone.
         """
         if self._channel is not None:
-            self._channel.repeater.answers.append(plain_refusal(error, self._closing))
+            refusal = plain_refusal(error, self._headers, self._closing)
+            self._channel.repeater.answers.append(refusal)
             self._channel.repeater.flush()
             self._channel.requestDone(self)
 

@@ -120,25 +120,29 @@ def refuse(request: server.Request, error: Exception) -> int:
     return answer(request, status_of(error), str(error))
 
 
-def plain_refusal(error: Exception, closing: bool) -> bytes:
+def plain_refusal(error: Exception, headers: bytes, closing: bool) -> bytes:
     """
     The answer to a request that is refused because of an error that is one of `REFUSALS`,
     as bytes, where no request of Twisted's is there to be answered.
 
     Args:
+        headers: The lines that every answer to that request has; see
+            `set_safety_headers`.
         closing: Whether the connection is closed after it.
     """
     status = status_of(error)
     body = f"{error}\n".encode()
     reason = _REASONS.get(status) or http.RESPONSES[status]
     head = b"HTTP/1.1 %d %b\r\nDate: %b\r\n" % (status, reason, http.datetimeToString())
+    head += headers
     if isinstance(error, Unavailable):
         head += b"Retry-After: %d\r\n" % RETRY_SECONDS
     if closing:
         head += b"Connection: close\r\n"
-    return (
-        b"%bContent-Type: text/plain; charset=utf-8\r\nX-Content-Type-Options: nosniff\r\n"
-        b"Content-Length: %d\r\n\r\n%b" % (head, len(body), body)
+    return b"%bContent-Type: text/plain; charset=utf-8\r\nContent-Length: %d\r\n\r\n%b" % (
+        head,
+        len(body),
+        body,
     )
 
 

@@ -7,8 +7,9 @@ from twisted.internet.error import ConnectionDone, ConnectionLost
 
 from msgbus.bus.log import Unavailable
 from msgbus.message import Message, Receipt
+from msgbus.web.origins import Origins
 
-from ..memory import ComeBefore
+from ..memory import ComeBefore, Server
 from ..requests import authorization, get, post
 from .testcase import WebTestCase
 
@@ -177,6 +178,36 @@ class PublishTests(WebTestCase):
             self.assertEqual((code, headers["Retry-After"], body), (503, "5", b"Away.\n"))
             self.assertNotIn("Connection", headers)
         self.assertFalse(peer.closed)
+
+    def test_log_away_from_page(self):
+        """
+        A page of another site can read that, too, if it may publish: the answer to a
+        request that repeats has the same headers as the first.
+        """
+        server = Server(origins=Origins(["https://a.example"]))
+        server.site.heads._once = ComeBefore()
+        peer = server.connect()
+        from_page = post(headers="Content-Type: a/b\nOrigin: https://a.example\n")
+        waiting = []
+
+        def append(*args):
+            waiting.append(Deferred())
+            return waiting[-1]
+
+        server.bus.log.append = append
+        told = []
+        for error in Unavailable("Away."), None, Unavailable("Away."):
+            peer.send(from_page)
+            if error is None:
+                waiting.pop().callback(Receipt("1-2", 3))
+                self.assertEqual(peer.answer()[0], 204)
+                continue
+            waiting.pop().errback(error)
+            lines = peer.received().splitlines()
+            told.append(sorted(line for line in lines if not line.startswith(b"Date: ")))
+        first, repeated = told
+        self.assertEqual(repeated, first)
+        self.assertIn(b"Access-Control-Allow-Origin: https://a.example", first)
 
 
 class ReceiptTests(WebTestCase):
