@@ -128,6 +128,23 @@ class Replicated:
         wait_until(lambda: self.master() is not old)
         return old, self.master()
 
+    def wait_until_settled(self):
+        """
+        Wait until all servers but the master are its replicas, and have all that it has.
+        Sentinels may elect twice in a row, so the master may not be the one elected first.
+        """
+        replicas = len(self.servers) - 1
+
+        def is_settled():
+            master = self.master()
+            roles = [s.ask("ROLE") for s in self.servers if s is not master]
+            return (
+                all(role[:3:2] == [b"slave", master.port] for role in roles)
+                and master.ask("WAIT", replicas, 1000) == replicas
+            )
+
+        wait_until(is_settled)
+
     def stop(self):
         """
         Kill all of them.
