@@ -143,15 +143,11 @@ class Cursor:
         """
         self.effort = TAKE_BYTES
         self._history.expire(milliseconds)
-        self.waits = False
-        if self._awaited is not None:
-            newest = self._history.newest
-            if life_of(newest) != life_of(self._id) or newest[1] < self._id[1]:
-                self.waits = self._awaited()
-                if self.waits:
-                    return []
-                self.start_over()
-            self._awaited = None
+        self.waits = self._has_to_wait()
+        if self.waits:
+            # Anybody can make up such an id, so that must take nothing from others.
+            self.effort = 0
+            return []
         kept = self._history.entries(self._name)
         if self._wanted is not None and self._go_back(kept):
             return []
@@ -188,6 +184,20 @@ class Cursor:
         if self._counted is not None:
             self._counted = end[1]
         return found or None
+
+    def _has_to_wait(self) -> bool:
+        """
+        Is the message where the cursor begins still to come?
+        """
+        if self._awaited is None:
+            return False
+        newest = self._history.newest
+        if life_of(newest) != life_of(self._id) or newest[1] < self._id[1]:
+            if self._awaited():
+                return True
+            self.start_over()
+        self._awaited = None
+        return False
 
     def close(self) -> None:
         """
