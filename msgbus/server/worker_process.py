@@ -39,7 +39,6 @@ class WorkerProcess(ProcessProtocol):
 
     Attributes:
         began: When it was started, by the reactor's clock.
-        pid: Its number in the system.
         ready: Whether it serves, or has served.
         accepts: Whether it may still accept connections.
         reason: How it has ended, as the end of a sentence.
@@ -122,8 +121,11 @@ class WorkerProcess(ProcessProtocol):
         """
         The process runs.
         """
-        self.pid = self.transport.pid
-        self._log.info("Worker {number} is process {pid}", number=self.number, pid=self.pid)
+        self._log.info(
+            "Worker {number} is process {pid}",
+            number=self.number,
+            pid=self.transport.pid,
+        )
 
     def childDataReceived(self, childFD: int, data: bytes) -> None:
         """

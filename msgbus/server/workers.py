@@ -70,14 +70,15 @@ class Workers(Service):
         self._processes: dict[int, WorkerProcess] = {}
         self._restarts: dict[int, Any] = {}
         self._delays = dict.fromkeys(self._numbers, RESTART_SECONDS)
-        # Those who have to say that they serve before systemd is told that the bus does,
-        # and those who have said since the last time that they live.
+        # The workers who have yet to say that they serve before systemd is told that the
+        # bus does, and those who have said that they live since systemd was last told.
         self._awaited = set(self._numbers)
         self._alive: set[int] = set()
         self._started = False
         self._stopping = False
-        # Fire in a stop: no worker accepts connections any more, and all have ended.
-        self._deaf: Deferred[None] = Deferred()
+        # In a stop, the first fires when no worker accepts connections any more, the second
+        # when all have ended.
+        self._ports_unused: Deferred[None] = Deferred()
         self._ended: Deferred[None] = Deferred()
 
     def privilegedStartService(self) -> None:
@@ -122,7 +123,7 @@ class Workers(Service):
         end = self._reactor.callLater(self._drain + PATIENCE_SECONDS, self._kill_all)
         self._go_on_stopping()
         # A port that closes shuts its socket, at which a worker could not accept any more.
-        await self._deaf
+        await self._ports_unused
         ports, self._ports = self._ports, []
         await DeferredList([maybeDeferred(port.stopListening) for port in ports])
         await self._ended
@@ -133,8 +134,10 @@ class Workers(Service):
         """
         See how far the workers have come with their stop.
         """
-        if not self._deaf.called and not any(p.accepts for p in self._processes.values()):
-            self._deaf.callback(None)
+        if not self._ports_unused.called and not any(
+            p.accepts for p in self._processes.values()
+        ):
+            self._ports_unused.callback(None)
         if not self._ended.called and not self._processes:
             self._ended.callback(None)
 
@@ -151,28 +154,30 @@ class Workers(Service):
         process = WorkerProcess(number, self._told, self._lost)
         self._processes[number] = process
         sockets = [port.fileno() for port in self._ports]  # type: ignore[attr-defined]
-        process.start(
-            self._reactor,
-            self._arguments,
-            sockets,
-            self._folder,
-            # Twice as often as systemd asks, because the last of them decides.
-            None if self._watchdog is None else self._watchdog / 2,
-        )
+        # Twice as often as systemd asks, because the last of them decides.
+        watchdog = None if self._watchdog is None else self._watchdog / 2
+        try:
+            process.start(self._reactor, self._arguments, sockets, self._folder, watchdog)
+        except OSError as error:
+            process.reason = f"could not be started ({error.strerror})"
+            self._lost(process)
 
     def _told(self, process: WorkerProcess, state: str) -> None:
-        if state == "READY=1":
-            self._awaited.discard(process.number)
+        if state == "READY=1" and process.number in self._awaited:
+            self._awaited.remove(process.number)
             if not self._awaited and not self._stopping:
-                if not self._started:
-                    self._started = True
-                    self._log.info("Serving, until SIGTERM or SIGINT")
-                notify("READY=1")
+                self._tell_ready()
         elif state == "STOPPING=1" and self._stopping:
             self._go_on_stopping()
         elif state == "WATCHDOG=1":
             self._alive.add(process.number)
             self._tell_alive()
+
+    def _tell_ready(self) -> None:
+        if not self._started:
+            self._started = True
+            self._log.info("Serving, until SIGTERM or SIGINT")
+        notify("READY=1")
 
     def _tell_alive(self) -> None:
         """
@@ -201,10 +206,8 @@ class Workers(Service):
         delay = self._delays[number]
         self._delays[number] = min(2 * delay, MOST_RESTART_SECONDS)
         self._log.warn(
-            "Worker {number} (process {pid}) {reason}; it is started again in {delay}"
-            " seconds",
+            "Worker {number} {reason}; it is started again in {delay} seconds",
             number=number,
-            pid=process.pid,
             reason=process.reason,
             delay=delay,
         )
