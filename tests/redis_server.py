@@ -18,16 +18,18 @@ class RedisServer:
 
     Args:
         password: What it asks for, if the settings say so.
+        env: Its environment, if it is to have another one.
         settings: As on its command line, without the hyphens.
     """
 
-    def __init__(self, folder, password="", **settings):
+    def __init__(self, folder, password="", env=None, **settings):
         self.folder = folder
         self.socket = folder / "redis.sock"
         self.port = settings.get("port", 0)
         user = f":{password}@" if password else ""
         self.url = f"redis+unix://{user}{self.socket}?db=0"
         self.address = RedisAddress.parse(self.url)
+        self._env = env
         self._settings = {"appendonly": "yes", **settings}
         self.start()
 
@@ -44,7 +46,7 @@ class RedisServer:
             **self._settings,
         }
         arguments = [f(option) for option in options.items() for f in (_name, _value)]
-        self.process = subprocess.Popen(["redis-server", *arguments])
+        self.process = subprocess.Popen(["redis-server", *arguments], env=self._env)
         deadline = time.monotonic() + START_SECONDS
         while True:
             try:

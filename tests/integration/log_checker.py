@@ -12,8 +12,10 @@ import random
 import socket
 import threading
 import time
+from bisect import bisect_left
 from collections import Counter
 from dataclasses import dataclass
+from itertools import accumulate
 
 CHANNELS = ["a/b", "a/c", "d"]
 NAMES = ["a/b", "a/", ""]
@@ -401,17 +403,16 @@ def check_told(missing, subscriber):
     for place, item in enumerate(subscriber.got):
         if not isinstance(item, tuple):
             place_of_last_gap = place
+    # A message may come again behind a gap, so the first time counts.
+    firsts = {}
+    for place, item in enumerate(subscriber.got):
+        if isinstance(item, tuple):
+            firsts.setdefault(id_of(item[0]), place)
+    ids = sorted(firsts)
+    # For so many of the smallest ids, the last place.
+    last = [-1, *accumulate((firsts[id] for id in ids), max)]
     for id, body in missing.items():
-        before = [
-            place
-            for place, item in enumerate(subscriber.got)
-            if isinstance(item, tuple) and id_of(item[0]) < id_of(id)
-        ]
-        # A message may come again behind a gap, so the first time counts.
-        firsts = {}
-        for place in before:
-            firsts.setdefault(subscriber.got[place][0], place)
-        place = max(firsts.values(), default=-1)
+        place = last[bisect_left(ids, id_of(id))]
         assert place_of_last_gap > place, (
             f"{body} with id {id} is missing on {subscriber.wanted!r}, and no gap was told",
             subscriber.got[max(0, place - 3) : place + 5],

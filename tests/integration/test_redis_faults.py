@@ -6,17 +6,27 @@ import http.client
 import os
 import random
 import signal
+import socket
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from ..redis_server import RedisServer
+from .blocking import POST
 from .log_checker import Traffic
 from .ports import free_port
 from .stalling import StallingProxy
 
 # How often each fault is tried; twenty times take ten minutes.
 TIMES = int(os.environ.get("MSGBUS_TEST_FAULTS", "1"))
+
+# Of Debian's package libfaketime.
+LIBFAKETIME = f"/usr/lib/{os.uname().machine}-linux-gnu/faketime/libfaketime.so.1"
+
+# How many messages a node is behind.
+MANY = 10_000 * TIMES
+CONNECTIONS = 8
 
 KEEP = ("--history", "1000000", "--history-bytes", "1000000000")
 
@@ -26,16 +36,16 @@ class Nodes:
     Nodes that are started again at the ports that they had.
     """
 
-    def __init__(self, start, url, count, *arguments, **options):
-        self._start, self._options = start, options
+    def __init__(self, start, url, count, *arguments):
+        self._start = start
         self._url, self._arguments = url, arguments or KEEP
         self.ports = [free_port() for _ in range(count)]
         self.daemons = [self._run(place) for place in range(count)]
 
-    def _run(self, place, url=None):
+    def _run(self, place, url=None, **options):
         listen = f"tcp:{self.ports[place]}:interface=127.0.0.1"
         arguments = ("--listen", listen, "--log", url or self._url, *self._arguments)
-        return self._start(*arguments, **self._options)
+        return self._start(*arguments, **options)
 
     def kill(self, place):
         """
@@ -43,11 +53,11 @@ class Nodes:
         """
         self.daemons[place].kill()
 
-    def start(self, place, url=None):
+    def start(self, place, url=None, **options):
         """
         Start it again, on the same log, which it may reach by another URL.
         """
-        self.daemons[place] = self._run(place, url)
+        self.daemons[place] = self._run(place, url, **options)
 
     def signal(self, place, number):
         """
@@ -171,6 +181,26 @@ def publish(port, count, channel, size=0):
         ids.append(answer.headers["Msgbus-Id"])
         client.close()
     return ids
+
+
+def publish_many(port, count):
+    """
+    Publish so many messages as fast as it goes, by connections that send all their requests
+    at once.
+    """
+
+    def publish_share():
+        with socket.create_connection(("127.0.0.1", port), 60) as client:
+            client.sendall((POST + b"Content-Length: 1\r\n\r\nx") * (count // CONNECTIONS))
+            answers = client.makefile("rb")
+            for _ in range(count // CONNECTIONS):
+                assert answers.readline() == b"HTTP/1.1 204 No Content\r\n"
+                while answers.readline() != b"\r\n":
+                    pass
+
+    with ThreadPoolExecutor(CONNECTIONS) as pool:
+        for share in [pool.submit(publish_share) for _ in range(CONNECTIONS)]:
+            share.result()
 
 
 def get(port, path):
@@ -380,3 +410,88 @@ def test_only_one_node_knows(start, tmp_path):
     print(result)
     assert result.lost
     assert result.closed == 0
+
+
+def test_another_in_its_place(start, tmp_path):
+    """
+    Another Redis, which is empty, comes in the place of the one that was: each loss is
+    told.
+    """
+    redis = RedisServer(tmp_path, appendonly="no")
+    try:
+        nodes = Nodes(start, redis.url, 2)
+        traffic = Traffic(nodes.ports)
+        for _ in range(TIMES):
+            traffic.wait()
+            redis.kill()
+            redis.start()
+            traffic.wait()
+        result = traffic.finish()
+    finally:
+        redis.kill()
+    print(result)
+    assert result.gaps
+    assert (result.repeated, result.closed) == (0, 0)
+
+
+def test_clock_of_a_node_is_set(start, redis, tmp_path):
+    """
+    The clock of a node is set forward and back: nothing that is young enough is lost.
+    """
+    clock = tmp_path / "clock"
+    clock.write_text("+0")
+    faked = {
+        **os.environ,
+        "LD_PRELOAD": LIBFAKETIME,
+        "FAKETIME_TIMESTAMP_FILE": str(clock),
+        "FAKETIME_NO_CACHE": "1",
+        "FAKETIME_DONT_FAKE_MONOTONIC": "1",
+    }
+    nodes = Nodes(start, redis.url, 2, *KEEP, "--history-age", "3600")
+    nodes.kill(0)
+    nodes.start(0, env=faked)
+    traffic = Traffic(nodes.ports)
+    for _ in range(TIMES):
+        for offset in "+300", "-300", "-86400", "+0":
+            traffic.wait(100)
+            clock.write_text(offset)
+    traffic.wait()
+    result = traffic.finish()
+    print(result)
+    assert (result.lost, result.gaps, result.repeated, result.closed) == (0, 0, 0, 0)
+
+
+def test_clock_of_redis_is_set(start, redis):
+    """
+    The clock of Redis is set back by a day: ids go on growing.
+    """
+    nodes = Nodes(start, redis.url, 2)
+    traffic = Traffic(nodes.ports)
+    traffic.wait()
+    # As if the last message was published then.  Where it is possible to have Redis see
+    # another time, it does not start.
+    redis.ask("HSET", "msgbus:meta", "ms", int((time.time() + 86400) * 1000))
+    traffic.wait()
+    result = traffic.finish()
+    print(result)
+    assert (result.lost, result.gaps, result.repeated, result.closed) == (0, 0, 0, 0)
+
+
+def test_behind_by_many(start, redis):
+    """
+    A node that was away while very many messages were published, and one that starts with
+    them, get all, while more are published.
+    """
+    nodes = Nodes(start, redis.url, 2)
+    traffic = Traffic(nodes.ports, ["a/b", "a/"], publishers=2)
+    traffic.wait()
+    nodes.signal(1, signal.SIGSTOP)
+    publish_many(nodes.ports[0], MANY)
+    nodes.signal(1, signal.SIGCONT)
+    traffic.wait()
+    nodes.kill(0)
+    nodes.start(0)
+    traffic.wait()
+    result = traffic.finish()
+    print(result)
+    assert (result.lost, result.gaps, result.repeated) == (0, 0, 0)

@@ -55,16 +55,24 @@ class RedisHistoryMachine(HistoryMachine):
         """
         Wait until the node has read everything.
         """
-        read = until(lambda: len(self.ids) == len(self.published) == len(self.acknowledged))
-        pytest_twisted.blockon(Deferred.fromCoroutine(read))
+        count = len(self.published)
+        self.wait(until(lambda: len(self.ids) == len(self.acknowledged) == count))
+
+    def wait(self, coroutine):
+        """
+        Let the reactor run until this is done.
+        """
+        pytest_twisted.blockon(Deferred.fromCoroutine(coroutine))
 
     @rule()
     def delete(self):
         """
         What is to be deleted is deleted at once.
         """
+        self.wait(until(lambda: self.log._trimmer._connection))
         self.log._trim()
         self.log._trimmer._delete()
+        pytest_twisted.blockon(self.log._link.connection.call("PING", seconds=5))
 
 
 class RedisHistoryTests(RedisHistoryMachine.TestCase):
@@ -72,7 +80,7 @@ class RedisHistoryTests(RedisHistoryMachine.TestCase):
     What is true of replays from a file is true of those from Redis.
     """
 
-    settings = settings(machine_settings, max_examples=60, deadline=None)
+    settings = settings(machine_settings, max_examples=200, deadline=None)
 
     @pytest.fixture(autouse=True)
     def _redis(self, redis, monkeypatch):
