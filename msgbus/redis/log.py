@@ -250,7 +250,7 @@ class RedisLog:
             LATE_SECONDS,
         )
         checked.addCallback(self._checked, connection, self._checks)
-        checked.addErrback(self._unchecked)
+        checked.addErrback(self._unchecked, self._reactor.seconds())
 
     def _checked(
         self, reply: list[bytes], connection: RedisConnection, number: int
@@ -314,9 +314,17 @@ class RedisLog:
         self.history.lose_until(id)
         self._follower.miss()
 
-    def _unchecked(self, failure: Failure) -> None:
+    def _unchecked(self, failure: Failure, asked: float) -> None:
         self._asked = None
-        if not failure.check(ConnectionLost):
+        if failure.check(ConnectionLost):
+            # If the connection has ended for another reason, the link tells if it cannot
+            # connect again.
+            if self._reactor.seconds() - asked >= LATE_SECONDS:
+                self._log.warn(
+                    "Redis has not answered for {seconds:g} seconds: connecting anew",
+                    seconds=LATE_SECONDS,
+                )
+        else:
             self._log.warn("Redis does not answer: {error}", error=failure.value)
 
     def _begin_life(self, life: int, boundary: str) -> None:

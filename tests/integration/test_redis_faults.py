@@ -113,7 +113,7 @@ def test_redis_is_killed(start, tmp_path, fsync):
 def test_redis_hangs(start, redis, seconds):
     """
     Redis hangs for a while: publications are refused at last, and nothing is missing or
-    doubled when it goes on.
+    doubled when it goes on.  The log says so.
     """
     nodes = Nodes(start, redis.url, 2)
     traffic = Traffic(nodes.ports)
@@ -123,6 +123,9 @@ def test_redis_hangs(start, redis, seconds):
         time.sleep(seconds)
         redis.thaw()
     traffic.wait()
+    if seconds > 5:
+        for daemon in nodes.daemons:
+            daemon.wait_for("Redis has not answered for 3 seconds: connecting anew")
     result = traffic.finish()
     print(result)
     assert (result.lost, result.gaps, result.repeated, result.closed) == (0, 0, 0, 0)
