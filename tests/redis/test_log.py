@@ -279,6 +279,20 @@ async def test_full(start, redis):
 
 
 @pytest_twisted.ensureDeferred
+async def test_full_and_old(start, redis, monkeypatch):
+    """
+    Messages that are too old leave the stream also while Redis is full.
+    """
+    monkeypatch.setattr(trimmer, "STAY_SECONDS", 0.1)
+    node = start(seconds=0.5)
+    for number in range(10):
+        await node.publish("foo", b"%d" % number)
+    redis.ask("CONFIG", "SET", "maxmemory", "1")
+    await until(lambda: redis.ask("XLEN", "msgbus") == 0)
+    assert redis.ask("HGET", "msgbus:lost", "foo").decode() == node.got[-1].id
+
+
+@pytest_twisted.ensureDeferred
 async def test_deleted(start, redis, monkeypatch):
     """
     What the history drops, and what may not be kept, is deleted from the stream some time
