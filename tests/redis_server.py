@@ -25,7 +25,7 @@ class RedisServer:
     def __init__(self, folder, password="", env=None, **settings):
         self.folder = folder
         self.socket = folder / "redis.sock"
-        self.port = settings.get("port", 0)
+        self.port = settings.get("tls_port") or settings.get("port", 0)
         user = f":{password}@" if password else ""
         self.url = f"redis+unix://{user}{self.socket}?db=0"
         self.address = RedisAddress.parse(self.url)

@@ -24,11 +24,16 @@ class Sentinel:
     A sentinel, which keeps its configuration in this folder.
     """
 
-    def __init__(self, folder, master_port, quorum=2, password=""):
+    def __init__(self, folder, master_port, password="", tls=None, quorum=2):
         self.port = free_port()
-        self.server = Server("127.0.0.1", self.port, password=password, database=None)
+        self.server = Server(
+            "127.0.0.1", self.port, tls=bool(tls), password=password, database=None
+        )
         lines = [
-            f"port {self.port}",
+            *(
+                f"{name.replace('_', '-')} {value}"
+                for name, value in _port(self.port, tls).items()
+            ),
             "bind 127.0.0.1",
             f"dir {folder}",
             f"logfile {folder}/log",
@@ -66,18 +71,21 @@ class Replicated:
     """
     A master, replicas and three sentinels, each of which knows all the others.
 
+    Args:
+        tls: If all of them are reached by TLS only, the settings for that.
+
     Attributes:
         servers: The master, and the replicas.
         hosts: The sentinels, as in a URL.
         url: For `--log`; without the password.
     """
 
-    def __init__(self, folder, replicas=1, password=""):
+    def __init__(self, folder, replicas=1, password="", tls=None):
         self.servers = []
         folder.mkdir(exist_ok=True)
         for number in range(1 + replicas):
             settings = {
-                "port": free_port(),
+                **_port(free_port(), tls),
                 "bind": "127.0.0.1",
                 "repl_diskless_sync_delay": 0,
             }
@@ -91,12 +99,13 @@ class Replicated:
             replica.ask("REPLICAOF", "127.0.0.1", first.port)
         self.wait_for_replicas(first, replicas)
         self.sentinels = [
-            Sentinel(folder / f"sentinel{number}", first.port, password=password)
+            Sentinel(folder / f"sentinel{number}", first.port, password, tls)
             for number in range(3)
         ]
         wait_until(lambda: all(self._is_complete(s.master()) for s in self.sentinels))
         self.hosts = ",".join(f"127.0.0.1:{sentinel.port}" for sentinel in self.sentinels)
-        self.url = f"redis+sentinel://{self.hosts}/0?master={MASTER}"
+        scheme = "rediss" if tls else "redis"
+        self.url = f"{scheme}+sentinel://{self.hosts}/0?master={MASTER}"
 
     def _is_complete(self, known):
         replicas, others = known[b"num-slaves"], known[b"num-other-sentinels"]
@@ -155,6 +164,13 @@ class Replicated:
         for server in self.servers:
             server.thaw()
             server.kill()
+
+
+def _port(number, tls):
+    """
+    The settings of a server on this port.
+    """
+    return {"port": 0, "tls_port": number, **tls} if tls else {"port": number}
 
 
 def wait_until(condition):

@@ -14,6 +14,7 @@ import pytest
 from msgbus.client.blocking import Publisher
 
 from ..sentinels import Replicated, wait_until
+from .certificates import Authority
 
 # How often a master is killed.
 FAILOVERS = int(os.environ.get("MSGBUS_TEST_FAILOVERS", "1"))
@@ -148,6 +149,35 @@ def replicated(tmp_path):
     servers = Replicated(tmp_path / "servers", replicas=2)
     yield servers
     servers.stop()
+
+
+def test_tls(start, tmp_path, monkeypatch):
+    """
+    Sentinels and servers can be reached by TLS, before and after a failover.
+    """
+    authority = Authority(tmp_path)
+    pem = authority.issue("127.0.0.1")
+    # Of the tests themselves, and of the node.
+    monkeypatch.setenv("SSL_CERT_FILE", str(authority.file))
+    tls = {
+        "tls_cert_file": pem,
+        "tls_key_file": pem,
+        "tls_ca_cert_file": authority.file,
+        "tls_auth_clients": "no",
+        "tls_replication": "yes",
+    }
+    servers = Replicated(tmp_path / "servers", tls=tls)
+    try:
+        node = start("--log", servers.url)
+        with Publisher(f"{node.url}foo", patience=120) as publisher:
+            first = publisher.publish(b"first", "text/plain")
+            servers.wait_for_replicas(servers.master(), 1)
+            servers.fail_over(lambda server: server.kill())
+            publisher.publish(b"last", "text/plain")
+        assert [body for _, body in stored_at(node)] == ["first", "last"]
+        assert stored_at(node)[0][0] == first.id
+    finally:
+        servers.stop()
 
 
 @pytest.fixture
