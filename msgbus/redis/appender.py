@@ -29,7 +29,8 @@ from .scripts import APPEND
 
 __all__ = ["RedisAppender"]
 
-# How long a publication waits, and how long Redis may take to answer a batch.
+# How long a publication waits for its answer, and how long Redis may take to answer a batch
+# before the connection is cut.
 WAIT_SECONDS = 5.0
 
 # How many publications may wait, and how many bytes of bodies in them.
@@ -40,7 +41,7 @@ MAX_WAITING_BYTES = 32 * 1024 * 1024
 BATCH_MESSAGES = 256
 BATCH_BYTES = 1024 * 1024
 
-# When a batch is sent again to which Redis has answered with an error.
+# How long to wait before a batch is sent again that Redis has answered with an error.
 RETRY_SECONDS = 0.5
 
 # How long Redis waits for its replicas to have a batch, before the batch is sent again.
@@ -93,7 +94,7 @@ class RedisAppender:
 
     Attributes:
         life: The life of the log.
-        node: A random name of this node, which the messages have that it appends.
+        node: A random name of this node, which is stored with each message that it appends.
     """
 
     _log = Logger()
@@ -115,7 +116,8 @@ class RedisAppender:
         self._number = 0
         # Whether Redis has the batch, but too few replicas have it.
         self._is_unreplicated = False
-        # Whether the batch is on its way, and whether it will be in the next turn.
+        # Whether the batch was sent and is not answered yet, and whether `_send` is due in
+        # the next turn of the reactor.
         self._sending = False
         self._scheduled = False
         self._expiring = LoopingCall(self._expire)
@@ -151,7 +153,7 @@ class RedisAppender:
 
     def resume(self, connection: RedisConnection) -> None:
         """
-        Send by this connection from now on, and first what was not answered.
+        Use this connection from now on.  The batch that was not answered is sent first.
         """
         if connection is not self._connection:
             self._sending = False
@@ -257,8 +259,8 @@ class RedisAppender:
 
     def _expire(self) -> None:
         """
-        Let nothing wait longer than it may.  A batch is given up as a whole, as it would be
-        appended.
+        Refuse the publications that have waited for too long.  A batch is given up as a
+        whole, because Redis appends it as a whole.
         """
         now = self._reactor.seconds()
         if self._batch and self._batch[0].deadline <= now:

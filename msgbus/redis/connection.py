@@ -115,7 +115,7 @@ class RedisConnection(Protocol):
 
     def connectionMade(self) -> None:
         """
-        Have the kernel notice a peer that is gone.
+        Have the kernel send keep-alive probes, so that a peer that is gone is noticed.
         """
         # Of TCP, TLS or a Unix socket: no interface has all that is used of them.
         self._transport = self.transport
@@ -193,7 +193,7 @@ class BlockingConnection:
 
 
 def _packed(command: tuple[Argument, ...]) -> bytes:
-    # The type that hiredis declares is that of a tuple of one.
+    # hiredis declares the parameter as a tuple of exactly one item, by mistake.
     packed: bytes = hiredis.pack_command(command)  # type: ignore[arg-type]
     return packed
 

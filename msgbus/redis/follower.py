@@ -18,17 +18,18 @@ from .link import RedisLink
 
 __all__ = ["Entry", "RedisFollower"]
 
-# Redis answers after so long even if there is nothing new, so that a Redis that does not
-# answer at all is noticed soon: so much later.
+# Redis answers a read after BLOCK_SECONDS even if there is nothing new.  If it has not
+# answered LATE_SECONDS after that, it hangs, and the connection is cut.
 BLOCK_SECONDS = 2.0
 LATE_SECONDS = 3.0
 
-# How many entries are read at once: as many as have about so many bytes, judged by those
-# before, and no more than delay other work for long.
+# How many entries are read at once: as many as have about READ_BYTES in their bodies,
+# judged by the size of those read before, but at most READ_ENTRIES, so that other work is
+# not delayed for long.
 READ_BYTES = 512 * 1024
 READ_ENTRIES = 128
 
-# After an error of Redis, it is asked again after so long.
+# How long to wait after an error of Redis before reading again.
 RETRY_SECONDS = 1.0
 
 Entry = tuple[bytes, list[bytes]]

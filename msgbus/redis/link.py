@@ -28,7 +28,7 @@ MOST_SECONDS = 2.0
 # that only this node can still reach, does not tell that itself.
 WATCH_SECONDS = 2.0
 
-# It is logged that Redis cannot be used when it was tried so often in vain.
+# After how many failures in a row it is logged that Redis cannot be used.
 PATIENCE = 3
 
 

@@ -59,7 +59,7 @@ def load(
     Read a whole log into a history, and begin the log if it is empty.  This blocks.
 
     Args:
-        boundary: For a log that is empty.
+        boundary: The boundary that the log gets if it is empty.
         settings: See `RedisLog`.
 
     Raises:
@@ -100,7 +100,8 @@ def _without_body(
     channel: bytes, content_type: bytes, sender: bytes, origin: bytes
 ) -> Message:
     """
-    A message with these fields, which are checked only once for many messages.
+    A message with these fields and no body.  Most messages share them with others, so the
+    result is remembered, and the fields are checked once.
     """
     first, second = channel.decode(), content_type.decode()
     return Message(first, b"", second, sender.decode(), origin=origin.decode())
@@ -167,7 +168,7 @@ def _warnings(connection: BlockingConnection) -> Iterator[str]:
                 " acknowledged are lost. Set appendonly to yes"
             )
     except RedisError:
-        # Who may not ask for settings may use the log all the same.
+        # A user who may not read the settings of Redis can use the log without them.
         return
 
 

@@ -105,7 +105,7 @@ class RedisLog:
         self._link = RedisLink(address, reactor, self._connected)
         self._checking = LoopingCall(self._check)
         self._checking.clock = reactor
-        # The connection by which Redis is being asked whether the log is still the same.
+        # The connection on which `CHECK` has not been answered yet, if there is one.
         self._asked: RedisConnection | None = None
         # The largest id of this life that this node has seen, in whatever way.
         self._seen = ZERO
@@ -118,8 +118,8 @@ class RedisLog:
         # The number of the last message of this life that was read; None if the next one is
         # the first that this node reads of it.
         self._read: int | None = None
-        # The same at the last check, and for how many checks it has been the same although
-        # there is more to read.
+        # The value of `_read` at the last check, and at how many checks in a row it has not
+        # changed although there are newer messages.
         self._read_before: int | None = None
         self._stuck = 0
 
@@ -149,7 +149,8 @@ class RedisLog:
 
     def find(self, fingerprint: Fingerprint) -> None:
         """
-        None, because only Redis can tell.
+        See `Log.find`.  Always None: only Redis knows what was published before, and
+        `append` asks it.
         """
 
     def load(self) -> None:
@@ -284,11 +285,12 @@ class RedisLog:
 
     def _look_behind(self, last: Id) -> None:
         """
-        If this node has read nothing for some checks, though there is more, connect anew;
-        and if there is still nothing to be read then, it was deleted.
+        Act if this node has read nothing since the last checks although there are newer
+        messages: at the second such check, connect anew; at the fourth, take it that they
+        were deleted before this node could read them.
 
         Args:
-            last: The last id that was given.
+            last: The last id that Redis has given.
         """
         if self._read is None or self._read >= last[1]:
             self._stuck = 0
@@ -375,11 +377,12 @@ class RedisLog:
 
     def _trim(self, others: Sequence[Id] = (), size: int = 0) -> None:
         """
-        Have deleted what the history has dropped, and these others.
+        Have the trimmer delete what the history has dropped, and the entries with these
+        other ids.
 
         Args:
-            size: About how many bytes that is: as many as the message takes for which it
-                was dropped.
+            size: About how many bytes that frees in Redis: the size of the message that
+                caused it.
         """
         changes = self.history.unwritten
         if changes is None or not (changes.dropped or changes.lost or others):

@@ -29,7 +29,8 @@ __all__ = ["APPEND", "CHECK", "FIELDS", "FORGET", "Script"]
 # empty if there is none, and the fields of the entry.
 FIELDS = ("name", "body_digest", "n", "c", "t", "s", "o", "k", "b")
 
-# How long the answer to a node's last batch is remembered: longer than a node repeats it.
+# How long the answer to a node's last batch is remembered.  A node repeats a batch for a
+# few seconds only.
 BATCH_SECONDS = 60
 
 # How many names have entries in `:lost`.

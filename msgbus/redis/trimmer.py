@@ -53,7 +53,7 @@ class _Dropped:
 
 class RedisTrimmer:
     """
-    Keeps what is to be deleted until its time has come.
+    Waits until the other nodes can have read what is to be deleted, and deletes it.
 
     Args:
         stream: The key of the stream.
@@ -92,7 +92,7 @@ class RedisTrimmer:
 
     def forget(self) -> None:
         """
-        Delete nothing of what is to be deleted: the log is another one.
+        Delete nothing of what was added so far, because the log in Redis is another one.
         """
         self._dropped.clear()
         self._size = 0
@@ -132,6 +132,6 @@ class RedisTrimmer:
                 deleted.addErrback(self._failed)
 
     def _failed(self, failure: Failure) -> None:
-        # What is left is deleted when a node starts.
+        # What could not be deleted now is deleted when the next node starts.
         if not failure.check(ConnectionLost):
             self._log.warn("Redis does not delete: {error}", error=failure.value)
