@@ -67,13 +67,16 @@ class RedisConnection(Protocol):
 
     Args:
         reactor: Its clock tells when a reply takes too long.
+        server: The server that it is connected to.
 
     Attributes:
+        server: As given.
         ended: Fires when the connection has ended, after all commands without a reply have
             failed.
     """
 
-    def __init__(self, reactor: Any) -> None:
+    def __init__(self, reactor: Any, server: Server) -> None:
+        self.server = server
         self.ended: Deferred[None] = Deferred()
         self._reactor = reactor
         self._transport: Any = None

@@ -5,6 +5,7 @@ Reads the stream of a log in Redis as it grows.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from twisted.internet.error import ConnectionLost
@@ -12,7 +13,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from ..ids import Id, format_id
-from .address import RedisAddress
+from .address import RedisAddress, Server
 from .connection import RedisConnection, RedisError
 from .link import RedisLink
 
@@ -53,40 +54,55 @@ class RedisFollower:
     def __init__(
         self, address: RedisAddress, reactor: Any, take: Callable[[Entry], object]
     ) -> None:
-        self._stream = address.stream
+        self._address = address
         self._reactor = reactor
         self._take = take
-        self._link = RedisLink(address, reactor, self._read, quiet=True)
+        self._server: Server | None = None
+        self._link: RedisLink | None = None
         # The id of the last entry that was read.
         self._last: bytes = b"0-0"
         self._entries = READ_ENTRIES
 
     def start(self, after: Id) -> None:
         """
-        Read the entries with larger ids than this one, and those that are added.
+        Read the entries with larger ids than this one, and those that are added, as soon
+        as there is a server to read from.
         """
         self._last = format_id(after).encode("ascii")
-        self._link.start()
+        if self._server is not None:
+            self.connect(self._server)
 
     def restart(self, after: Id) -> None:
         """
         Read again from behind this id.
         """
         self._last = format_id(after).encode("ascii")
-        if self._link.connection is not None:
+        if self._link is not None and self._link.connection is not None:
             self._link.connection.cut()
+
+    def connect(self, server: Server) -> None:
+        """
+        Read from this server from now on, and from no other that sentinels may name.
+        """
+        self.stop()
+        self._server = server
+        address = replace(self._address, server=server, sentinels=())
+        self._link = RedisLink(address, self._reactor, self._read, quiet=True)
+        self._link.start()
 
     def stop(self) -> None:
         """
         Read no more.
         """
-        self._link.stop()
+        link, self._link = self._link, None
+        if link is not None:
+            link.stop()
 
     def _read(self, connection: RedisConnection) -> None:
-        if connection is not self._link.connection:
+        if self._link is None or connection is not self._link.connection:
             return
-        block = int(BLOCK_SECONDS * 1000)
-        command = ("XREAD", "COUNT", self._entries, "BLOCK", block, "STREAMS", self._stream)
+        block, stream = int(BLOCK_SECONDS * 1000), self._address.stream
+        command = ("XREAD", "COUNT", self._entries, "BLOCK", block, "STREAMS", stream)
         last = self._last
         read = connection.call(*command, last, seconds=BLOCK_SECONDS + LATE_SECONDS)
         read.addCallback(self._got, connection, last)

@@ -107,6 +107,8 @@ class RedisLog:
         self._checking.clock = reactor
         # The connection on which `CHECK` has not been answered yet, if there is one.
         self._asked: RedisConnection | None = None
+        # The last connection on which it was answered.
+        self._checked_connection: RedisConnection | None = None
         # The largest id of this life that this node has seen, in whatever way.
         self._seen = ZERO
         # Whether Redis has lost messages that this node has seen, and has given their
@@ -225,6 +227,10 @@ class RedisLog:
         return Receipt(id, self._follower.count(message), answer.startswith("="))
 
     def _connected(self, connection: RedisConnection) -> None:
+        # Nothing more is read before it is known whether this server has what was read so
+        # far.  The follower may be connected to another server, or to one that has lost
+        # messages, which would get into the history here and nowhere else.
+        self._entries.stop()
         self._check()
 
     def _check(self) -> None:
@@ -263,6 +269,9 @@ class RedisLog:
         last = int(reply[3]), zero_id(life)[1] + int(reply[2])
         self._answered, self._last = number, last[1]
         self._look_behind(last)
+        if connection is not self._checked_connection:
+            self._checked_connection = connection
+            self._entries.connect(connection.server)
         self._appender.resume(connection)
         self._trimmer.resume(connection)
 

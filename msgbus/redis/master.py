@@ -69,8 +69,6 @@ class MasterFinder:
     def __init__(self, address: RedisAddress, reactor: Any) -> None:
         self._address = address
         self._reactor = reactor
-        self._factory = Factory.forProtocol(lambda: RedisConnection(reactor))
-        self._factory.noisy = False
         # The epoch of the master to which a connection was opened last.
         self._epoch = 0
         # The place of the sentinel that is asked first next time.
@@ -147,7 +145,9 @@ class MasterFinder:
 
     async def _open(self, server: Server, seconds: float) -> RedisConnection:
         endpoint = endpoint_of(server, self._reactor, seconds)
-        connection = cast(RedisConnection, await endpoint.connect(self._factory))
+        factory = Factory.forProtocol(lambda: RedisConnection(self._reactor, server))
+        factory.noisy = False
+        connection = cast(RedisConnection, await endpoint.connect(factory))
         try:
             for command in server.greeting():
                 await connection.call(*command, seconds=seconds)
