@@ -51,6 +51,13 @@ class Result:
     repeated: int
     closed: int
 
+    @property
+    def is_whole(self):
+        """
+        Has everybody got everything once, and was nobody told otherwise?
+        """
+        return (self.lost, self.gaps, self.repeated) == (0, 0, 0)
+
 
 def id_of(text):
     """
@@ -255,7 +262,7 @@ class Traffic:
         for thread in (*self.subscribers, *self.publishers):
             thread.start()
 
-    def wait(self, count=300, seconds=30):
+    def wait(self, count=100, seconds=30):
         """
         Wait until so many more messages were acknowledged.
         """
