@@ -94,6 +94,8 @@ async def test_resume_ahead(start):
     comes after it, once.
     """
     first, second = start(), start()
+    # Once it reads, it stays stopped.
+    await until(lambda: second.log._checked_connection is not None)
     second.log._entries.stop()
     receipt = await first.publish("foo", b"1")
     cursor = second.bus.replay("foo", EVERYTHING, Since(parse_id(receipt.id)))
