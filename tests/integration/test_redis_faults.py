@@ -18,7 +18,7 @@ from .log_checker import Traffic
 from .ports import free_port
 from .stalling import StallingProxy
 
-# How often each fault is tried; twenty times take ten minutes.
+# How often each fault is tried; twenty times take half an hour.
 TIMES = int(os.environ.get("MSGBUS_TEST_FAULTS", "1"))
 
 # Of Debian's package libfaketime.
