@@ -52,31 +52,47 @@ class Script:
         object.__setattr__(self, "digest", digest)
 
 
-# Begins the log if it is empty, and begins a new life if messages were lost.
+# Begins the log if it is empty, or if somebody else has changed `:meta`.  Begins a new life
+# if messages were lost.
 #
 # KEYS: :meta, and the stream if the node knows a life
 # ARGV: a new life; a new boundary; the life that the node knows; how many messages of it
 # there were by what the node knows, and the newest id that it has seen
 # Returns: life, boundary, count, ms, forgotten
 CHECK = Script(f"""
-local meta = redis.call('HMGET', KEYS[1], 'life', 'count', 'ms')
-if not meta[1] then
+local meta = redis.call('HMGET', KEYS[1], 'life', 'count', 'ms', 'boundary')
+local count, ms = tonumber(meta[2] or ''), tonumber(meta[3] or '')
+if not (string.match(meta[1] or '', '^[1-9]%d%d%d%d%d$') and count and ms
+    and string.match(meta[4] or '', '^msgbus%x+$') and count < 1e{COUNT_DIGITS}) then
   redis.call('HSET', KEYS[1], 'life', ARGV[1], 'boundary', ARGV[2], 'count', 0, 'ms', 0)
 elseif meta[1] == ARGV[3] then
   -- Has the node seen messages that this Redis does not have, because it is an older copy?
   local known = tonumber(ARGV[4])
-  local lost = tonumber(meta[2]) < known
-    or tonumber(meta[3]) < tonumber(string.match(ARGV[5], '^%d+'))
+  local lost = count < known or ms < tonumber(string.match(ARGV[5], '^%d+'))
   if not lost then
-    -- Other nodes may have appended to the older copy.  Then the numbers of the messages
-    -- that were lost were given again, under later ids.
-    local after = redis.call('XRANGE', KEYS[2], '(' .. ARGV[5], '+', 'COUNT', 1)[1]
-    lost = after and tonumber(string.sub(after[1], -{COUNT_DIGITS})) <= known
+    -- Others may have appended to the older copy, also while the node has still seen what
+    -- was appended to the one that is gone.  Then the numbers of messages that were lost
+    -- were given to others.  Ids and numbers in one log grow together, so the entries
+    -- around the newest id that the node has seen tell that.  One with another kind of id,
+    -- or of another life, tells nothing.
+    local function number_of(entry)
+      local life, number =
+        string.match(entry and entry[1] or '', '%-(%d%d%d%d%d%d)({"%d" * COUNT_DIGITS})$')
+      return life == meta[1] and tonumber(number)
+    end
+    local seen = ARGV[5]
+    local before = redis.call('XREVRANGE', KEYS[2], seen, '-', 'COUNT', 1)[1]
+    local after = number_of(redis.call('XRANGE', KEYS[2], '(' .. seen, '+', 'COUNT', 1)[1])
+    lost = after and after <= known
+    if before and before[1] ~= seen then
+      local number = number_of(before)
+      lost = lost or number and number >= known
+    end
   end
   if lost then
     -- The next ids must not be those of other messages.
     redis.call('HSET', KEYS[1], 'life', ARGV[1], 'count', 0,
-      'ms', string.format('%.0f', tonumber(meta[3]) + 1))
+      'ms', string.format('%.0f', ms + 1))
   end
 end
 return redis.call('HMGET', KEYS[1], 'life', 'boundary', 'count', 'ms', 'forgotten')

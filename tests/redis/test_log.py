@@ -13,7 +13,7 @@ from twisted.internet.task import deferLater
 from msgbus.bus.history import History, Keep
 from msgbus.bus.id_sequence import zero_id
 from msgbus.bus.log import CannotLoad, Unavailable
-from msgbus.ids import ZERO, Gap, Since, parse_id
+from msgbus.ids import ZERO, Gap, Since, format_id, parse_id
 from msgbus.match import EVERYTHING
 from msgbus.message import Invalid, Message
 from msgbus.redis import RedisAddress, RedisLog, log, trimmer
@@ -265,6 +265,35 @@ async def test_older_copy(start, redis, tmp_path):
 
 
 @pytest_twisted.ensureDeferred
+async def test_newer_copy(start, redis):
+    """
+    So it does if Redis comes back with as many messages as the node knows, or more, and
+    they are others: the copy from which the node has read the last ones was given up
+    before.
+    """
+    node = start()
+    receipts = [await node.publish("foo", b"1")]
+    await deferLater(reactor, 0.05)
+    receipts.append(await node.publish("foo", b"lost"))
+    await node.follow(2)
+    life = node.bus.life
+    first = parse_id(receipts[0].id)
+    redis.ask("DEL", "msgbus")
+    for place in range(3):
+        id = format_id((first[0] + place, first[1] + place))
+        fields = ("n", "x", "c", "foo", "t", "a/b", "s", "", "o", "", "k", "1")
+        redis.ask("XADD", "msgbus", id, *fields, "b", f"{place + 1}")
+    redis.ask("HSET", "msgbus:meta", "count", 3)
+    await until(lambda: node.missed)
+    assert node.bus.life != life
+    await node.publish("foo", b"4")
+    await until(lambda: node.got[-1].body == b"4")
+    assert [message.body for message in node.read("foo")] == [b"1", b"2", b"3", b"4"]
+    await deferLater(reactor, 2 * log.CHECK_SECONDS + 0.5)
+    assert node.missed == 1
+
+
+@pytest_twisted.ensureDeferred
 async def test_full(start, redis):
     """
     If Redis has no more memory, a publication is refused with a sentence that says so, and
@@ -397,6 +426,8 @@ async def test_too_slow_for_a_new_life(start, redis):
     So does one that has not read the first messages of a new life.
     """
     node, other = start(), start()
+    # Once it reads, it stays stopped.
+    await until(lambda: node.log._checked_connection is not None)
     node.log._entries.stop()
     redis.ask("FLUSHALL")
     lost = await other.publish("foo", b"1")
