@@ -5,6 +5,7 @@ Reads a log in Redis from its beginning, and its entries as messages.
 from __future__ import annotations
 
 import json
+import re
 import secrets
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -22,7 +23,7 @@ from .follower import Entry
 from .master import connect_blocking
 from .scripts import CHECK, FIELDS
 
-__all__ = ["Found", "load", "read_entry"]
+__all__ = ["Foreign", "Found", "load", "read_entry"]
 
 # The oldest version of Redis that has all that is used.
 OLDEST = (6, 2)
@@ -32,6 +33,23 @@ _NAMES = [name.encode() for name in FIELDS[2:]]
 
 # How many entries are read at once.
 PAGE_ENTRIES = 128
+
+# The ids that nodes give.
+_ID = re.compile(rb"[0-9]{1,16}-[1-9][0-9]{17}")
+
+
+class Foreign(ValueError):
+    """
+    An entry of the stream that no node of this version has appended: somebody else has
+    written into the stream, or a node of a later version.
+
+    Attributes:
+        id: The id of the message that it may be; None if no node has given it such an id.
+    """
+
+    def __init__(self, entry: Entry) -> None:
+        super().__init__(f"the entry {entry[0].decode()} is no message of msgbus")
+        self.id = parse_id(entry[0].decode()) if _ID.fullmatch(entry[0]) else None
 
 
 @dataclass
@@ -85,14 +103,18 @@ def read_entry(entry: Entry) -> tuple[Id, Message, bool, str]:
     node that has appended it.
 
     Raises:
-        ValueError: No node has written that.
+        Foreign: It is something else.
     """
-    id, fields = entry[0].decode("ascii"), entry[1]
-    if fields[::2] != _NAMES:
-        raise ValueError(f"the entry {id} is no message of msgbus")
+    fields = entry[1]
+    if fields[::2] != _NAMES or not _ID.fullmatch(entry[0]):
+        raise Foreign(entry)
+    id = entry[0].decode("ascii")
     node, channel, content_type, sender, origin, keep, body = fields[1::2]
-    message = _without_body(channel, content_type, sender, origin).published(id, body)
-    return parse_id(id), message, keep == b"1", node.decode()
+    try:
+        message = _without_body(channel, content_type, sender, origin).published(id, body)
+        return parse_id(id), message, keep == b"1", node.decode()
+    except ValueError as error:
+        raise Foreign(entry) from error
 
 
 @lru_cache(maxsize=1024)
@@ -123,27 +145,59 @@ def _load(
     found = Found(int(life), known.decode(), warnings=list(_warnings(connection)))
     zero = zero_id(found.life)[1]
     history.counted_from = zero
-    last = b"-"
-    while page := connection.call("XRANGE", stream, last, "+", "COUNT", PAGE_ENTRIES):
-        for entry in page:
+    foreign: list[Foreign] = []
+    for entry in _entries(connection, stream):
+        try:
             id, message, keep, _ = read_entry(entry)
-            history.add(id, message, keep)
-            if not keep or not history.keep.count:
-                found.unkept.append(id)
-        last = b"(" + page[-1][0]
-    # Only now, because other nodes may have deleted messages meanwhile that were not read;
-    # `forgotten` last, because it gets what leaves the other.
-    lost = connection.call("HGETALL", f"{stream}:lost")
-    forgotten = connection.call("HGET", meta, "forgotten")
+        except Foreign as error:
+            foreign.append(error)
+            continue
+        history.add(id, message, keep)
+        if not keep or not history.keep.count:
+            found.unkept.append(id)
+    if foreign and not int(count) and history.newest == ZERO:
+        # There has never been a message: the stream is that of another program.
+        raise foreign[0]
+    if foreign:
+        found.warnings.append(
+            f"{len(foreign)} entries of the stream {stream!r} are no messages of this"
+            f" version of msgbus, and are left out: {foreign[0]}"
+        )
+        history.lose_until(max(error.id or ZERO for error in foreign))
+    _restore(connection, address, history)
+    history.newest = max(history.newest, (int(ms), zero + int(count)))
+    return found
+
+
+def _restore(
+    connection: BlockingConnection, address: RedisAddress, history: History
+) -> None:
+    """
+    Take over what the log has lost.  This comes after all entries are read, because other
+    nodes may have deleted messages meanwhile that were not read.
+    """
+    lost = connection.call("HGETALL", f"{address.stream}:lost")
+    # Last, because it gets what leaves the other.
+    forgotten = connection.call("HGET", f"{address.stream}:meta", "forgotten")
+
+    def read_id(text: bytes) -> Id:
+        # If somebody else has written it, anything may be lost.
+        return parse_id(text.decode()) if _ID.fullmatch(text) else history.newest
+
     history.restore(
-        parse_id(forgotten.decode()) if forgotten else ZERO,
+        read_id(forgotten) if forgotten else ZERO,
         {
-            name.decode(): parse_id(id.decode())
+            name.decode("utf-8", "replace"): read_id(id)
             for name, id in zip(lost[::2], lost[1::2], strict=True)
         },
     )
-    history.newest = max(history.newest, (int(ms), zero + int(count)))
-    return found
+
+
+def _entries(connection: BlockingConnection, stream: str) -> Iterator[Entry]:
+    last = b"-"
+    while page := connection.call("XRANGE", stream, last, "+", "COUNT", PAGE_ENTRIES):
+        yield from page
+        last = b"(" + page[-1][0]
 
 
 def _check_version(connection: BlockingConnection) -> None:
@@ -181,7 +235,11 @@ def _differences(
     """
     before = connection.call("HGET", meta, "settings")
     connection.call("HSET", meta, "settings", json.dumps(settings))
-    known = json.loads(before) if before else {}
+    try:
+        known = dict(json.loads(before or "{}"))
+    except (ValueError, TypeError):
+        # Somebody else has written that.
+        known = {}
     different = [
         name for name in settings if known.get(name, settings[name]) != settings[name]
     ]

@@ -43,7 +43,7 @@ from .appender import RedisAppender
 from .connection import RedisConnection
 from .follower import Entry, RedisFollower
 from .link import RedisLink, run
-from .loader import load, read_entry
+from .loader import Foreign, load, read_entry
 from .scripts import CHECK
 from .trimmer import RedisTrimmer
 
@@ -53,6 +53,9 @@ __all__ = ["RedisLog"]
 # may take to answer.
 CHECK_SECONDS = 2.0
 LATE_SECONDS = 3.0
+
+# At most once in so many seconds it is logged that entries of the stream are no messages.
+WARN_SECONDS = 60.0
 
 # A stop waits so long for what was published.
 CLOSE_SECONDS = 5.0
@@ -124,6 +127,8 @@ class RedisLog:
         # changed although there are newer messages.
         self._read_before: int | None = None
         self._stuck = 0
+        # When it may be logged again that entries are no messages.
+        self._warn_again = 0.0
 
     def gave(self, id: Id) -> bool:
         """
@@ -362,7 +367,11 @@ class RedisLog:
         """
         Keep and deliver an entry of the stream.
         """
-        id, message, keep, node = read_entry(entry)
+        try:
+            id, message, keep, node = read_entry(entry)
+        except Foreign as error:
+            self._leave_out(error)
+            return
         if life_of(id) != self.life or not self._see(id):
             # Of an earlier life, whose history is read again; or a later life has begun, or
             # is to begin.
@@ -383,6 +392,20 @@ class RedisLog:
             # The node that has appended it deletes what was dropped for it.
             self.history.unwritten = Changes()
         self._follower.deliver(message)
+
+    def _leave_out(self, error: Foreign) -> None:
+        """
+        Log that an entry is no message, once in a while: there may be many of them.  If it
+        has the number of a message, the next message tells that one is missing.
+        """
+        now = self._reactor.seconds()
+        if now >= self._warn_again:
+            self._warn_again = now + WARN_SECONDS
+            self._log.warn(
+                "Entries of the stream are no messages of this version of msgbus, and are"
+                " left out: {error}",
+                error=error,
+            )
 
     def _trim(self, others: Sequence[Id] = (), size: int = 0) -> None:
         """

@@ -535,6 +535,75 @@ async def test_foreign_entry(start, redis):
     assert [message.body for message in node.got] == [b"1", b"2"]
 
 
+# What somebody else may write into the keys of a log, by redis-cli.
+RUBBISH = [
+    ("XADD", "msgbus", "*", "x", "y"),
+    ("XADD", "msgbus", "*", *"nxcxtxsxoxkxbx"),
+    ("XADD", "msgbus", "*", "n", "a", "c", b"\xff", *"txsxoxkxbx"),
+    ("HSET", "msgbus:meta", "settings", "[1]"),
+    ("HSET", "msgbus:meta", "settings", "x"),
+    ("HSET", "msgbus:meta", "forgotten", "x"),
+    ("HSET", "msgbus:lost", b"\xff", "x"),
+]
+
+
+@pytest.mark.parametrize("command", RUBBISH)
+@pytest_twisted.ensureDeferred
+async def test_rubbish(start, redis, command):
+    """
+    What somebody else writes beside the messages keeps no node from starting, from
+    connecting anew, or from going on; and nobody gets it.
+    """
+    node = start()
+    await node.publish("foo", b"1")
+    await node.follow(1)
+    redis.ask(*command)
+    redis.ask("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+    late = start()
+    await late.publish("foo", b"2")
+    await node.publish("foo", b"3")
+    await node.follow(3)
+    for each in node, late:
+        found = [message.body for message in each.read("foo")]
+        assert (found, each.missed) == ([b"1", b"2", b"3"], 0)
+
+
+@pytest.mark.parametrize("name", ["life", "count", "ms", "boundary"])
+@pytest_twisted.ensureDeferred
+async def test_rubbish_in_meta(start, redis, name):
+    """
+    If somebody else changes what the nodes share, a new life begins.
+    """
+    node = start()
+    await node.publish("foo", b"1")
+    await node.follow(1)
+    redis.ask("HSET", "msgbus:meta", name, "x")
+    await until(lambda: node.missed)
+    late = start()
+    await late.publish("foo", b"2")
+    await node.publish("foo", b"3")
+    await node.follow(3)
+    for each in node, late:
+        assert [message.body for message in each.read("foo")] == [b"1", b"2", b"3"]
+
+
+@pytest_twisted.ensureDeferred
+async def test_later_version(start, redis):
+    """
+    If an entry has the id of a message, and cannot be read, as a later version may write
+    it, a node that starts says that messages may be missing.
+    """
+    node = start()
+    first = await node.publish("foo", b"1")
+    milliseconds, number = parse_id(first.id)
+    redis.ask("HINCRBY", "msgbus:meta", "count", 1)
+    redis.ask("XADD", "msgbus", f"{milliseconds}-{number + 1}", "later", "y")
+    late = start()
+    await node.publish("foo", b"2")
+    await late.follow(1)
+    assert late.read("foo", id=parse_id(first.id)) == [Gap(None), *late.got]
+
+
 class TestMistakes:
     """
     What is told if the log cannot be used.
