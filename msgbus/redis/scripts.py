@@ -111,7 +111,12 @@ APPEND = Script(f"""
 local batch = redis.call('GET', KEYS[3])
 if batch then
   local number, answer = string.match(batch, '^(%S+) (.*)$')
-  if number == ARGV[2] then return answer end
+  if number == ARGV[2] then
+    -- This is written, so that only a master says it, and that `WAIT` waits for what was
+    -- appended before by a connection that has ended.
+    redis.call('EXPIRE', KEYS[3], {BATCH_SECONDS})
+    return answer
+  end
   if tonumber(number) > tonumber(ARGV[2]) then
     return redis.error_reply('STALE a later batch of this node was appended before')
   end

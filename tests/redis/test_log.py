@@ -535,6 +535,24 @@ async def test_foreign_entry(start, redis):
     assert [message.body for message in node.got] == [b"1", b"2"]
 
 
+@pytest_twisted.ensureDeferred
+async def test_batch_comes_to_a_replica(start, redis):
+    """
+    A batch that is repeated is not answered by a server that has become a replica, which is
+    about to lose what it has appended.
+    """
+    node = start()
+    receipt = await node.publish("foo", b"1")
+    appender = node.log._appender
+    batch = node.bus.life, appender._number
+    again = ("EVAL", APPEND.text, 3, *appender._keys, *batch)
+    assert redis.ask(*again).decode() == receipt.id
+    redis.ask("REPLICAOF", "127.0.0.1", 1)
+    with pytest.raises(RedisError, match="READONLY"):
+        redis.ask(*again)
+    redis.ask("REPLICAOF", "NO", "ONE")
+
+
 # What somebody else may write into the keys of a log, by redis-cli.
 RUBBISH = [
     ("XADD", "msgbus", "*", "x", "y"),
