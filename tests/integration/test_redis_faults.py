@@ -446,7 +446,9 @@ def test_clock_of_a_node_is_set(start, redis, tmp_path):
     for _ in range(TIMES):
         for offset in "+300", "-300", "-86400", "+0":
             traffic.wait(100)
-            clock.write_text(offset)
+            # The node must not read an empty file.
+            (tmp_path / "next").write_text(offset)
+            (tmp_path / "next").replace(clock)
     result = finish(traffic)
     assert result.is_whole
     assert not result.closed
