@@ -379,7 +379,8 @@ def test_older_copy(start, forgetful):
         time.sleep(random.uniform(0, 3))
         forgetful.start()
     result = finish(traffic)
-    assert result.lost
+    # Subscribers may have got, before it was lost, all that was.
+    assert result.gaps
     assert not result.closed
 
 
