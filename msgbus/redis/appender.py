@@ -37,6 +37,10 @@ WAIT_SECONDS = 5.0
 MAX_WAITING = 10_000
 MAX_WAITING_BYTES = 32 * 1024 * 1024
 
+# While this node has not read so many bytes of bodies that it has appended, it appends no
+# more.  For what it has not read, its history drops nothing, so the stream would grow.
+MAX_UNREAD_BYTES = 16 * 1024 * 1024
+
 # A batch has at most so many messages, and ends with the one that exceeds so many bytes.
 BATCH_MESSAGES = 256
 BATCH_BYTES = 1024 * 1024
@@ -114,6 +118,9 @@ class RedisAppender:
         self._queued_bytes = 0
         self._batch: list[_Publication] = []
         self._number = 0
+        # The numbers and sizes of messages that this node has appended and not read yet.
+        self._unread: deque[tuple[int, int]] = deque()
+        self._unread_bytes = 0
         # Whether Redis has the batch, but too few replicas have it.
         self._is_unreplicated = False
         # Whether the batch was sent and is not answered yet, and whether `_send` is due in
@@ -160,6 +167,36 @@ class RedisAppender:
         self._connection = connection
         self._send()
 
+    def begin_life(self, life: int) -> None:
+        """
+        The log has this life now.
+        """
+        self.life = life
+        self._unread.clear()
+        self._unread_bytes = 0
+
+    def add_unread(self, number: int, size: int) -> None:
+        """
+        Note that this node has appended a message with this number and so many bytes, which
+        it has not read yet.
+        """
+        self._unread.append((number, size))
+        self._unread_bytes += size
+
+    def read(self, number: int) -> None:
+        """
+        Note that this node has read the messages up to this number.
+        """
+        was_full = self._is_full
+        while self._unread and self._unread[0][0] <= number:
+            self._unread_bytes -= self._unread.popleft()[1]
+        if was_full and not self._is_full:
+            self._send()
+
+    @property
+    def _is_full(self) -> bool:
+        return self._unread_bytes > MAX_UNREAD_BYTES
+
     @property
     def is_idle(self) -> bool:
         """
@@ -172,6 +209,8 @@ class RedisAppender:
         if self._sending or self._connection is None:
             return
         if not self._batch:
+            if self._is_full:
+                return
             self._batch = self._take_batch()
             self._number += 1
         if not self._batch:
@@ -268,8 +307,7 @@ class RedisAppender:
         while self._queue and self._queue[0].deadline <= now:
             publication = self._queue.popleft()
             self._queued_bytes -= publication.size
-            publication.done.errback(
-                Unavailable(UNREPLICATED if self._is_unreplicated else AWAY)
-            )
+            sentence = UNREPLICATED if self._is_unreplicated else AWAY
+            publication.done.errback(Unavailable(CROWDED if self._is_full else sentence))
         if self.is_idle:
             self._expiring.stop()

@@ -203,7 +203,7 @@ class RedisLog:
             body,
         )
         answered = self._appender.append(arguments, len(body))
-        return answered.addCallback(self._receipt, message)
+        return answered.addCallback(self._receipt, message, len(body))
 
     def close(self) -> Deferred[None]:
         """
@@ -222,13 +222,15 @@ class RedisLog:
         self._entries.stop()
         self._link.stop()
 
-    def _receipt(self, answer: str, message: Message) -> Receipt:
+    def _receipt(self, answer: str, message: Message, size: int) -> Receipt:
         if answer == "!":
             raise Reused(REUSED)
         id = answer.removeprefix("=")
         parsed = parse_id(id)
         if life_of(parsed) == self.life:
             self._see(parsed)
+            if id == answer and parsed[1] > (self._read or 0):
+                self._appender.add_unread(parsed[1], size)
         return Receipt(id, self._follower.count(message), answer.startswith("="))
 
     def _connected(self, connection: RedisConnection) -> None:
@@ -321,6 +323,7 @@ class RedisLog:
             self._lose_until(last)
             self.history.newest = last
             self._read = last[1]
+            self._appender.read(last[1])
 
     def _lose_until(self, id: Id) -> None:
         """
@@ -352,7 +355,8 @@ class RedisLog:
             " some may be missing",
             address=self._address,
         )
-        self.life = self._appender.life = life
+        self.life = life
+        self._appender.begin_life(life)
         self.boundary = boundary
         self._seen = zero_id(life)
         self._forked = False
@@ -392,6 +396,7 @@ class RedisLog:
             # The node that has appended it deletes what was dropped for it.
             self.history.unwritten = Changes()
         self._follower.deliver(message)
+        self._appender.read(id[1])
 
     def _leave_out(self, error: Foreign) -> None:
         """

@@ -202,6 +202,29 @@ async def test_hangs(start, redis):
 
 
 @pytest_twisted.ensureDeferred
+async def test_reads_too_slowly(start):
+    """
+    A node that does not read what it appends appends no more after some megabytes, so the
+    stream stays small; when it reads again, it goes on.
+    """
+    node = start(count=1)
+    await node.publish("foo", b"first")
+    await node.follow(1)
+    node.log._entries.stop()
+    body = bytes(1024 * 1024)
+    results = [await outcome(node.publish("foo", body)) for _ in range(17)]
+    assert {type(result) for result in results} == {str}
+    refused = await outcome(node.publish("foo", b"refused"))
+    assert "Too many messages wait" in str(refused)
+    last = node.publish("foo", b"last")
+    node.log._entries.start(node.bus.newest)
+    results.append((await last).id)
+    await node.follow(19)
+    assert ids(node.got[1:]) == results
+    assert node.missed == 0
+
+
+@pytest_twisted.ensureDeferred
 async def test_emptied(start, redis):
     """
     If Redis is emptied, a new life begins at all nodes: subscribers are told that messages
