@@ -79,7 +79,7 @@ def run(command, bus, folder):
     Start a command as the reader of a page would, with the test's own port.
     """
     return subprocess.Popen(
-        ["/bin/sh", "-c", "exec " + command.replace(":8888/", f":{bus.port}/")],
+        ["/bin/sh", "-c", "exec " + re.sub(":888[89]/", f":{bus.port}/", command)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         cwd=folder,
@@ -192,13 +192,16 @@ def test_twistd(command, start, request, tmp_path):
         request.addfinalizer(servers.stop)
         command = command.replace("a.example,b.example,c.example", servers.hosts)
     elif "--log" in command:
-        server = RedisServer(tmp_path)
+        password = "x" if "password-file" in command else ""
+        server = RedisServer(tmp_path, password, requirepass=password)
         request.addfinalizer(server.kill)
-        command = command.replace("redis://localhost/0", server.url)
+        url = f"redis+unix://{server.socket}?db=0"
+        command = re.sub(r"redis://[a-z.]+/0\?", f"{url}&", command)
+        command = command.replace("redis://localhost/0", url)
     flags, arguments = command.removeprefix("twistd ").split(" msgbus ")
     command = re.sub(r"\b(8888|8889|8443)\b", "0", arguments)
     command = shlex.split(command)
-    if flags == "-n":
+    if flags.startswith("-n"):
         start(*command)
         return
     assert twistd(*flags.split(), "msgbus", *command, cwd=tmp_path).returncode == 0

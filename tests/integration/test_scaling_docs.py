@@ -1,18 +1,21 @@
 """
-What docs/scaling.md shows, run: two nodes behind a proxy, and what to watch.
+What docs/scaling.md shows, run: two nodes, a proxy in front of them, and what to watch.
 """
 
+import os
 import subprocess
 import threading
+import time
 
 import pytest
 
-from msgbus.client.blocking import Publisher, subscribe
+from msgbus.client.blocking import Publisher, publish, subscribe
 
+from .daemon import BIN
 from .haproxy import start_haproxy
 from .nginx import start_nginx
 from .pages import CHECKOUT, blocks
-from .ports import START_SECONDS, free_port
+from .ports import START_SECONDS, free_port, wait_for_port
 
 PAGE = CHECKOUT / "docs/scaling.md"
 PROXIES = {
@@ -57,7 +60,7 @@ def behind(start, redis, tmp_path, request):
     The two nodes, and the port of the proxy before them.
     """
     begin, shown, instead = PROXIES[request.param]
-    commands = [line for line in lines("twistd") if "--host bus.example" in line]
+    commands = [line for line in lines("twistd") if "--trusted-proxy 127.0.0.1" in line]
     nodes = [Node(start, redis, command) for command in commands]
     assert len(nodes) == 2
     port = free_port()
@@ -70,6 +73,33 @@ def behind(start, redis, tmp_path, request):
     yield nodes, port
     process.terminate()
     process.wait(START_SECONDS)
+
+
+def test_two_processes(redis, shell, tmp_path):
+    """
+    The first commands of the page start two nodes in one folder, and what is published at
+    one reaches a subscriber at the other.
+    """
+    started, clients = blocks(PAGE, "sh")[:2]
+    ports = {":8888": f":{free_port()}", ":8889": f":{free_port()}"}
+    _, *nodes, subscriber, publisher = (started + clients).splitlines()
+
+    def run(command):
+        for shown, port in ports.items():
+            command = command.replace(shown, port).replace(shown[1:], port[1:])
+        command = command.replace("redis://localhost/0", redis.url)
+        return shell(command, PATH=f"{BIN}:{os.environ['PATH']}")
+
+    processes = [run(node) for node in nodes]
+    for port in ports.values():
+        assert wait_for_port(int(port[1:]))
+    processes.append(run(subscriber))
+    head = processes[-1].stdout
+    assert head.readline().startswith("--msgbus")
+    assert run(publisher).wait(START_SECONDS) == 0
+    assert head.readline() == "Content-Type: text/plain\n"
+    for process in processes:
+        process.terminate()
 
 
 def publish_all(url, stopped, ids):
@@ -121,6 +151,39 @@ def test_rolling_restart(behind):
     assert received == [ids] * len(received)
 
 
+@pytest.mark.parametrize("behind", ["nginx"], indirect=True)
+@pytest.mark.parametrize(
+    ("method", "headers", "status"),
+    [("POST", "", "502"), ("PUT", "-H 'Idempotency-Key: a'", "204")],
+)
+def test_node_is_killed(behind, redis, shell, method, headers, status):
+    """
+    A node is killed before it has answered a publication.  nginx does not repeat a POST,
+    and repeats a PUT at the other node, which its key has published once.
+    """
+    nodes, port = behind
+    for node in nodes:
+        # From now on, Redis knows the script.
+        publish(f"{node.daemon.url}first", b"", "text/plain")
+    before = [node.daemon.open_files() for node in nodes]
+    redis.freeze()
+    publisher = shell(
+        f"curl -s -o /dev/null -w '%{{http_code}}' -X {method} {headers}"
+        f" -H 'Content-Type: text/plain' -d hello http://localhost:{port}/msgbus/foo"
+    )
+    # The node sends the message to Redis, which reads it later.
+    time.sleep(0.5)
+    files = [node.daemon.open_files() for node in nodes]
+    killed = [new > old for new, old in zip(files, before, strict=True)].index(True)
+    nodes[killed].daemon.kill()
+    redis.thaw()
+    assert publisher.stdout.read() == status
+    url = f"{nodes[not killed].daemon.url}foo"
+    publish(url, b"end", "text/plain")
+    messages = subscribe(url, since="all")
+    assert [next(messages).body for _ in range(2)] == [b"hello", b"end"]
+
+
 @pytest.mark.parametrize("command", lines("redis-cli"))
 def test_watch(command, redis):
     """
@@ -136,6 +199,5 @@ def test_redis_server(redis):
     """
     The page's Redis keeps a file of what is appended, as those of the tests do.
     """
-    (command,) = lines("redis-server")
-    assert command.split() == ["redis-server", "--appendonly", "yes"]
+    assert lines("redis-server") == ["redis-server --appendonly yes"]
     assert redis.ask("CONFIG", "GET", "appendonly") == [b"appendonly", b"yes"]
