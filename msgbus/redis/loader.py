@@ -139,7 +139,7 @@ def _load(
         what = kind.decode()
         raise ValueError(f"{stream!r} is a {what} and no stream: give another name")
     new_life = secrets.randbelow(900_000) + 100_000
-    life, known, count, ms, _ = connection.call(
+    life, known, count, ms = connection.call(
         "EVAL", CHECK.text, 1, meta, new_life, boundary, 0, 0
     )
     found = Found(int(life), known.decode(), warnings=list(_warnings(connection)))

@@ -58,7 +58,7 @@ class Script:
 # KEYS: :meta, and the stream if the node knows a life
 # ARGV: a new life; a new boundary; the life that the node knows; how many messages of it
 # there were by what the node knows, and the newest id that it has seen
-# Returns: life, boundary, count, ms, forgotten
+# Returns: life, boundary, count, ms
 CHECK = Script(f"""
 local meta = redis.call('HMGET', KEYS[1], 'life', 'count', 'ms', 'boundary')
 local count, ms = tonumber(meta[2] or ''), tonumber(meta[3] or '')
@@ -95,7 +95,7 @@ elseif meta[1] == ARGV[3] then
       'ms', string.format('%.0f', ms + 1))
   end
 end
-return redis.call('HMGET', KEYS[1], 'life', 'boundary', 'count', 'ms', 'forgotten')
+return redis.call('HMGET', KEYS[1], 'life', 'boundary', 'count', 'ms')
 """)
 
 # Appends a batch of messages, once.
