@@ -302,12 +302,12 @@ class RedisAppender:
         whole, because Redis appends it as a whole.
         """
         now = self._reactor.seconds()
+        sentence = UNREPLICATED if self._is_unreplicated else AWAY
         if self._batch and self._batch[0].deadline <= now:
-            self._give_up(UNREPLICATED if self._is_unreplicated else AWAY)
+            self._give_up(sentence)
         while self._queue and self._queue[0].deadline <= now:
             publication = self._queue.popleft()
             self._queued_bytes -= publication.size
-            sentence = UNREPLICATED if self._is_unreplicated else AWAY
             publication.done.errback(Unavailable(CROWDED if self._is_full else sentence))
         if self.is_idle:
             self._expiring.stop()

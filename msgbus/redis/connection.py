@@ -43,9 +43,7 @@ What a command consists of.
 """
 
 
-def endpoint_of(
-    server: Server, reactor: Any, seconds: float = CONNECT_SECONDS
-) -> IStreamClientEndpoint:
+def endpoint_of(server: Server, reactor: Any, seconds: float) -> IStreamClientEndpoint:
     """
     What connects to this server.
 

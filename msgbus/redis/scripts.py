@@ -20,6 +20,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass, field
 
+from ..bus.history import MAX_LOST_NAMES
 from ..bus.idempotency import SECONDS
 from ..ids import COUNT_DIGITS
 
@@ -32,9 +33,6 @@ FIELDS = ("name", "body_digest", "n", "c", "t", "s", "o", "k", "b")
 # How long the answer to a node's last batch is remembered.  A node repeats a batch for a
 # few seconds only.
 BATCH_SECONDS = 60
-
-# How many names have entries in `:lost`.
-MAX_LOST_NAMES = 10_000
 
 
 @dataclass(frozen=True, slots=True)
