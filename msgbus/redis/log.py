@@ -40,7 +40,7 @@ from ..ids import COUNT_DIGITS, ZERO, Id, format_id, life_of, parse_id
 from ..message import Message, Receipt
 from .address import RedisAddress
 from .appender import RedisAppender
-from .connection import RedisConnection
+from .connection import RedisConnection, RedisError
 from .follower import Entry, RedisFollower
 from .link import RedisLink, run
 from .loader import Foreign, load, read_entry
@@ -343,8 +343,10 @@ class RedisLog:
                     "Redis has not answered for {seconds:g} seconds: connecting anew",
                     seconds=LATE_SECONDS,
                 )
+        elif failure.check(RedisError):
+            self._log.warn("Redis answers with an error: {error}", error=failure.value)
         else:
-            self._log.warn("Redis does not answer: {error}", error=failure.value)
+            self._log.failure("Cannot check the log in Redis", failure)
 
     def _begin_life(self, life: int, boundary: str) -> None:
         """
