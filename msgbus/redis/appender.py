@@ -94,7 +94,9 @@ class RedisAppender:
         address: Where the stream is, and how many replicas must have a message before it is
             acknowledged.
         reactor: The messages of one of its turns are appended together.
-        outdated: Called if the life of the log has changed; `resume` sends the batch again.
+        outdated: Called if Redis has refused a batch because the life of the log is no
+            longer `life`.  Whoever is called sets `life` and calls `resume`, which sends
+            the batch again.
 
     Attributes:
         life: The life of the log.
@@ -243,7 +245,8 @@ class RedisAppender:
         Wait until the replicas have what Redis had when it gave this answer.
 
         Returns:
-            A Deferred that fires with the answer; with nothing if too few replicas have it.
+            A Deferred that fires with the answer, or with an empty one if too few replicas
+            have it in time.
         """
         if answer == b"LIFE":
             return succeed(answer)
@@ -259,7 +262,7 @@ class RedisAppender:
             self._sending = False
         self._is_unreplicated = not answer
         if not answer:
-            # Redis has waited for a second, so the batch can be sent again at once.
+            # `WAIT` has taken a second, so the batch can be sent again at once.
             self._send()
             return
         if answer == b"LIFE":

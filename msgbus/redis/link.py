@@ -24,8 +24,8 @@ __all__ = ["RedisLink", "run"]
 FIRST_SECONDS = 0.05
 MOST_SECONDS = 2.0
 
-# How often a sentinel is asked whether another master was elected.  A master that hangs, or
-# that only this node can still reach, does not tell that itself.
+# How often a sentinel is asked whether another master was elected.  The connection does not
+# show it if the old master hangs, or if this node can still reach it.
 WATCH_SECONDS = 2.0
 
 # After how many failures in a row it is logged that Redis cannot be used.

@@ -55,13 +55,14 @@ class Foreign(ValueError):
 @dataclass
 class Found:
     """
-    What is known of a log that was read.
+    What `load` has found besides the messages.
 
     Attributes:
-        life: Of the log.
-        boundary: Of the log.
-        unkept: The ids of entries that were read and need not stay in the stream.
-        warnings: What its operator may want to change, in sentences.
+        life: The life of the log.
+        boundary: The boundary of the log, which all nodes use.
+        unkept: The ids of entries that the history does not keep, so that they can be
+            deleted from the stream.
+        warnings: What the operator of Redis may want to change, in sentences.
     """
 
     life: int
@@ -99,8 +100,11 @@ def load(
 
 def read_entry(entry: Entry) -> tuple[Id, Message, bool, str]:
     """
-    An entry of the stream: the id, the message, whether it may be kept, and the name of the
-    node that has appended it.
+    Read an entry of the stream.
+
+    Returns:
+        The id, the message, whether history may keep it, and the name of the node that has
+        appended it.
 
     Raises:
         Foreign: It is something else.
@@ -209,6 +213,9 @@ def _check_version(connection: BlockingConnection) -> None:
 
 
 def _warnings(connection: BlockingConnection) -> Iterator[str]:
+    """
+    Say which settings of Redis may cost messages.
+    """
     try:
         policy = _setting(connection, "maxmemory-policy")
         if policy not in (b"noeviction", None):
@@ -230,8 +237,8 @@ def _differences(
     connection: BlockingConnection, meta: str, settings: Mapping[str, object]
 ) -> Iterator[str]:
     """
-    Say which settings differ from those of the node that was started last; from now on,
-    that is this one.
+    Say which settings differ from those of the node that was started before this one.
+    Redis then has the settings of this one, for the next node that starts.
     """
     before = connection.call("HGET", meta, "settings")
     connection.call("HSET", meta, "settings", json.dumps(settings))

@@ -10,9 +10,9 @@ node and not once for each request, also in the minute in which everybody comes 
 price is that each node has the whole history in memory.
 
 What history drops is deleted from the stream, by the node that has appended the message for
-which it was dropped; not at once, because other nodes may not have read it.  What a node
-leaves when it is killed is deleted when one starts.  So Redis needs no index of channels,
-and a flood of one channel takes nothing away from another.
+which it was dropped; not at once, because other nodes may not have read it.  What a
+node that is killed has not deleted yet, the next node that starts deletes.  So Redis needs
+no index of channels, and a flood of one channel takes nothing away from another.
 
 If this Redis is not the one that it was (it was emptied, or has lost the latest messages in
 a failover), the log begins a new life: the history is read again, and all subscribers are
@@ -63,8 +63,8 @@ CLOSE_SECONDS = 5.0
 # About how many bytes an entry takes in Redis beyond the body.
 ENTRY_OVERHEAD = 200
 
-# An id is taken for one of this life, whose message is still to come, if its number is at
-# most so much larger than the newest.
+# If the number of an id of this life is larger than the newest that this node has seen, but
+# at most by this much, the id is believed, and its message is taken to be still on its way.
 MAX_AHEAD = 1_000_000
 
 
@@ -327,7 +327,8 @@ class RedisLog:
 
     def _lose_until(self, id: Id) -> None:
         """
-        Messages up to this id were deleted before this node has read them.
+        Tell subscribers, and those who resume later, that messages up to this id were
+        deleted from the stream before this node had read them.
         """
         self._log.warn("This node was too slow, and missed messages")
         self.history.lose_until(id)
@@ -350,7 +351,8 @@ class RedisLog:
 
     def _begin_life(self, life: int, boundary: str) -> None:
         """
-        The log in Redis is another one: read it from its beginning.
+        The log in Redis is another one, or has lost messages: read it from its beginning,
+        and tell all subscribers that messages may be missing.
         """
         self._log.warn(
             "{address} has lost messages, or is another one: subscribers are told that"
@@ -379,8 +381,9 @@ class RedisLog:
             self._leave_out(error)
             return
         if life_of(id) != self.life or not self._see(id):
-            # Of an earlier life, whose history is read again; or a later life has begun, or
-            # is to begin.
+            # Either the log is read again from its beginning, and this entry is of an
+            # earlier life; or it shows that a later life has begun or has to begin, which
+            # the check finds out.
             self.history.add(id, message, keep)
             if self._read is not None:
                 self._check()

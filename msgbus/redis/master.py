@@ -1,6 +1,6 @@
 """
-Finds the Redis that takes messages: the server that the URL names, or the master of which
-sentinels know.
+Finds and connects to the Redis that takes messages: the server that the URL names, or the
+master that sentinels name.
 
 Sentinels watch a master and its replicas.  When the master does not answer any more, they
 elect a replica to take its place, under a larger number, the *epoch*.  So an answer with a
@@ -29,7 +29,7 @@ SENTINEL_SECONDS = 2.0
 
 CANCELLED = (CancelledError, ConnectingCancelledError)
 """
-With what a Deferred fails that was cancelled, also while it connects.
+The errors of a Deferred that was cancelled; the second one if it was connecting.
 """
 
 
@@ -100,15 +100,15 @@ class MasterFinder:
                 self._epoch = epoch
                 return connection
         if is_outdated:
-            # If the sentinels have begun to count anew, they will be believed next time.
+            # No sentinel has named a later master.  If they were set up anew, they count
+            # from the beginning, and are believed next time.
             self._epoch = 0
         raise error
 
     async def has_moved(self) -> bool:
         """
-        Ask one of the sentinels, each time another one: has another master been elected
-        since the last connection was opened?  A sentinel that does not answer knows of
-        none.
+        Ask one sentinel, each time the next one, whether another master was elected since
+        the last connection was opened.  If it does not answer, this returns False.
         """
         sentinel = next(self._in_turn())
         try:

@@ -64,7 +64,7 @@ if not (string.match(meta[1] or '', '^[1-9]%d%d%d%d%d$') and count and ms
     and string.match(meta[4] or '', '^msgbus%x+$') and count < 1e{COUNT_DIGITS}) then
   redis.call('HSET', KEYS[1], 'life', ARGV[1], 'boundary', ARGV[2], 'count', 0, 'ms', 0)
 elseif meta[1] == ARGV[3] then
-  -- Has the node seen messages that this Redis does not have, because it is an older copy?
+  -- Does this Redis lack messages that the node has seen, because it is an older copy?
   local known = tonumber(ARGV[4])
   local lost = count < known or ms < tonumber(string.match(ARGV[5], '^%d+'))
   if not lost then
@@ -142,7 +142,7 @@ for i = 3, #ARGV, {len(FIELDS)} do
     answers[#answers + 1] = id
   end
 end
--- First, so that no id is tried again if the stream takes no more.
+-- Before XADD: if that fails, these ids must not be given again.
 redis.call('HSET', KEYS[2], 'count', string.format('%.0f', count),
   'ms', string.format('%.0f', ms))
 for _, id in ipairs(answers) do

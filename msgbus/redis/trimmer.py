@@ -30,6 +30,7 @@ STAY_BYTES = 32 * 1024 * 1024
 EACH_SECONDS = 1.0
 MESSAGES = 1000
 
+# How long Redis may take to answer such a command.
 LATE_SECONDS = 5.0
 
 
@@ -127,11 +128,11 @@ class RedisTrimmer:
             for place in range(0, max(1, len(dropped.ids)), MESSAGES):
                 ids = [format_id(id) for id in dropped.ids[place : place + MESSAGES]]
                 arguments: tuple[Argument, ...] = (len(ids), *ids, *lost)
-                lost = []
+                lost = []  # The first command has told them.
                 deleted = run(self._connection, FORGET, self._keys, arguments, LATE_SECONDS)
                 deleted.addErrback(self._failed)
 
     def _failed(self, failure: Failure) -> None:
-        # What could not be deleted now is deleted when the next node starts.
+        # Nothing is tried again: the next node that starts deletes these messages.
         if not failure.check(ConnectionLost):
             self._log.warn("Redis does not delete: {error}", error=failure.value)
