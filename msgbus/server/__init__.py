@@ -11,6 +11,6 @@ rules, which are read from files by `access_files`, also while the bus runs), `g
 (the same for the keys of links and tokens), and `certificates` (the same for the keys and
 certificates of TLS).
 
-With `--workers`, `service` runs in several processes: `workers` is their parent, which sees
-each as a `worker_process`, and is seen by each through its `worker`.
+With `--workers`, `service` runs in several processes.  `workers` is their parent, which has
+a `worker_process` for each of them; in each of them, `worker` is its tie to the parent.
 """

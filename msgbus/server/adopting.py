@@ -15,7 +15,6 @@ from twisted.protocols.tls import TLSMemoryBIOFactory
 
 __all__ = ["Adopting"]
 
-
 # After it has accepted at most so many connections, a process leaves those that come within
 # so many seconds to the others.  Otherwise one process often gets most of them.
 MOST_AT_ONCE = 16
@@ -79,7 +78,8 @@ class Adopting:
         port: Any
         # The port has a descriptor of its own.
         with socket.socket(fileno=self._descriptor) as inherited:
-            # As the parent has made it; a copy that blocks would have all processes block.
+            # All processes share this mode.  If the socket blocked, those that find no
+            # connection to accept would hang.
             inherited.setblocking(False)
             if inherited.family == socket.AF_UNIX:
                 port = _SharedUnixPort(self._reactor, inherited, factory, backlog)
@@ -115,7 +115,7 @@ class _SharedUnixPort(unix.Port):
         self._preexistingSocket = inherited.dup()
 
     def _logConnectionLostMsg(self) -> None:
-        pass  # The parent says it; here the line would have the zero byte.
+        pass  # The parent logs it; here the line would contain the zero byte.
 
 
 def _take_turns(reactor: Any, port: Any) -> None:

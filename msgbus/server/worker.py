@@ -1,6 +1,6 @@
 """
-What a worker, one of several processes that serve one bus, has of its parent, the process
-that has started it.
+The tie of a worker to its parent, in the worker.  A worker is one of several processes that
+serve one bus, and its parent is the process that has started it.
 
 A worker inherits the listening sockets.  It reads commands from its standard input, one a
 line; when the parent is gone, this input ends.  It writes its state to a pipe, in the words
@@ -47,8 +47,10 @@ class Worker:
     @classmethod
     def from_environment(cls) -> Worker | None:
         """
-        What the parent has said in the environment, which is removed from there; None if
-        this process is no worker.
+        Read what the parent has put into the environment, and remove it from there.
+
+        Returns:
+            None if this process is no worker.
         """
         said = os.environ.pop(_VARIABLE, "")
         if not said:
@@ -71,7 +73,7 @@ class Worker:
         try:
             os.write(STATES, f"{state}\n".encode("ascii"))
         except BrokenPipeError:
-            return  # The end of the commands says so, too.
+            return  # The parent is gone; `_Commands` notices that, too, and calls `stop`.
 
     def obey(self, reactor: Any, commands: Mapping[bytes, Callable[[], object]]) -> None:
         """

@@ -1,6 +1,6 @@
 """
-A worker as its parent sees it: a process that is given commands, tells its state, and whose
-log becomes a part of the parent's.
+The tie of a parent to one of its workers, in the parent: it starts the process, gives it
+commands, reads its state, and makes the log of the worker a part of the parent's.
 """
 
 from __future__ import annotations

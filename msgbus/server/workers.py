@@ -122,7 +122,8 @@ class Workers(Service):
         self._tell_all(b"stop")
         end = self._reactor.callLater(self._drain + PATIENCE_SECONDS, self._kill_all)
         self._go_on_stopping()
-        # A port that closes shuts its socket, at which a worker could not accept any more.
+        # Closing a port shuts down its socket for the workers, too, so they have to be done
+        # with accepting first.
         await self._ports_unused
         ports, self._ports = self._ports, []
         await DeferredList([maybeDeferred(port.stopListening) for port in ports])
@@ -132,7 +133,7 @@ class Workers(Service):
 
     def _go_on_stopping(self) -> None:
         """
-        See how far the workers have come with their stop.
+        Let the stop go on if the workers have come far enough with theirs.
         """
         if not self._ports_unused.called and not any(
             p.accepts for p in self._processes.values()
@@ -154,7 +155,8 @@ class Workers(Service):
         process = WorkerProcess(number, self._told, self._lost)
         self._processes[number] = process
         sockets = [port.fileno() for port in self._ports]  # type: ignore[attr-defined]
-        # Twice as often as systemd asks, because the last of them decides.
+        # Workers report twice as often as systemd asks, because the parent reports only
+        # when the last of them has.
         watchdog = None if self._watchdog is None else self._watchdog / 2
         try:
             process.start(self._reactor, self._arguments, sockets, self._folder, watchdog)
