@@ -76,11 +76,20 @@ def finish(traffic):
     return result
 
 
-@pytest.mark.parametrize("count", [2, 3])
-def test_nodes_are_killed(start, redis, count):
+@pytest.mark.parametrize(
+    ("count", "setting"),
+    [
+        (2, ("appendonly", "no")),
+        (2, ("appendfsync", "everysec")),
+        (3, ("appendfsync", "always")),
+    ],
+)
+def test_nodes_are_killed(start, redis, count, setting):
     """
-    Nodes are killed and started again: each acknowledged message comes exactly once.
+    Nodes are killed and started again: each acknowledged message comes exactly once,
+    whatever Redis writes to its file.
     """
+    redis.ask("CONFIG", "SET", *setting)
     nodes = Nodes(start, redis.url, count)
     traffic = Traffic(nodes.ports)
     for lap in range(TIMES):
