@@ -247,7 +247,8 @@ class Options(usage.Options):
         TLS, or redis+unix:///path/of/socket?db=0, or where sentinels tell which Redis is
         the master, redis+sentinel://host[:port],host[:port]/[db]?master=NAME. All of them
         have to be given the same. ?password-file=FILE keeps the password out of the list
-        of processes. [default: in the memory of this process]
+        of processes; with ?wait=N, a publication is answered when N replicas have it.
+        [default: in the memory of this process]
         """
 
         hidden: list[str] = []
