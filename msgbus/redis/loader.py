@@ -181,7 +181,7 @@ def _restore(
     nodes may have deleted messages meanwhile that were not read.
     """
     lost = connection.call("HGETALL", f"{address.stream}:lost")
-    # Last, because it gets what leaves the other.
+    # Last, because `FORGET` moves there what is in `:lost`.
     forgotten = connection.call("HGET", f"{address.stream}:meta", "forgotten")
 
     def read_id(text: bytes) -> Id:

@@ -10,9 +10,9 @@ node and not once for each request, also in the minute in which everybody comes 
 price is that each node has the whole history in memory.
 
 What history drops is deleted from the stream, by the node that has appended the message for
-which it was dropped; not at once, because other nodes may not have read it.  What a
-node that is killed has not deleted yet, the next node that starts deletes.  So Redis needs
-no index of channels, and a flood of one channel takes nothing away from another.
+which it was dropped; not at once, because other nodes may not have read it.  What a node
+that is killed has not deleted yet, the next node that starts deletes.  So Redis needs no
+index of channels, and a flood of one channel takes nothing away from another.
 
 If this Redis is not the one that it was (it was emptied, or has lost the latest messages in
 a failover), the log begins a new life: the history is read again, and all subscribers are
