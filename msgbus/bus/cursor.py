@@ -91,6 +91,8 @@ class Cursor:
         # Both count only what no gap has told yet.
         self._missed = 0
         self._unknown = foreign or (self._resumes and self._has_lost())
+        # Ids behind which a gap is told, because messages up to there may be missing.
+        self._missed_until: list[Id] = []
         # For `since.last`: how many matching messages are still to be found, while the
         # cursor goes back from the present, and the id behind which it stays; None once it
         # has found its beginning.
@@ -118,6 +120,13 @@ class Cursor:
         else:
             self._unknown = True
 
+    def miss_until(self, id: Id) -> None:
+        """
+        Learn that any messages up to this id may be missing in the history.
+        """
+        if id > self._id and self._counted is None:
+            self._missed_until.append(id)
+
     def start_over(self) -> None:
         """
         Learn that the history was emptied, and that nobody knows what is missing in it:
@@ -127,6 +136,7 @@ class Cursor:
         self._awaited = None
         self._wanted = self._counted = None
         self._unknown, self._missed = True, 0
+        self._missed_until.clear()
 
     def read(self, milliseconds: int) -> list[Message | Gap] | None:
         """
@@ -170,7 +180,7 @@ class Cursor:
                 if self._resumes and self._counted is None:
                     found.append(Gap(1))
                 continue
-            found += self._gap_before(entry.id[1])
+            found += self._gap_before(entry.id[1]) or self._gap_behind(entry.id)
             found.append(message)
             size += len(message.body)
             if size >= TAKE_BYTES or len(found) >= TAKE_MESSAGES:
@@ -180,7 +190,7 @@ class Cursor:
         # The present is reached.  If numbers after the last message were given, those
         # messages are missing.
         self._id = max(self._id, end)
-        found += self._gap_before(end[1] + 1)
+        found += self._gap_before(end[1] + 1) or self._gap_behind(end)
         if self._counted is not None:
             self._counted = end[1]
         return found or None
@@ -227,6 +237,15 @@ class Cursor:
             return []
         missed, self._counted = number - self._counted - 1, number
         return [Gap(missed)] if missed > 0 else []
+
+    def _gap_behind(self, id: Id) -> list[Gap]:
+        """
+        The gap of unknown size that is to be told before what comes behind this id; an
+        empty list if there is none.
+        """
+        passed = [missed for missed in self._missed_until if missed <= id]
+        del self._missed_until[: len(passed)]
+        return [Gap(None)] if passed else []
 
     def _go_back(self, entries: list[Entry]) -> bool:
         """

@@ -104,6 +104,11 @@ class Reader(Protocol):
         Learn that an entry, published to this channel, was dropped.
         """
 
+    def miss_until(self, id: Id) -> None:
+        """
+        Learn that any messages up to this id may be missing in the history.
+        """
+
     def start_over(self) -> None:
         """
         Learn that the history was emptied, and that nobody knows what is missing in it.
@@ -252,6 +257,8 @@ class History:
         self.lost_ids = {
             name: lost for name, lost in self.lost_ids.items() if lost > self.forgotten
         }
+        for reader in self._readers:
+            reader.miss_until(id)
 
     def expire(self, milliseconds: int) -> None:
         """

@@ -333,6 +333,25 @@ class HistoryTests(SynchronousTestCase):
         self.assertEqual(self.read("b", id=(2, 2)), [])
         self.assertEqual(self.read("a", id=(2, 2)), [UNKNOWN, 4])
 
+    def test_lose_until_while_reading(self):
+        """
+        A cursor that is reading meanwhile tells a gap where messages may be missing, behind
+        what came before; and none if it is behind that place, or if numbers tell it.
+        """
+        self.add("a", "a")
+        cursors = [self.begin("a", id=(1, 1)), self.begin("a"), self.begin(id=(1, 1))]
+        late = self.begin("a", id=(3, 3))
+        self.history.lose_until((3, 3))
+        self.count = 3
+        self.add("a")
+        self.history.lose_until((5, 5))
+        self.history.newest = (5, 5)
+        found = [self.rest(cursor) for cursor in cursors]
+        self.assertEqual(found[0], [2, UNKNOWN, 4, UNKNOWN])
+        self.assertEqual(found[1], [1, 2, UNKNOWN, 4, UNKNOWN])
+        self.assertEqual(found[2], [2, Gap(1), 4, Gap(1)])
+        self.assertEqual(self.rest(late), [4, UNKNOWN])
+
     def test_ahead(self):
         """
         A cursor that begins behind a message that has not come yet waits for it; if it
