@@ -65,6 +65,7 @@ setup(
         "tqdm>=4.60",
         "bcrypt>=5.0",
         "hiredis>=3.3",
+        "prometheus-client>=0.26",
     ],
     entry_points={
         "console_scripts": [

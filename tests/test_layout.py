@@ -18,11 +18,12 @@ import msgbus
 PACKAGE = Path(msgbus.__file__).parent
 CHECKOUT = Path(__file__).parents[1]
 
-GROUND = {"message", "match", "ids", "invalid"}
+GROUND = {"message", "match", "ids", "invalid", "meters"}
 
 # In the order in which a message travels, from a publisher's socket inward and out again.
 MAY_IMPORT = {
-    "server": {"web", "access", "fanout", "formats", "redis", "bus"},
+    "server": {"admin", "web", "access", "fanout", "formats", "redis", "bus"},
+    "admin": {"web", "fanout", "formats", "bus"},
     "web": {"access", "fanout", "formats", "bus"},
     "access": set(),
     "fanout": {"formats", "bus"},
@@ -41,6 +42,7 @@ PURE = {
     "match",
     "ids",
     "invalid",
+    "meters",
     "formats",
     "bus.history",
     "bus.cursor",
@@ -50,6 +52,8 @@ PURE = {
     "redis.address",
     "redis.scripts",
     "fanout.backlog",
+    "fanout.counters",
+    "fanout.overflow",
     "fanout.replay",
     "access.verbs",
     "access.channels",

@@ -9,7 +9,7 @@ open HTTP responses.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from twisted.internet.defer import Deferred, succeed
 from twisted.logger import Logger
@@ -246,6 +246,13 @@ class Bus:
                 " it for who comes later."
             )
 
+    def probe(self, message: Message) -> None:
+        """
+        Deliver a message to the subscriptions of exactly its channel, to see whether they
+        get it.  It gets no id, and has no place in the order of messages.
+        """
+        self._deliver_to(self._subscriptions.by_name.get(message.channel, ()), message)
+
     def replay(self, name: str, filter: Filter, since: Since) -> Cursor:
         """
         Read the kept messages again, from some point on to the present.
@@ -290,8 +297,11 @@ class Bus:
         Returns:
             How many there are.
         """
+        return self._deliver_to(self._subscriptions.matching(message), message)
+
+    def _deliver_to(self, subscriptions: Iterable[Subscription], message: Message) -> int:
         subscribers = 0
-        for subscription in self._subscriptions.matching(message):
+        for subscription in subscriptions:
             # An earlier subscriber may have cancelled a later one.
             if not subscription.active:
                 continue

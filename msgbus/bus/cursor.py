@@ -47,6 +47,9 @@ class Cursor:
         begins: The messages that are read have larger ids than this one.  None if
             `since.id` is foreign, or if the cursor is still looking for the last so many
             messages.
+        outcome: What becomes of a subscriber that resumes: `complete` if everything behind
+            `since.id` is there, `gap` if some is missing, and `unknown` if the id is
+            foreign; empty if there is no id.
     """
 
     def __init__(
@@ -93,6 +96,10 @@ class Cursor:
         self._unknown = foreign or (self._resumes and self._has_lost())
         # Ids behind which a gap is told, because messages up to there may be missing.
         self._missed_until: list[Id] = []
+        self.outcome = ""
+        if since.id is not None:
+            missing = "unknown" if foreign else "gap"
+            self.outcome = missing if self._unknown else "complete"
         # For `since.last`: how many matching messages are still to be found, while the
         # cursor goes back from the present, and the id behind which it stays; None once it
         # has found its beginning.

@@ -87,10 +87,17 @@ class FileLog(MemoryLog):
         self._retrying: IDelayedCall | None = None
         # No publication waits for the disk before this time, in seconds.
         self._failed_until = 0.0
-        # Whether the log was told of a failure, and not yet of a success after it.
-        self._failing = False
+        # What is wrong, as the operator was told; empty again after a success.
+        self._trouble = ""
         # Whether the next batch replaces everything in the file.
         self._rewrite = False
+
+    @property
+    def trouble(self) -> str:
+        """
+        See `Log.trouble`.
+        """
+        return self._trouble
 
     def load(self) -> None:
         """
@@ -257,8 +264,8 @@ class FileLog(MemoryLog):
     def _succeed(self, newest: Id) -> None:
         self._rewrite = False
         self._saved = newest
-        if self._failing:
-            self._failing = False
+        if self._trouble:
+            self._trouble = ""
             self._log.info("History is written to {file} again", file=self.file)
         ready = [done for id, done in self._waiting if id <= newest]
         self._waiting = [waiting for waiting in self._waiting if waiting[0] > newest]
@@ -276,14 +283,13 @@ class FileLog(MemoryLog):
         self._unwritten.extendleft(reversed(batch.answered))
         self._failed_until = self._reactor.seconds() + PAUSE_SECONDS
         self._retrying = self._reactor.callLater(PAUSE_SECONDS, self._schedule)
-        if not self._failing:
-            self._failing = True
-            self._log.warn(
-                "Cannot write history to {file}: {error}. The bus goes on, and writes it"
-                " once it can; a restart before that loses what is not written",
-                file=self.file,
-                error=failure.getErrorMessage(),
+        if not self._trouble:
+            self._trouble = (
+                f"Cannot write history to {self.file}: {failure.getErrorMessage()}. The bus"
+                " goes on, and writes it once it can; a restart before that loses what is"
+                " not written"
             )
+            self._log.warn("{trouble}", trouble=self._trouble)
         waiting, self._waiting = self._waiting, []
         for _, done in waiting:
             done.callback(None)

@@ -286,6 +286,20 @@ class History:
         """
         return self.lost_ids.get(name, self.forgotten)
 
+    @property
+    def messages(self) -> int:
+        """
+        How many messages are kept.
+        """
+        return len(self._all)
+
+    @property
+    def channels(self) -> int:
+        """
+        How many channels have messages that are kept.
+        """
+        return len(self._channels)
+
     def entries(self, name: str) -> list[Entry]:
         """
         The kept entries of a channel, or of all channels of the bus if the name is that of

@@ -58,6 +58,13 @@ class Log(Protocol):
     seconds: Callable[[], float]
 
     @property
+    def trouble(self) -> str:
+        """
+        A sentence that says why messages cannot be kept as they should be; empty if they
+        can.
+        """
+
+    @property
     def life(self) -> int:
         """
         A random number that is part of every id.  It tells the ids of this log from those

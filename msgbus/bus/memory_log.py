@@ -72,6 +72,13 @@ class MemoryLog:
         """
         return self._ids.life
 
+    @property
+    def trouble(self) -> str:
+        """
+        See `Log.trouble`: a log in memory has none.
+        """
+        return ""
+
     def gave(self, id: Id) -> bool:
         """
         See `Log.gave`.

@@ -9,60 +9,18 @@ kept only once, and costs the same however many such members there are.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from enum import Enum
 
+from ..meters import Traffic
+from .counters import Counters
 from .latest import Latest
+from .overflow import Overflow
 
-__all__ = ["Backlog", "Counters", "Overflow", "Position"]
+__all__ = ["Backlog", "Position"]
 
 # How much a member is given at once: in bytes, because a transport copies what it cannot
 # send, and in pieces, because one `sendmsg` takes no more than 1,024.
 SLICE_BYTES = 64 * 1024
 SLICE_PIECES = 512
-
-
-class Overflow(Enum):
-    """
-    What happens to a member for which more waits than the backlog allows: the value of
-    `?overflow=`.
-    """
-
-    DROP_NEWEST = "drop-newest"
-    """
-    It gets what already waits for it, and then goes on with the newest message; those
-    between are dropped.
-    """
-    DROP_OLDEST = "drop-oldest"
-    """
-    It gets the last messages that fit into the backlog; older ones are dropped.
-    """
-    LATEST = "latest"
-    """
-    As soon as anything waits for it, it gets only the newest message of each channel.
-    """
-    CLOSE = "close"
-    """
-    Its connection is closed.
-    """
-
-
-class Counters:
-    """
-    What is counted for all backlogs and replays of one bus together.
-
-    Attributes:
-        waiting: Bytes that they keep.
-        dropped: Messages that were not delivered, counted once for each member that did
-            not get them, when that member is told.
-        closed: Members whose response was ended because too much waited for them.
-    """
-
-    __slots__ = ("waiting", "dropped", "closed")
-
-    def __init__(self) -> None:
-        self.waiting = 0
-        self.dropped = 0
-        self.closed = 0
 
 
 class Position:
@@ -100,20 +58,29 @@ class Backlog:
             added, so one message always fits.
         gap: Makes the bytes that tell a member how many messages were dropped for it.
         counters: What is counted for all backlogs of the bus together.
+        delivered: Counts what the members of the group get.
 
     Attributes:
         counters: As given.
+        delivered: As given.
         kept: Bytes of the messages that are kept.
         late: Positions of members whose response is to be ended because too much waits for
             them; the caller ends them, and empties this set.
     """
 
-    def __init__(self, limit: int, gap: Callable[[int], bytes], counters: Counters) -> None:
+    def __init__(
+        self,
+        limit: int,
+        gap: Callable[[int], bytes],
+        counters: Counters,
+        delivered: Traffic,
+    ) -> None:
         self.kept = 0
         self.late: set[Position] = set()
         self._limit = limit
         self._gap = gap
         self.counters = counters
+        self.delivered = delivered
         # How many messages the group has had, and how many bytes they had.
         self._next = 0
         self._bytes = 0
@@ -153,8 +120,7 @@ class Backlog:
                 position.offset = taken
                 break
             taken -= len(frame)
-            position.number += 1
-            position.start += len(frame)
+            self._get(position, len(frame))
         if overflow is Overflow.DROP_OLDEST and not self._behind[overflow]:
             self._oldest, self._oldest_start = self._next, self._bytes
         self._behind[overflow].add(position)
@@ -227,9 +193,8 @@ class Backlog:
                 position.offset += taken
                 return
             taken -= size - position.offset
-            position.number += 1
-            position.start += size
             position.offset = 0
+            self._get(position, size)
 
     def rest(self, position: Position) -> bytes | memoryview:
         """
@@ -328,7 +293,15 @@ class Backlog:
         if missed > 0:
             position.number = number
             position.line = self._gap(missed)
-            self.counters.dropped += missed
+            self.counters.dropped[position.overflow] += missed
+
+    def _get(self, position: Position, size: int) -> None:
+        """
+        The member at this position has got all of its message.
+        """
+        position.number += 1
+        position.start += size
+        self.delivered.add(1, size)
 
     def _keep_all_for(self, position: Position) -> None:
         patience = position.start + self._limit

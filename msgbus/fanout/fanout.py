@@ -8,6 +8,7 @@ in the group's format, and joining all that is published in one turn of the reac
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -21,10 +22,12 @@ from ..bus.cursor import Cursor
 from ..formats.framing import Framing
 from ..match import EVERYTHING, Filter
 from ..message import Message
-from .backlog import Backlog, Counters, Overflow
+from .backlog import Backlog
+from .counters import Counters
 from .group import Group
 from .member import Member, Response
-from .replay import HeldFrames, Replay, SingleMessage
+from .overflow import Overflow
+from .replay import HeldFrames, Replay, SingleMessage, Source
 from .turns import Turns
 
 __all__ = ["Fanout", "Limits"]
@@ -52,11 +55,6 @@ class Limits:
 # No channel has this name, so that nothing takes the place of a gap that waits.
 _NO_CHANNEL = "."
 
-_TOLD = {
-    "dropped": "Dropped {count} messages for subscribers that read too slowly",
-    "closed": "Closed {count} subscribers that were past their backlog",
-}
-
 
 class Fanout:
     """
@@ -69,7 +67,7 @@ class Fanout:
 
     Attributes:
         limits: What may wait for subscribers.
-        counters: How much waits for all subscribers, and how much was dropped.
+        counters: What was delivered and dropped, and how much waits.
         turns: The queue in which replays and searches of the history wait for their turn.
     """
 
@@ -89,7 +87,8 @@ class Fanout:
         # The last message, and its bytes by the identity of the framing.
         self._framed: Message | None = None
         self._frames: dict[int, bytes] = {}
-        self._told: dict[str, int] = {}
+        # What has been logged.
+        self._told_dropped = self._told_closed = 0
         # Each looks at all members from time to time: that is cheaper than many timers.
         self._sweeping = LoopingCall(self._sweep)
         self._beating = LoopingCall(self._beat)
@@ -135,7 +134,7 @@ class Fanout:
             self._beating.start(1, now=False)
         replay = None
         if cursor is not None:
-            replay = Replay(cursor, framing, self._bus.milliseconds, self._held)
+            replay = self._replay(cursor, framing)
         return group.join(response, overflow, heartbeat, replay)
 
     def answer(self, message: Message, framing: Framing, response: Response) -> Member:
@@ -158,8 +157,27 @@ class Fanout:
             # In a group that ends, a member is finished when it has been sent everything.
             group.end()
         self._watch()
-        replay = Replay(SingleMessage(message), framing, self._bus.milliseconds, self._held)
+        replay = self._replay(SingleMessage(message), framing)
         return group.join(response, Overflow.CLOSE, None, replay)
+
+    def _replay(self, source: Source, framing: Framing) -> Replay:
+        delivered = self.counters.delivered_in(framing.form)
+        return Replay(source, framing, self._bus.milliseconds, self._held, delivered)
+
+    def open_by_form(self) -> dict[str, int]:
+        """
+        How many responses are open, by the form of their streams.
+        """
+        forms: Counter[str] = Counter()
+        for (_, _, framing), group in self._groups.items():
+            forms[framing.form] += len(group)
+        return forms
+
+    def replays(self) -> int:
+        """
+        How many responses are being sent kept messages.
+        """
+        return sum(group.replays for group in self._groups.values())
 
     def end(self) -> None:
         """
@@ -188,7 +206,8 @@ class Fanout:
         return group
 
     def _new_group(self, framing: Framing, emptied: Callable[[], None]) -> Group:
-        backlog = Backlog(self.limits.backlog, framing.gap, self.counters)
+        delivered = self.counters.delivered_in(framing.form)
+        backlog = Backlog(self.limits.backlog, framing.gap, self.counters, delivered)
         return Group(self._reactor, backlog, framing.heartbeat, self.turns, emptied)
 
     def _remove(self, key: tuple[str, Filter, Framing]) -> None:
@@ -249,6 +268,7 @@ class Fanout:
         before = self._reactor.seconds() - seconds
         cut = sum(group.cut(before) for group in tuple(self._groups.values()))
         if cut:
+            self.counters.stalled += cut
             self._log.warn(
                 "Cut {count} subscribers that took nothing for {seconds} seconds",
                 count=cut,
@@ -257,11 +277,16 @@ class Fanout:
         self._tell()
 
     def _tell(self) -> None:
-        for name, sentence in _TOLD.items():
-            total = getattr(self.counters, name)
-            if count := total - self._told.get(name, 0):
-                self._log.warn(sentence, count=count)
-                self._told[name] = total
+        dropped, closed = self.counters.dropped.total(), self.counters.closed
+        if count := dropped - self._told_dropped:
+            self._log.warn(
+                "Dropped {count} messages for subscribers that read too slowly", count=count
+            )
+        if count := closed - self._told_closed:
+            self._log.warn(
+                "Closed {count} subscribers that were past their backlog", count=count
+            )
+        self._told_dropped, self._told_closed = dropped, closed
 
     def _rest(self) -> None:
         for look in (self._sweeping, self._beating):

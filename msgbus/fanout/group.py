@@ -13,10 +13,11 @@ from collections.abc import Callable
 
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
-from .backlog import SLICE_BYTES, Backlog, Overflow, Position
+from .backlog import SLICE_BYTES, Backlog, Position
 from .heartbeats import Heartbeats
 from .level import Level
 from .member import Member, Response
+from .overflow import Overflow
 from .replay import Replay
 from .replaying import Replaying
 from .turns import Turns
@@ -64,6 +65,8 @@ class Group:
         # The messages that were published in this turn of the reactor, each as its channel
         # and its bytes; they have not been sent to any member yet.
         self._fresh: list[tuple[str, bytes]] = []
+        # When the first of them was.
+        self._since = 0.0
         self._flushing: IDelayedCall | None = None
         self._level = Level()
         self._behind: dict[Position, Member] = {}
@@ -72,6 +75,13 @@ class Group:
 
     def __len__(self) -> int:
         return len(self._level.members) + len(self._behind) + len(self._replaying.members)
+
+    @property
+    def replays(self) -> int:
+        """
+        How many members are being sent a replay.
+        """
+        return len(self._replaying.members)
 
     def deliver(self, channel: str, frame: bytes) -> None:
         """
@@ -85,6 +95,7 @@ class Group:
         # sent together; on an idle bus, the next turn begins at once.
         self._fresh.append((channel, frame))
         if self._flushing is None:
+            self._since = self._reactor.seconds()
             self._flushing = self._reactor.callLater(0, self._flush)
 
     def join(
@@ -255,7 +266,13 @@ class Group:
             self._flushing.cancel()
         fresh, self._fresh, self._flushing = self._fresh, [], None
         frames = [frame for _, frame in fresh]
-        full = self._level.send(b"".join(frames))
+        data = b"".join(frames)
+        full = self._level.send(data)
+        if count := len(self._level.members):
+            self.backlog.delivered.add(count * len(frames), count * len(data))
+            # The clock may have been set back.
+            delay = max(0.0, self._reactor.seconds() - self._since)
+            self.backlog.counters.delay.observe(delay, count * len(frames))
         for member, taken in full:
             position = self.backlog.fall_behind(member.overflow, frames, taken)
             self._put_behind(member, position)

@@ -15,8 +15,9 @@ from typing import Protocol
 from twisted.internet.interfaces import IPushProducer
 from zope.interface import implementer
 
-from .backlog import Overflow, Position
+from .backlog import Position
 from .outlet import Outlet
+from .overflow import Overflow
 from .replay import Replay
 
 __all__ = ["Member", "Response"]

@@ -15,7 +15,9 @@ from typing import Protocol
 from ..formats.framing import Framing
 from ..ids import Gap
 from ..message import Message
-from .backlog import SLICE_PIECES, Counters
+from ..meters import Traffic
+from .backlog import SLICE_PIECES
+from .counters import Counters
 
 __all__ = ["SingleMessage", "HeldFrames", "Replay", "Source"]
 
@@ -125,6 +127,7 @@ class Replay:
         framing: The framing of the response.
         milliseconds: Returns the time, in milliseconds since 1970.
         held: The messages that all replays of the bus hold.
+        delivered: Counts what the response gets.
 
     Attributes:
         queued: Whether the replay waits in `Turns`; set and read by `Group` only.
@@ -137,10 +140,12 @@ class Replay:
         framing: Framing,
         milliseconds: Callable[[], int],
         held: HeldFrames,
+        delivered: Traffic,
     ) -> None:
         self.queued = False
         self.effort = 0
         self._held = held
+        self._delivered = delivered
         self._source = source
         self._framing = framing
         self._milliseconds = milliseconds
@@ -227,6 +232,8 @@ class Replay:
         self._offset += taken
         while self._items and self._offset >= (size := sum(map(len, self._items[0][1]))):
             self._offset -= size
+            if self._items[0][0] is not None:
+                self._delivered.add(1, size)
             self._drop()
 
     def _drop(self) -> None:

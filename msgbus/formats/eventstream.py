@@ -33,6 +33,13 @@ class EventStreamFraming(Framing):
     envelope: bool = False
 
     @property
+    def form(self) -> str:
+        """
+        See `Framing.form`.
+        """
+        return "event-stream"
+
+    @property
     def heartbeat_seconds(self) -> int:
         """
         The default: a comment every 25 seconds.

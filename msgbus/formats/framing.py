@@ -29,6 +29,13 @@ class Framing(ABC):
     __slots__ = ()
 
     @property
+    @abstractmethod
+    def form(self) -> str:
+        """
+        What the stream is called in statistics.
+        """
+
+    @property
     def heartbeat_seconds(self) -> int | None:
         """
         The seconds between two heartbeats for subscribers that ask for no interval of
@@ -88,6 +95,13 @@ class ChunkedFraming(Framing):
     """
 
     framing: Framing
+
+    @property
+    def form(self) -> str:
+        """
+        That of the other framing.
+        """
+        return self.framing.form
 
     def opening(self, begins: str | None) -> bytes:
         """

@@ -40,6 +40,13 @@ class MultipartFraming(Framing):
     prefix: str = "/msgbus/"
 
     @property
+    def form(self) -> str:
+        """
+        See `Framing.form`.
+        """
+        return "multipart"
+
+    @property
     def parameters(self) -> str:
         """
         The boundary, unquoted, and nothing else: simple readers look for just that.

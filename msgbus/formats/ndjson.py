@@ -21,6 +21,13 @@ class NdjsonFraming(Framing):
     One message is one line, an object.
     """
 
+    @property
+    def form(self) -> str:
+        """
+        See `Framing.form`.
+        """
+        return "ndjson"
+
     def pieces(self, message: Message) -> tuple[bytes, ...]:
         """
         The envelope of a message, and a line end.

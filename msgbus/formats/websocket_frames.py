@@ -35,6 +35,13 @@ class WebSocketFraming(Framing):
     raw: bool = False
 
     @property
+    def form(self) -> str:
+        """
+        See `Framing.form`.
+        """
+        return "websocket"
+
+    @property
     def heartbeat_seconds(self) -> int:
         """
         The default: a ping every 25 seconds.

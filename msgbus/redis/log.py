@@ -130,6 +130,17 @@ class RedisLog:
         # When it may be logged again that entries are no messages.
         self._warn_again = 0.0
 
+    @property
+    def trouble(self) -> str:
+        """
+        See `Log.trouble`.
+        """
+        if self._link.connection is None:
+            return f"Cannot reach {self._address}."
+        if self._stuck:
+            return "This node does not get what other nodes publish."
+        return ""
+
     def gave(self, id: Id) -> bool:
         """
         See `Log.gave`.

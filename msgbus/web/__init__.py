@@ -8,9 +8,9 @@ Read `resource` first: it decides what kind of request it has got, and hands the
 one of the ways in: `publish`, `publication_stream` (many messages in one request, whose
 `streamed_body` is read by a `publication_source`, and which gets a `stream_answer`),
 `stream`, `poll` (with its `search`) and `websocket` (with its `websocket_handshake` and
-`websocket_reader`).  The ways in share a `mount`, which
-counts in `quotas` what everybody does; browsers get `pages`.  What a request
-asks for is read by `query` and `headers`; `responses` answers in one sentence.  `root` is
+`websocket_reader`).  The ways in share a `mount`, which counts in `quotas` what everybody
+may do, and in `counters` what is done; browsers get `pages`.  What a request asks for is
+read by `query` and `headers`; `responses` answers in one sentence.  `root` is
 the root of the site, with `origins`, `auth` and `sign_in` (who may use the bus), `visitor`
 (what they may do), `grants` and `bearer` (the same for links and tokens), `certified` (the
 same for client certificates), `rights` (what ends when they do), and `documents` (files

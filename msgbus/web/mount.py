@@ -7,6 +7,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
+from time import perf_counter
 from typing import Any, Protocol
 
 from twisted.internet.defer import Deferred
@@ -26,6 +27,7 @@ from ..match import Filter
 from ..message import Message, Receipt
 from .auth import visitor_of
 from .channel import Channel
+from .counters import WebCounters
 from .origins import Origins
 from .peer import Peer
 from .query import Wanted
@@ -69,6 +71,7 @@ class Mount:
 
     Attributes:
         quotas: As given.
+        counters: What is published and refused.
         closed: Whether the bus has stopped, so that nothing is published any more.
         takes_streams: Whether the body of a request may be a stream of messages.
         publication_streams: The streams that are being published.
@@ -93,6 +96,7 @@ class Mount:
         self.origins = origins
         self.fanout = Fanout(bus, reactor, limits)
         self.quotas = quotas or Quotas()
+        self.counters = WebCounters()
         self.closed = False
         self.takes_streams = True
         self.rights = Rights(reactor)
@@ -141,12 +145,21 @@ class Mount:
         may_count = visitor.check_publish(message.channel, require)
         visitor.check_message(message, len(body))
         self.quotas.charge_publication(visitor, peer, len(body))
+        begun = perf_counter()
         published = self.bus.submit(message, body, keep, require, key)
+        if isinstance(published, Deferred):
+            published.addCallback(self._timed, begun)
+        else:
+            self.counters.publication_seconds.observe(perf_counter() - begun)
         if not may_count:
             published = _without_count(published)
         if self._verbosity >= 2:
             self._log_publication(peer, message, body)
         return published
+
+    def _timed(self, receipt: Receipt, begun: float) -> Receipt:
+        self.counters.publication_seconds.observe(perf_counter() - begun)
+        return receipt
 
     def within_history(
         self, visitor: Visitor, name: str, since: Since | None
@@ -233,6 +246,8 @@ class Mount:
             heartbeat=wanted.heartbeat or framing.heartbeat_seconds,
             cursor=cursor,
         )
+        if cursor is not None and cursor.outcome:
+            self.counters.resumed[cursor.outcome] += 1
         if opened := self.quotas.open_subscription(visitor, peer, name):
             self._counted[member] = opened
         right = self.rights.depend(

@@ -52,6 +52,13 @@ class Body(Framing):
     A framing that adds nothing: a message is written as its body alone.
     """
 
+    @property
+    def form(self) -> str:
+        """
+        See `Framing.form`.
+        """
+        return "message"
+
     def pieces(self, message: Message) -> tuple[bytes, ...]:
         """
         The body.

@@ -375,6 +375,7 @@ class PublicationStream:
                     key,
                 )
             )
+            self._mount.counters.streams.add(1, len(body))
         except Throttled as error:
             self._hold(item, error.seconds)
             return 0
@@ -388,6 +389,7 @@ class PublicationStream:
         Do not publish the next message.  A publisher that is told so at once may go on; for
         one that would not know, the stream ends here.
         """
+        self._mount.counters.refuse(error)
         status = status_of(error)
         if self._answer.told and not isinstance(error, Stopping):
             self._answer.refuse(status, str(error))

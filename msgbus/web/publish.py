@@ -15,6 +15,7 @@ from twisted.web.server import NOT_DONE_YET
 from ..message import Message, Receipt
 from .auth import visitor_of
 from .channel import Channel
+from .counters import WebCounters
 from .headers import check_origin, check_transfer_encoding, header
 from .heads import Head, ResponseHead
 from .mount import Mount, when_published
@@ -54,6 +55,7 @@ def publish(mount: Mount, request: server.Request, path: bytes) -> int:
     )
     peer = peer_of(request)
     published = mount.publish(visitor, peer, message, message.body, *options)
+    mount.counters.requests.add(1, len(message.body))
 
     def acknowledge(receipt: Receipt) -> None:
         id, subscribers = _told(receipt)
@@ -69,7 +71,11 @@ def publish(mount: Mount, request: server.Request, path: bytes) -> int:
             )
         answer(request, 204)
 
-    when_published(published, acknowledge, partial(refuse, request))
+    def refused(error: Exception) -> None:
+        mount.counters.refuse(error)
+        refuse(request, error)
+
+    when_published(published, acknowledge, refused)
     return NOT_DONE_YET
 
 
@@ -150,8 +156,10 @@ class RepeatedPublication:
             )
         except REFUSALS:
             return False
+        self._mount.counters.requests.add(1, len(body))
         if isinstance(published, Deferred):
-            owed = _PendingAnswer(channel, self._answer, self._headers)
+            counters = self._mount.counters
+            owed = _PendingAnswer(channel, self._answer, self._headers, counters)
             channel.begin_answer(owed, self._persistent)
             when_published(published, owed.acknowledge, owed.refuse)
             return True
@@ -174,15 +182,19 @@ class _PendingAnswer:
     Args:
         answer: The answer if the message is published.
         headers: Those of a refusal; see `plain_refusal`.
+        counters: Count refusals.
     """
 
-    __slots__ = ("_answer", "_channel", "_closing", "_headers")
+    __slots__ = ("_answer", "_channel", "_closing", "_counters", "_headers")
 
-    def __init__(self, channel: Channel, answer: ResponseHead, headers: bytes) -> None:
+    def __init__(
+        self, channel: Channel, answer: ResponseHead, headers: bytes, counters: WebCounters
+    ) -> None:
         self._channel: Channel | None = channel
         self._answer = answer
         self._headers = headers
         self._closing = False
+        self._counters = counters
 
     def acknowledge(self, receipt: Receipt) -> None:
         """
@@ -198,6 +210,7 @@ class _PendingAnswer:
         """
         Tell the client that the message is not published, unless the client has gone.
         """
+        self._counters.refuse(error)
         if self._channel is not None:
             refusal = plain_refusal(error, self._headers, self._closing)
             self._channel.repeater.answers.append(refusal)

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 from urllib.parse import unquote_to_bytes
 
-from ..fanout.backlog import Overflow
+from ..fanout.overflow import Overflow
 from ..formats.stream_formats import STREAM_FORMATS
 from ..ids import Since, parse_id
 from ..match import EVERYTHING, Filter

@@ -66,6 +66,9 @@ class BusResource(Resource):
         verbosity: 1 logs subscriptions, 2 publications too.
         limits: What may wait for subscribers that do not read.
         quotas: How much each user and address may publish and subscribe.
+
+    Attributes:
+        mount: Publishes and subscribes.
     """
 
     isLeaf = True
@@ -83,17 +86,17 @@ class BusResource(Resource):
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]  # Twisted
         self._origins = origins or Origins()
-        self._mount = Mount(bus, reactor, prefix, self._origins, verbosity, limits, quotas)
-        self._polls = Polls(self._mount)
+        self.mount = Mount(bus, reactor, prefix, self._origins, verbosity, limits, quotas)
+        self._polls = Polls(self.mount)
 
     def stop_waiting(self) -> None:
         """
         Answer the requests that wait for a message by `?wait=`, and those whose bodies are
         streams, and let no later request wait or have such a body.
         """
-        self._mount.takes_streams = False
+        self.mount.takes_streams = False
         self._polls.stop_waiting()
-        for publishing in tuple(self._mount.publication_streams):
+        for publishing in tuple(self.mount.publication_streams):
             publishing.stop()
 
     def check_rights(self) -> None:
@@ -101,7 +104,7 @@ class BusResource(Resource):
         End what somebody has begun who has lost the right to it; to be called when users,
         rules or keys have been replaced.
         """
-        self._mount.rights.check()
+        self.mount.rights.check()
 
     def close(self) -> None:
         """
@@ -109,7 +112,7 @@ class BusResource(Resource):
         Requests for which a message is still looked for, and all later requests, are
         answered with 503.
         """
-        self._mount.close()
+        self.mount.close()
         self._polls.close()
 
     def render(self, request: server.Request) -> int:
@@ -122,11 +125,12 @@ class BusResource(Resource):
         try:
             set_safety_headers(request, self._origins)
             check_host(request, self._origins)
-            self._mount.check_open()
+            self.mount.check_open()
             return self._render_method(request)
         except Refusal as refusal:
             return refusal.answer(request)
         except REFUSALS as error:
+            self.mount.counters.refuse(error)
             return refuse(request, error)
 
     def _render_method(self, request: server.Request) -> int:
@@ -138,8 +142,8 @@ class BusResource(Resource):
         if request.method in (b"POST", b"PUT"):
             content_type = header(request, b"Content-Type") or ""
             if is_streamed(request.method, request.uri, content_type.encode()):
-                return publish_stream(self._mount, request, path)
-            return publish(self._mount, request, path)
+                return publish_stream(self.mount, request, path)
+            return publish(self.mount, request, path)
         if request.method not in (b"GET", b"HEAD"):
             raise Refusal(
                 405,
@@ -161,21 +165,21 @@ class BusResource(Resource):
         )
         visitor = visitor_of(request)
         filter = visitor.check_subscribe(name, wanted.filter)
-        since = self._mount.within_history(visitor, name, wanted.since)
+        since = self.mount.within_history(visitor, name, wanted.since)
         wanted = replace(wanted, filter=filter, since=since)
         stays_open = wanted.wait if wanted.format == MESSAGE else wanted.format != PAGE
         if stays_open:
-            self._mount.quotas.check_subscribe(visitor, peer_of(request), name)
+            self.mount.quotas.check_subscribe(visitor, peer_of(request), name)
         if wants_websocket(request):
-            return open_websocket(self._mount, request, name, wanted)
+            return open_websocket(self.mount, request, name, wanted)
         # A proxy may serve the bus at another path.  `Content-Location` of each message
         # begins with this path, so that a client can cut it off.
-        request.setHeader(b"Msgbus-Prefix", self._mount.prefix.encode("ascii"))
+        request.setHeader(b"Msgbus-Prefix", self.mount.prefix.encode("ascii"))
         if wanted.format == PAGE:
             return live_page(request, path)
         if wanted.format == MESSAGE:
             return self._polls.poll(request, name, wanted)
-        return stream(self._mount, request, name, wanted)
+        return stream(self.mount, request, name, wanted)
 
     def _options(self, request: server.Request) -> int:
         origin = header(request, b"Origin")
@@ -189,10 +193,10 @@ class BusResource(Resource):
 
     def _redirect(self, request: server.Request) -> int:
         _, question, query = request.uri.partition(b"?")
-        location = self._mount.prefix.encode("ascii") + question + query
+        location = self.mount.prefix.encode("ascii") + question + query
         raise Refusal(
             308,
-            f"The root of the bus is {self._mount.prefix}, with a slash at its end.",
+            f"The root of the bus is {self.mount.prefix}, with a slash at its end.",
             [(b"Location", location)],
         )
 

@@ -17,10 +17,12 @@ from .quotas import Throttled
 from .visitor import BASIC, Denied
 
 __all__ = [
+    "REASONS",
     "REFUSALS",
     "Refusal",
     "answer",
     "plain_refusal",
+    "reason_of",
     "refuse",
     "set_stream_headers",
     "status_of",
@@ -40,6 +42,18 @@ _STATUSES: dict[type[Exception], int] = {
     Denied: 403,
 }
 REFUSALS = tuple(_STATUSES)
+
+_REASON_NAMES = {
+    TooLarge: "too_large",
+    Reused: "key_reused",
+    Nobody: "no_subscriber",
+    Invalid: "invalid",
+    Stopping: "stopping",
+    Throttled: "throttled",
+    Unavailable: "log_unavailable",
+    Denied: "denied",
+}
+REASONS = tuple(_REASON_NAMES.values())
 
 # When a publisher may try again, in seconds, for which the log cannot be reached.
 RETRY_SECONDS = 5
@@ -163,3 +177,11 @@ def status_of(error: Exception) -> int:
     if isinstance(error, Denied):
         return error.status
     return next(code for kind, code in _STATUSES.items() if isinstance(error, kind))
+
+
+def reason_of(error: Exception) -> str:
+    """
+    What statistics call an error that is one of `REFUSALS`.
+    """
+    kind = next(kind for kind in _STATUSES if isinstance(error, kind))
+    return _REASON_NAMES[kind]

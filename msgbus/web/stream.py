@@ -12,8 +12,8 @@ from twisted.web import http, server
 from twisted.web.server import NOT_DONE_YET
 
 from ..bus.cursor import Cursor
-from ..fanout.backlog import Overflow
 from ..fanout.member import Member, Response
+from ..fanout.overflow import Overflow
 from ..formats.framing import ChunkedFraming, Framing
 from ..formats.stream_formats import STREAM_FORMATS, FramingOptions
 from ..ids import Since, parse_id

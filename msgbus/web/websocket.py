@@ -16,14 +16,15 @@ from twisted.web.server import NOT_DONE_YET
 from wsproto import events
 from wsproto.frame_protocol import CloseReason, Opcode
 
-from ..fanout.backlog import Overflow
 from ..fanout.member import Member, Response
+from ..fanout.overflow import Overflow
 from ..formats.envelope import line
 from ..formats.publication import InvalidPublication, Publication, parse_publication
 from ..formats.websocket_frames import WebSocketFraming, close, frame
 from ..message import Message, Receipt
 from .auth import visitor_of
 from .channel import LINGER_SECONDS, REQUEST_BYTES_A_SECOND
+from .counters import WebCounters
 from .headers import check_origin
 from .mount import Mount, when_published
 from .peer import Peer
@@ -82,6 +83,7 @@ def open_websocket(mount: Mount, request: server.Request, name: str, wanted: Wan
         wanted.raw,
         mount.bus.max_message,
         mount.fanout.limits.stall_seconds,
+        mount.counters,
     )
     headers = [(b"Msgbus-Prefix", mount.prefix.encode("ascii"))]
     if begins is not None:
@@ -116,7 +118,7 @@ def _publish(
     """
     channel = name if publication.channel is None else publication.channel
     message = Message(channel, publication.body, publication.content_type, visitor.sender)
-    return mount.publish(
+    published = mount.publish(
         visitor,
         peer,
         message,
@@ -125,6 +127,8 @@ def _publish(
         publication.require,
         publication.key,
     )
+    mount.counters.websockets.add(1, len(message.body))
+    return published
 
 
 class WebSocket:
@@ -138,12 +142,14 @@ class WebSocket:
         max_message: Bytes of the largest body.
         seconds: How long a message of the client may take, beside one second for each KiB
             of it that has come.
+        counters: Counts what is refused.
     """
 
     __slots__ = (
         "_began",
         "_channel",
         "_closed",
+        "_counters",
         "_ending",
         "_limit",
         "_member",
@@ -165,8 +171,10 @@ class WebSocket:
         raw: bool,
         max_message: int,
         seconds: float,
+        counters: WebCounters,
     ) -> None:
         self._request = request
+        self._counters = counters
         self._channel = request.channel
         self._reactor = reactor
         self._publish = publish
@@ -326,6 +334,7 @@ class WebSocket:
         self._tell(frame(Opcode.TEXT, line(told)))
 
     def _refuse(self, error: Exception, ack: str | int | None) -> None:
+        self._counters.refuse(error)
         status = status_of(error)
         if self._raw:
             # The client would take any frame for a message, so only a close can tell it.

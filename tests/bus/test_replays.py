@@ -15,9 +15,10 @@ from msgbus.bus.bus import Bus
 from msgbus.bus.cursor import Cursor
 from msgbus.bus.file_log import FileLog
 from msgbus.bus.history import History, Keep
-from msgbus.fanout.backlog import Counters, Overflow
+from msgbus.fanout.counters import Counters
 from msgbus.fanout.fanout import Fanout, Limits
 from msgbus.fanout.member import Response
+from msgbus.fanout.overflow import Overflow
 from msgbus.fanout.replay import HeldFrames, Replay
 from msgbus.formats.framing import ChunkedFraming
 from msgbus.formats.multipart_framing import MultipartFraming
@@ -48,14 +49,18 @@ class ReplayTests(SynchronousTestCase):
                 history.add((2, number), message.published(message.id), keep=number > 0)
             cursor = Cursor(history, "a", Filter(), Since((1, 0)), 0)
             counters = Counters()
-            replay = Replay(cursor, framing, lambda: 0, HeldFrames(counters))
+            delivered = counters.delivered_in("x")
+            held = HeldFrames(counters)
+            replay = Replay(cursor, framing, lambda: 0, held, delivered)
             got = b""
             while (owed := replay.owed()) is not None:
                 piece = b"".join(owed)[:taken]
                 replay.advance(len(piece))
                 got += piece
             self.assertEqual(counters.waiting, 0)
-            self.assertEqual(got, framing.gap(None) + framing.frame(messages[2]))
+            frame = framing.frame(messages[2])
+            self.assertEqual(got, framing.gap(None) + frame)
+            self.assertEqual((delivered.messages, delivered.bytes), (1, len(frame)))
 
 
 class Marks:
@@ -64,6 +69,7 @@ class Marks:
     only a message can arrive in part.
     """
 
+    form = "marks"
     heartbeat = b""
 
     def frame(self, message):

@@ -11,10 +11,12 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from msgbus.bus.bus import Bus
-from msgbus.fanout.backlog import Backlog, Counters, Overflow
+from msgbus.fanout.backlog import Backlog
+from msgbus.fanout.counters import Counters
 from msgbus.fanout.fanout import Fanout, Limits
 from msgbus.fanout.member import Response
 from msgbus.fanout.outlet import BufferedOutlet
+from msgbus.fanout.overflow import Overflow
 from msgbus.match import Filter
 from msgbus.message import Message
 
@@ -36,7 +38,8 @@ class BacklogTests(SynchronousTestCase):
 
     def setUp(self):
         self.counters = Counters()
-        self.backlog = Backlog(30, gap, self.counters)
+        self.delivered = self.counters.delivered_in("x")
+        self.backlog = Backlog(30, gap, self.counters, self.delivered)
 
     def add(self, *letters, channel="foo"):
         for letter in letters:
@@ -78,6 +81,7 @@ class BacklogTests(SynchronousTestCase):
                 got += piece
             self.assertEqual(got, b"".join(frames)[taken:])
             self.backlog.discard(position)
+        self.assertEqual((self.delivered.messages, self.delivered.bytes), (40, 400))
 
     def test_overflow(self):
         """
@@ -89,11 +93,11 @@ class BacklogTests(SynchronousTestCase):
             (Overflow.DROP_OLDEST, b"(2)cdef", 2),
             (Overflow.LATEST, b"(5)f", 5),
         ):
-            self.counters.dropped = 0
+            self.counters.dropped.clear()
             position = self.backlog.fall_behind(overflow)
             self.add(*"abcdef")
             self.assertEqual(self.take(position), expected)
-            self.assertEqual(self.counters.dropped, dropped)
+            self.assertEqual(self.counters.dropped, {overflow: dropped})
             self.backlog.discard(position)
             self.assertEqual((self.backlog.kept, self.counters.waiting), (0, 0))
 
@@ -318,6 +322,7 @@ class Marks:
     message that was missed.
     """
 
+    form = "marks"
     heartbeat = b""
 
     def frame(self, message):

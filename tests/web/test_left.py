@@ -97,7 +97,7 @@ class LeftTests(SynchronousTestCase):
         """
         All that is still counted, by where it is.
         """
-        mount, connections = server.resource._mount, server.site.connections
+        mount, connections = server.resource.mount, server.site.connections
         quotas = mount.quotas
         return {
             "channels": server.site.channels,

@@ -517,7 +517,7 @@ class EndTests(LinkTestCase):
             peer.leave(ConnectionDone())
         calls = [repr(call.func) for call in self.server.clock.getDelayedCalls()]
         self.assertEqual([call for call in calls if "Right" in call], [])
-        self.assertEqual(len(self.server.resource._mount.rights._rights), 0)
+        self.assertEqual(len(self.server.resource.mount.rights._rights), 0)
 
 
 class LimitTests(LinkTestCase):

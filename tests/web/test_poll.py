@@ -109,7 +109,7 @@ class PollTests(WebTestCase):
         leaving.transport.producer.pauseProducing()
         leaving.received()
         leaving.leave(ConnectionDone())
-        self.assertEqual(self.server.resource._mount.fanout.counters.waiting, 0)
+        self.assertEqual(self.server.resource.mount.fanout.counters.waiting, 0)
 
     def test_where(self):
         """

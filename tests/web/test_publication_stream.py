@@ -787,7 +787,7 @@ class LateLoginTests(StreamTestCase):
         peer.leave(ConnectionLost())
         self.let_in()
         self.assertEqual(peer.received(), b"")
-        self.assertEqual(self.server.resource._mount.publication_streams, set())
+        self.assertEqual(self.server.resource.mount.publication_streams, set())
 
     def test_broken(self):
         """
@@ -802,7 +802,7 @@ class LateLoginTests(StreamTestCase):
             self.server.clock.advance(3)
             self.assertTrue(peer.closed)
             peer.leave(ConnectionDone())
-            self.assertEqual(self.server.resource._mount.publication_streams, set())
+            self.assertEqual(self.server.resource.mount.publication_streams, set())
 
     def test_continue(self):
         """
@@ -948,7 +948,7 @@ class ConnectionTests(StreamTestCase):
                 peer.leave(reason)
                 self.turn()
                 self.assertEqual(self.bodies(), [b"1"])
-        self.assertEqual(self.server.resource._mount.publication_streams, set())
+        self.assertEqual(self.server.resource.mount.publication_streams, set())
 
     def test_gone_while_queued(self):
         """
@@ -968,7 +968,7 @@ class ConnectionTests(StreamTestCase):
         A stream that stalls in the middle of a part is answered with 408; between parts it
         may be silent for as long as it likes.
         """
-        seconds = self.server.resource._mount.fanout.limits.stall_seconds
+        seconds = self.server.resource.mount.fanout.limits.stall_seconds
         peer = self.open()
         peer.send(chunk(part(b"1")))
         for _ in range(5):
@@ -994,7 +994,7 @@ class ConnectionTests(StreamTestCase):
         long as it may stall, and a second for each KiB.  Parts that come one by one, each
         in time, may come for as long as they like.
         """
-        seconds = self.server.resource._mount.fanout.limits.stall_seconds
+        seconds = self.server.resource.mount.fanout.limits.stall_seconds
         peer = self.open()
         for _ in range(5):
             for piece in (b"--B\r\nContent-Type: a/b\r\n", b"Content-Length: 1\r\n\r\n1"):
@@ -1037,7 +1037,7 @@ class ConnectionTests(StreamTestCase):
         peer = self.told()
         peer.send(chunk(b"--B\r\nA"))
         self.server.clock.advance(
-            self.server.resource._mount.fanout.limits.stall_seconds + 1
+            self.server.resource.mount.fanout.limits.stall_seconds + 1
         )
         answered = b"".join(unchunked(peer.received().removesuffix(b"0\r\n\r\n")))
         self.assertEqual(json.loads(answered.splitlines()[-1])["status"], 408)
@@ -1323,7 +1323,7 @@ class LineTests(StreamTestCase):
         peer = self.open("/msgbus/foo?format=ndjson&raw=1", type=NDJSON)
         peer.send(chunk(b"a\nb"))
         self.server.clock.advance(
-            self.server.resource._mount.fanout.limits.stall_seconds + 1
+            self.server.resource.mount.fanout.limits.stall_seconds + 1
         )
         self.assertEqual(peer.answer()[0], 408)
         self.assertEqual(self.bodies(), [b"a"])
@@ -1430,7 +1430,7 @@ class FuzzTests(StreamTestCase):
             summary.pop("id")
             answers.append((codes[0], bodies, summary))
         self.assertEqual(answers, [answers[0]] * 3)
-        self.assertEqual(self.server.resource._mount.publication_streams, set())
+        self.assertEqual(self.server.resource.mount.publication_streams, set())
 
 
 class OtherSiteTests(StreamTestCase):

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from msgbus.fanout.backlog import Overflow
+from msgbus.fanout.overflow import Overflow
 from msgbus.ids import Since
 from msgbus.match import Filter
 from msgbus.message import Invalid

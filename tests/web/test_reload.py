@@ -135,7 +135,7 @@ class ReloadTests(RightsTestCase):
                 self.assertNotIn(b"for alice", peer.received(), name)
             self.assertEqual(len(self.published), 1)
             self.published.clear()
-            self.assertEqual(len(self.server.resource._mount.publication_streams), 0)
+            self.assertEqual(len(self.server.resource.mount.publication_streams), 0)
             self.assertEqual(len(self.server.resource._polls._requests), 0)
 
     def test_history(self):
@@ -410,10 +410,10 @@ class GroupTests(RightsTestCase):
         self.server.allow(USERS, rules)
         for name in names:
             self.read("", authorization(f"{name}:other"))
-        count = len(self.server.resource._mount.fanout._groups)
+        count = len(self.server.resource.mount.fanout._groups)
         self.server.allow({"x": OTHER}, "x nothing *\n")
         self.server.turn()
-        self.assertEqual(len(self.server.resource._mount.fanout._groups), 0)
+        self.assertEqual(len(self.server.resource.mount.fanout._groups), 0)
         return count
 
     def test_shared(self):

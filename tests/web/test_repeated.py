@@ -151,7 +151,7 @@ class Watched:
             "subscriptions": {
                 name: len(all) for name, all in bus._subscriptions.by_name.items()
             },
-            "waiting": self.server.resource._mount.fanout.counters.waiting,
+            "waiting": self.server.resource.mount.fanout.counters.waiting,
             "kept": [entry.id for entry in bus.history.entries("")],
         }
 
@@ -220,7 +220,7 @@ class Watched:
 
     def close(self):
         # Once only, as at a stop.
-        if not self.server.resource._mount.closed:
+        if not self.server.resource.mount.closed:
             self.server.resource.close()
 
     def forget(self):

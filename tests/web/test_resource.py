@@ -175,7 +175,7 @@ class MountedTests(SynchronousTestCase):
             for _ in range(11):
                 server.clock.advance(30)
             self.assertTrue(peer.transport.disconnected)
-            self.assertEqual(server.resource._mount.fanout.counters.waiting, 0)
+            self.assertEqual(server.resource.mount.fanout.counters.waiting, 0)
             peer.leave(ConnectionAborted())
         server.site.stopFactory()
 

@@ -1,0 +1,13 @@
+"""
+What an operator sees of a running bus, at an address of its own.
+
+Read `resource` first: what is at which path.  `metrics` are numbers for Prometheus,
+`readiness` finds out whether messages get through, and `reactor_delay` measures how late
+the reactor is.
+"""
+
+from .metrics import Metrics
+from .readiness import Readiness
+from .resource import AdminResource
+
+__all__ = ["AdminResource", "Metrics", "Readiness"]

@@ -1,0 +1,56 @@
+"""
+What the ways in count, for whoever operates the bus.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from ..meters import Histogram, Traffic
+from .responses import reason_of
+
+__all__ = ["WebCounters"]
+
+# Bounds in seconds: a publication takes some microseconds in memory, milliseconds if it
+# waits for a disk or for another process, and at most seconds.
+PUBLICATION_SECONDS = (0.0001, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.1, 0.5, 1, 5)
+
+
+class WebCounters:
+    """
+    What is counted for all requests to one bus.
+
+    Attributes:
+        requests: What was published by requests with one message each.
+        streams: What was published by streams of messages.
+        websockets: What was published by WebSockets.
+        publication_seconds: How long each publication took, until it was answered or could
+            have been.
+        refused: What was refused, by reason; see `reason_of`.
+        resumed: How subscribers that named the last id that they have went on: `complete`
+            if everything behind it is there, `gap` if some is missing, and `unknown` if it
+            is no id of this bus.
+    """
+
+    __slots__ = (
+        "requests",
+        "streams",
+        "websockets",
+        "publication_seconds",
+        "refused",
+        "resumed",
+    )
+
+    def __init__(self) -> None:
+        self.requests = Traffic()
+        self.streams = Traffic()
+        self.websockets = Traffic()
+        self.publication_seconds = Histogram(PUBLICATION_SECONDS)
+        self.refused: Counter[str] = Counter()
+        self.resumed: Counter[str] = Counter()
+
+    def refuse(self, error: Exception) -> None:
+        """
+        Something is refused because of an error that is one of `REFUSALS`.
+        """
+        self.refused[reason_of(error)] += 1

@@ -1,0 +1,113 @@
+"""
+Tests for `msgbus.admin.metrics`, and for what they count.
+"""
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+from twisted.internet.error import ConnectionDone
+
+from msgbus.admin import Metrics
+from msgbus.admin.reactor_delay import ReactorDelay
+
+from ..memory import Server
+from ..requests import get, post
+
+
+@pytest.fixture
+def server():
+    """
+    A server whose numbers can be asked for.
+    """
+    server = Server()
+    server.delay = ReactorDelay(server.clock)
+    server.metrics = Metrics(server.resource.mount, server.site, server.delay)
+    return server
+
+
+def values(server):
+    """
+    The values by name and labels.
+    """
+    return {
+        (sample.name.removeprefix("msgbus_"), *sample.labels.values()): sample.value
+        for family in text_string_to_metric_families(server.metrics.text().decode())
+        for sample in family.samples
+    }
+
+
+def test_publications(server):
+    """
+    What is published is counted by its form, also by heads that repeat; what is refused,
+    by reason.
+    """
+    peer = server.connect()
+    for _ in range(4):
+        peer.send(post(body="12345"))
+    peer.send(post(body="x", path="/msgbus/foo?require=1"))
+    peer.send(post(body="x", path="/msgbus/.foo"))
+    now = values(server)
+    assert now["published_messages_total", "request"] == 4
+    assert now["published_bytes_total", "request"] == 20
+    assert now["published_messages_total", "stream"] == 0
+    assert now["publication_seconds_count",] == 4
+    assert now["refused_requests_total", "no_subscriber"] == 1
+    assert now["refused_requests_total", "invalid"] == 1
+    assert now["history_messages",] == 4
+    assert now["history_channels",] == 1
+
+
+def test_deliveries(server):
+    """
+    What is delivered is counted once for each subscriber, by its form.
+    """
+    readers = [server.connect() for _ in range(3)]
+    for reader, query in zip(readers, ("foo", "foo", "?format=ndjson"), strict=True):
+        reader.send(get(f"/msgbus/{query}"))
+        reader.received()
+    assert values(server)["subscriptions", "multipart"] == 2
+    server.connect().send(post(body="12345"))
+    sizes = [len(reader.received()) for reader in readers]
+    now = values(server)
+    assert now["delivered_messages_total", "multipart"] == 2
+    assert now["delivered_bytes_total", "multipart"] == sizes[0] + sizes[1]
+    assert now["delivered_messages_total", "ndjson"] == 1
+    assert now["delivery_seconds_count",] == 3
+    for reader in readers:
+        reader.leave(ConnectionDone())
+    assert ("subscriptions", "multipart") not in values(server)
+
+
+def test_resumes(server):
+    """
+    A subscription that names an id is counted by what becomes of it; what it is sent of the
+    history counts as delivered.
+    """
+    peer = server.connect()
+    ids = []
+    for number in range(103):
+        peer.send(post(body=f"{number}"))
+        ids.append(peer.answer()[1]["Msgbus-Id"])
+    for id in (ids[-3], ids[0], "1-100000000000000001"):
+        reader = server.connect()
+        reader.send(get(headers=f"Last-Event-ID: {id}\n"))
+        reader.received()
+    now = values(server)
+    outcomes = ("complete", "gap", "unknown")
+    assert [now["resumed_subscriptions_total", o] for o in outcomes] == [1, 1, 1]
+    assert now["delivered_messages_total", "multipart"] == 2 + 100 + 100
+
+
+def test_reactor_delay(server):
+    """
+    It is measured twice a second how late the reactor is.
+    """
+    server.delay.start()
+    for seconds in (0.5, 0.5, 0.9, 0.1):
+        server.clock.advance(seconds)
+    now = values(server)
+    assert now["reactor_delay_seconds_count",] == 4
+    assert now["reactor_delay_seconds_sum",] == pytest.approx(0.4)
+    assert now["reactor_delay_seconds_bucket", "0.001"] == 3
+    server.delay.stop()
+    server.clock.advance(5)
+    assert values(server)["reactor_delay_seconds_count",] == 4
