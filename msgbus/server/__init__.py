@@ -11,6 +11,8 @@ rules, which are read from files by `access_files`, also while the bus runs), `g
 (the same for the keys of links and tokens), and `certificates` (the same for the keys and
 certificates of TLS).
 
+With `--admin`, `admin` serves what an operator wants to see, beside the bus.
+
 With `--workers`, `service` runs in several processes.  `workers` is their parent, which has
 a `worker_process` for each of them; in each of them, `worker` is its tie to the parent.
 """

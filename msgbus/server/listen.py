@@ -34,6 +34,7 @@ __all__ = ["CannotListen", "asks_clients", "endpoint", "is_tls", "open_ports", "
 # Defaults that Twisted does not have: a long queue of connections, for many clients that
 # come at once, and a socket file that only its owner and group can use.
 _BACKLOG = re.compile(r"(haproxy:)?(tcp|tcp6|ssl|tls|unix):")
+_IP = re.compile(r"(tcp|tcp6|ssl):")
 _TLS = re.compile(r"(haproxy:)?(ssl|tls):")
 _SYSTEMD = re.compile(r"^(haproxy:|)systemd:.*")
 _PEM_FOLDER = re.compile(r"(?:haproxy:)?tls:((?:[^:\\]|\\.)*)")
@@ -109,6 +110,29 @@ def open_ports(
             reason = getattr(reason, "strerror", None) or reason
             raise cannot_start(f"{reason}: {text}") from error
     return ports
+
+
+def on_loopback(text: str) -> str:
+    """
+    The endpoint string, with an address that only this machine can reach if it gives none.
+    """
+    if _IP.match(text) is None or ":interface=" in text:
+        return text
+    return f"{text}:interface=127.0.0.1"
+
+
+def is_private(text: str) -> bool:
+    """
+    Can only this machine reach the port of this endpoint string?
+    """
+    if text.startswith("unix:"):
+        return True
+    address = re.search(r":interface=((?:[^:\\]|\\.)*)", text)
+    return (
+        _IP.match(text) is not None
+        and address is not None
+        and address[1].replace("\\", "") in ("127.0.0.1", "::1", "localhost")
+    )
 
 
 def is_tls(text: str) -> bool:

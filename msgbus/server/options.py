@@ -28,7 +28,7 @@ from ..web.quotas import QuotaSizes
 from .access_files import AccessFiles
 from .certificates import read_authorities
 from .grant_files import GrantFiles
-from .listen import CannotListen, asks_clients, endpoint
+from .listen import CannotListen, asks_clients, endpoint, is_private, on_loopback
 from .worker import Worker
 
 __all__ = ["Options"]
@@ -96,6 +96,7 @@ class Options(usage.Options):
         self["log"] = None
         self["workers"] = 1
         self["arguments"] = []
+        self["admin"] = self["admin-secret"] = None
         self["docroot"] = None
         self["secret"] = None
         self["users"] = None
@@ -278,6 +279,23 @@ class Options(usage.Options):
         if not re.fullmatch(r"[1-9][0-9]{0,2}", count):
             raise usage.UsageError(f"--workers {count!r} is no number of processes.")
         self["workers"] = int(count)
+
+    def opt_admin(self, endpoint: str) -> None:
+        """
+        Where the operator finds metrics for Prometheus and whether the bus works, as an
+        endpoint string: on the loopback unless it says otherwise, and on other addresses
+        only with --admin-secret-file.
+        """
+        self["admin"] = endpoint
+
+    def opt_admin_secret_file(self, file: str) -> None:
+        """
+        A file with the password that is asked for at --admin, by Basic authentication with
+        any name.
+        """
+        self["admin-secret"] = self._read_secret("admin-secret-file", file)
+        if not self["admin-secret"]:
+            raise usage.UsageError(f"--admin-secret-file: there is none in {file!r}.")
 
     def opt_docroot(self, folder: str) -> None:
         """
@@ -539,6 +557,7 @@ class Options(usage.Options):
             if self["client-ca"] is not None:
                 self["authorities"] = read_authorities(self["client-ca"])
             self["endpoints"] = self._endpoints(listen)
+            self["admin"] = self._admin()
             self["origins"] = Origins(self["allow-origin"], self["host"])
             self["proxies"] = self._proxies()
         except (CannotListen, Invalid) as error:
@@ -561,6 +580,31 @@ class Options(usage.Options):
             text: endpoint(reactor, text, self["authorities"], descriptor)
             for text, descriptor in zip(texts, sockets, strict=True)
         }
+
+    def _admin(self) -> tuple[str, IStreamServerEndpoint] | None:
+        """
+        Where the operator's address is, with its endpoint string.
+
+        Raises:
+            CannotListen: It is impossible there.
+            Invalid: Strangers could reach it.
+        """
+        from twisted.internet import reactor
+
+        text = self["admin"]
+        if text is None:
+            if self["admin-secret"] is not None:
+                raise Invalid("The password of --admin-secret-file is for --admin.")
+            return None
+        if self["workers"] > 1:
+            raise Invalid("--admin tells about one process: leave out --workers.")
+        text = on_loopback(text)
+        if self["admin-secret"] is None and not is_private(text):
+            raise Invalid(
+                "With --admin at an address that others can reach, give a password by"
+                " --admin-secret-file."
+            )
+        return text, endpoint(reactor, text)
 
     def _is_guarded(self) -> bool:
         """

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from typing import cast
 
-from twisted.application.service import Service
+from twisted.application.service import MultiService, Service
 from twisted.internet.interfaces import IReactorTime
 
 from ..bus.bus import Bus
@@ -20,6 +20,7 @@ from ..web.quotas import Quotas, QuotaSizes
 from ..web.resource import BusResource
 from ..web.root import Root
 from ..web.site import Site
+from .admin import AdminService
 from .guards import Guards
 from .options import Options
 from .service import BusService
@@ -97,7 +98,20 @@ def makeService(options: Options) -> Service:
     )
     service.worker = options["worker"]
     guards.reload_with(service, site, bus_resource)
-    return service
+    if options["admin"] is None:
+        return service
+    both = MultiService()
+    admin = AdminService(
+        reactor,
+        options["admin"],
+        options["admin-secret"],
+        bus_resource,
+        site,
+        options["origins"],
+    )
+    for each in (service, admin):
+        each.setServiceParent(both)  # type: ignore[no-untyped-call]  # Twisted
+    return both
 
 
 def _bus_resource(options: Options, bus: Bus, reactor: IReactorTime) -> BusResource:

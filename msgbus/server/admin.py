@@ -1,0 +1,90 @@
+"""
+The operator's address: a site of its own, beside that of the bus.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from twisted.application.service import Service
+from twisted.internet.defer import Deferred, DeferredList, maybeDeferred
+from twisted.internet.interfaces import IListeningPort, IStreamServerEndpoint
+
+from ..admin import AdminResource, Metrics, Readiness
+from ..admin.reactor_delay import ReactorDelay
+from ..web.auth import portal_for
+from ..web.origins import Origins
+from ..web.resource import BusResource
+from ..web.root import Root
+from ..web.site import Site
+from .listen import open_ports
+
+__all__ = ["AdminService"]
+
+
+class AdminService(Service):
+    """
+    Serves what an operator wants to see of a bus.
+
+    Args:
+        reactor: Twisted's own.
+        endpoint: Where to listen, with its endpoint string.
+        secret: The password that is asked for; None asks for none.
+        bus: The bus.
+        site: The connections of the bus.
+    """
+
+    def __init__(
+        self,
+        reactor: Any,
+        endpoint: tuple[str, IStreamServerEndpoint],
+        secret: bytes | None,
+        bus: BusResource,
+        site: Site,
+        origins: Origins,
+    ) -> None:
+        self._endpoint = endpoint
+        self._ports: list[IListeningPort] = []
+        self._delay = ReactorDelay(reactor)
+        root = Root(origins, portal=portal_for(secret) if secret else None)
+        readiness = Readiness(bus.mount, reactor, lambda: bool(self._ports))
+        resource = AdminResource(Metrics(bus.mount, site, self._delay), readiness)
+        for path, child in resource.children.items():
+            root.putChild(path, child)
+        self._site = Site(root, reactor=reactor)
+
+    def privilegedStartService(self) -> None:
+        """
+        Listen, while the process may still be root.
+
+        Raises:
+            CannotStart: It is impossible to listen.
+        """
+        text, endpoint = self._endpoint
+        self._ports += open_ports({text: endpoint}, self._site).values()
+
+    def startService(self) -> None:
+        """
+        Serve.  Listen first if there was no privileged start.
+        """
+        super().startService()  # type: ignore[no-untyped-call]  # Twisted
+        if not self._ports:
+            self.privilegedStartService()
+        self._delay.start()
+
+    def stopService(self) -> Deferred[None]:
+        """
+        Stop at once.
+
+        Returns:
+            A Deferred that fires when all connections have ended.
+        """
+        super().stopService()  # type: ignore[no-untyped-call]  # Twisted
+        return Deferred.fromCoroutine(self._stop())
+
+    async def _stop(self) -> None:
+        self._delay.stop()
+        ports, self._ports = self._ports, []
+        await DeferredList([maybeDeferred(port.stopListening) for port in ports])
+        self._site.abort()
+        await self._site.closed()
