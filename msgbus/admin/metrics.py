@@ -111,9 +111,9 @@ class _Bus(Collector):
             {reason: counters.refused[reason] for reason in REASONS},
         )
         yield _histogram(
-            "msgbus_publication_seconds",
-            "How long a publication takes until it can be answered.",
-            counters.publication_seconds,
+            "msgbus_publication_wait_seconds",
+            "For how long publications wait for the history file, or for Redis.",
+            counters.waited,
         )
         yield _labelled(
             "msgbus_resumed_subscriptions",

@@ -11,9 +11,8 @@ from .responses import reason_of
 
 __all__ = ["WebCounters"]
 
-# Bounds in seconds: a publication takes some microseconds in memory, milliseconds if it
-# waits for a disk or for another process, and at most seconds.
-PUBLICATION_SECONDS = (0.0001, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.1, 0.5, 1, 5)
+# Bounds in seconds.
+WAIT_SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1, 5)
 
 
 class WebCounters:
@@ -24,8 +23,7 @@ class WebCounters:
         requests: What was published by requests with one message each.
         streams: What was published by streams of messages.
         websockets: What was published by WebSockets.
-        publication_seconds: How long each publication took, until it was answered or could
-            have been.
+        waited: For how many seconds publications waited for a disk or for Redis.
         refused: What was refused, by reason; see `reason_of`.
         resumed: How subscribers that named the last id that they have went on: `complete`
             if everything behind it is there, `gap` if some is missing, and `unknown` if it
@@ -36,7 +34,7 @@ class WebCounters:
         "requests",
         "streams",
         "websockets",
-        "publication_seconds",
+        "waited",
         "refused",
         "resumed",
     )
@@ -45,7 +43,7 @@ class WebCounters:
         self.requests = Traffic()
         self.streams = Traffic()
         self.websockets = Traffic()
-        self.publication_seconds = Histogram(PUBLICATION_SECONDS)
+        self.waited = Histogram(WAIT_SECONDS)
         self.refused: Counter[str] = Counter()
         self.resumed: Counter[str] = Counter()
 

@@ -145,12 +145,9 @@ class Mount:
         may_count = visitor.check_publish(message.channel, require)
         visitor.check_message(message, len(body))
         self.quotas.charge_publication(visitor, peer, len(body))
-        begun = perf_counter()
         published = self.bus.submit(message, body, keep, require, key)
         if isinstance(published, Deferred):
-            published.addCallback(self._timed, begun)
-        else:
-            self.counters.publication_seconds.observe(perf_counter() - begun)
+            published.addCallback(self._timed, perf_counter())
         if not may_count:
             published = _without_count(published)
         if self._verbosity >= 2:
@@ -158,7 +155,7 @@ class Mount:
         return published
 
     def _timed(self, receipt: Receipt, begun: float) -> Receipt:
-        self.counters.publication_seconds.observe(perf_counter() - begun)
+        self.counters.waited.observe(perf_counter() - begun)
         return receipt
 
     def within_history(

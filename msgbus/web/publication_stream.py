@@ -375,7 +375,9 @@ class PublicationStream:
                     key,
                 )
             )
-            self._mount.counters.streams.add(1, len(body))
+            traffic = self._mount.counters.streams
+            traffic.messages += 1
+            traffic.bytes += len(body)
         except Throttled as error:
             self._hold(item, error.seconds)
             return 0

@@ -55,7 +55,9 @@ def publish(mount: Mount, request: server.Request, path: bytes) -> int:
     )
     peer = peer_of(request)
     published = mount.publish(visitor, peer, message, message.body, *options)
-    mount.counters.requests.add(1, len(message.body))
+    traffic = mount.counters.requests
+    traffic.messages += 1
+    traffic.bytes += len(message.body)
 
     def acknowledge(receipt: Receipt) -> None:
         id, subscribers = _told(receipt)
@@ -156,7 +158,9 @@ class RepeatedPublication:
             )
         except REFUSALS:
             return False
-        self._mount.counters.requests.add(1, len(body))
+        traffic = self._mount.counters.requests
+        traffic.messages += 1
+        traffic.bytes += len(body)
         if isinstance(published, Deferred):
             counters = self._mount.counters
             owed = _PendingAnswer(channel, self._answer, self._headers, counters)

@@ -127,7 +127,9 @@ def _publish(
         publication.require,
         publication.key,
     )
-    mount.counters.websockets.add(1, len(message.body))
+    traffic = mount.counters.websockets
+    traffic.messages += 1
+    traffic.bytes += len(message.body)
     return published
 
 

@@ -106,6 +106,8 @@ def test_ready(start, redis):
     admin = Admin(start, "--log", redis.url)
     admin.wait_until_ready()
     assert admin.get("/healthz") == (200, "alive\n")
+    publish(admin.bus, [1])
+    assert admin.values()["msgbus_publication_wait_seconds_count",] == 1
     redis.kill()
     admin.bus.wait_for("Cannot use the stream")
     status, text = admin.get("/readyz")
