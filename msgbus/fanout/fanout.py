@@ -168,9 +168,14 @@ class Fanout:
         """
         How many responses are open, by the form of their streams.
         """
-        forms: Counter[str] = Counter()
+        # By identity, since there are few framings, and may be many groups.
+        sizes: Counter[int] = Counter()
         for (_, _, framing), group in self._groups.items():
-            forms[framing.form] += len(group)
+            sizes[id(framing)] += len(group)
+        forms: Counter[str] = Counter()
+        for framing in self._framings:
+            if size := sizes[id(framing)]:
+                forms[framing.form] += size
         return forms
 
     def replays(self) -> int:
