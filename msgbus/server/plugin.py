@@ -4,7 +4,7 @@ What `twistd msgbus` loads: the options, and the function that makes a service o
 
 from __future__ import annotations
 
-from typing import cast
+from typing import Any, cast
 
 from twisted.application.service import MultiService, Service
 from twisted.internet.interfaces import IReactorTime
@@ -60,12 +60,7 @@ def makeService(options: Options) -> Service:
         options["max-channels"],
     )
     history = History(keep)
-    stored: StoredLog | None = None
-    if options["history-file"] is not None:
-        stored = FileLog(options["history-file"], reactor, history)
-    elif options["log"] is not None:
-        settings = {f"--{name}": options[name] for name in SHARED_SETTINGS}
-        stored = RedisLog(options["log"], reactor, history, settings=settings)
+    stored = _stored_log(options, history, reactor)
     bus = Bus(options["max-message"], history, log=stored)
     guards = Guards(options, cast(IReactorTime, reactor))
     root = Root(
@@ -100,14 +95,32 @@ def makeService(options: Options) -> Service:
     guards.reload_with(service, site, bus_resource)
     if options["admin"] is None:
         return service
+    return _with_admin(options, service, bus_resource, site)
+
+
+def _stored_log(options: Options, history: History, reactor: Any) -> StoredLog | None:
+    """
+    The log that survives the process; None for one in memory.
+    """
+    if options["history-file"] is not None:
+        return FileLog(options["history-file"], reactor, history)
+    if options["log"] is not None:
+        settings = {f"--{name}": options[name] for name in SHARED_SETTINGS}
+        return RedisLog(options["log"], reactor, history, settings=settings)
+    return None
+
+
+def _with_admin(
+    options: Options, service: BusService, bus: BusResource, site: Site
+) -> Service:
+    """
+    Both services: that of the bus, and that of its operator.
+    """
+    from twisted.internet import reactor
+
     both = MultiService()
     admin = AdminService(
-        reactor,
-        options["admin"],
-        options["admin-secret"],
-        bus_resource,
-        site,
-        options["origins"],
+        reactor, options["admin"], options["admin-secret"], bus, site, options["origins"]
     )
     for each in (service, admin):
         each.setServiceParent(both)  # type: ignore[no-untyped-call]  # Twisted
