@@ -96,10 +96,8 @@ class Cursor:
         self._unknown = foreign or (self._resumes and self._has_lost())
         # Ids behind which a gap is told, because messages up to there may be missing.
         self._missed_until: list[Id] = []
-        self.outcome = ""
-        if since.id is not None:
-            missing = "unknown" if foreign else "gap"
-            self.outcome = missing if self._unknown else "complete"
+        outcome = "unknown" if foreign else "gap" if self._unknown else "complete"
+        self.outcome = "" if since.id is None else outcome
         # For `since.last`: how many matching messages are still to be found, while the
         # cursor goes back from the present, and the id behind which it stays; None once it
         # has found its beginning.
