@@ -167,7 +167,10 @@ def test_node_hangs_too_long(start, redis):
     A node hangs for so long that messages are deleted which it has not read: its
     subscribers are told that they miss some, and those of other nodes get all.
     """
-    nodes = Nodes(start, redis.url, 2, "--history-bytes", "3000000")
+    # Only the bytes limit the history, so that it has all behind its first message: behind
+    # the gap with which a folder is resumed, no message of one channel is missing between
+    # those of others.
+    nodes = Nodes(start, redis.url, 2, *KEEP, "--history-bytes", "3000000")
     traffic = Traffic(nodes.ports, ["a/b", "a/"])
     traffic.wait()
     nodes.signal(1, signal.SIGSTOP)
@@ -178,7 +181,8 @@ def test_node_hangs_too_long(start, redis):
     traffic.wait(600)
     nodes.signal(1, signal.SIGCONT)
     result = finish(traffic)
-    assert result.lost
+    # Subscribers may all have been at the other node.
+    assert result.gaps
     assert not result.closed
 
 
