@@ -95,7 +95,7 @@ class RedisAppender:
             acknowledged.
         reactor: The messages of one of its turns are appended together.
         outdated: Called if Redis has refused a batch because the life of the log is no
-            longer `life`.  Whoever is called sets `life` and calls `resume`, which sends
+            longer `life`.  Whoever is called calls `begin_life`, and `resume`, which sends
             the batch again.
 
     Attributes:

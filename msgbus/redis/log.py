@@ -57,6 +57,10 @@ LATE_SECONDS = 3.0
 # At most once in so many seconds it is logged that entries of the stream are no messages.
 WARN_SECONDS = 60.0
 
+# A node that is behind at one check may just be reading; after so many checks without a
+# new message it gets nothing.
+STUCK_CHECKS = 2
+
 # A stop waits so long for what was published.
 CLOSE_SECONDS = 5.0
 
@@ -137,7 +141,7 @@ class RedisLog:
         """
         if self._link.connection is None:
             return f"Cannot reach {self._address}."
-        if self._stuck:
+        if self._stuck >= STUCK_CHECKS:
             return "This node does not get what other nodes publish."
         return ""
 
@@ -324,13 +328,13 @@ class RedisLog:
             return
         self._stuck = self._stuck + 1 if self._read == self._read_before else 1
         self._read_before = self._read
-        if self._stuck == 2:
+        if self._stuck == STUCK_CHECKS:
             self._log.warn(
                 "This node is {count} messages behind, and reads none: connecting anew",
                 count=last[1] - self._read,
             )
             self._entries.restart(self.history.newest)
-        elif self._stuck == 4:
+        elif self._stuck == 2 * STUCK_CHECKS:
             self._lose_until(last)
             self.history.newest = last
             self._read = last[1]
