@@ -8,6 +8,6 @@ the reactor is.
 
 from .metrics import Metrics
 from .readiness import Readiness
-from .resource import AdminResource
+from .resource import pages
 
-__all__ = ["AdminResource", "Metrics", "Readiness"]
+__all__ = ["Metrics", "Readiness", "pages"]

@@ -5,7 +5,6 @@ Whether messages get through the bus.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable
 from functools import partial
 
 from twisted.internet import defer
@@ -18,6 +17,7 @@ from ..formats.ndjson import NdjsonFraming
 from ..match import EVERYTHING
 from ..message import Message
 from ..web.mount import STOPPING, Mount
+from ..web.site import Site
 
 __all__ = ["Readiness"]
 
@@ -34,24 +34,20 @@ class Readiness:
 
     Args:
         mount: The bus.
-        listens: Whether all ports are open.
+        site: Its connections.
     """
 
-    def __init__(
-        self, mount: Mount, reactor: IReactorTime, listens: Callable[[], bool]
-    ) -> None:
+    def __init__(self, mount: Mount, site: Site, reactor: IReactorTime) -> None:
         self._mount = mount
+        self._site = site
         self._reactor = reactor
-        self._listens = listens
 
     async def trouble(self) -> str:
         """
         A sentence that says why the bus cannot do its work; empty if it can.
         """
-        if self._mount.closed:
+        if self._site.draining or self._mount.closed:
             return STOPPING
-        if not self._listens():
-            return "The bus does not listen yet."
         if trouble := self._mount.bus.log.trouble:
             return trouble
         return await self._deliver()

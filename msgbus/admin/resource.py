@@ -8,7 +8,6 @@ from collections.abc import Callable
 from typing import Any
 
 from twisted.internet.defer import Deferred
-from twisted.internet.error import ConnectionDone
 from twisted.logger import Logger
 from twisted.web import server
 from twisted.web.resource import Resource
@@ -17,7 +16,7 @@ from twisted.web.server import NOT_DONE_YET
 from .metrics import Metrics
 from .readiness import Readiness
 
-__all__ = ["AdminResource"]
+__all__ = ["pages"]
 
 _INDEX = b"""msgbus, for its operator:
 
@@ -29,18 +28,17 @@ _INDEX = b"""msgbus, for its operator:
 _log = Logger()
 
 
-class AdminResource(Resource):
+def pages(metrics: Metrics, readiness: Readiness) -> dict[bytes, Resource]:
     """
-    The root of the operator's address.
+    The resources below the root, by their paths.
     """
-
-    def __init__(self, metrics: Metrics, readiness: Readiness) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]  # Twisted
-        self.putChild(b"", _Text(lambda: _INDEX))
-        self.putChild(b"metrics", _Text(metrics.text, metrics.content_type))
+    return {
+        b"": _Text(lambda: _INDEX),
+        b"metrics": _Text(metrics.text, metrics.content_type),
         # This answers whenever the reactor does, whatever else is wrong.
-        self.putChild(b"healthz", _Text(lambda: b"alive\n"))
-        self.putChild(b"readyz", _Ready(readiness))
+        b"healthz": _Text(lambda: b"alive\n"),
+        b"readyz": _Ready(readiness),
+    }
 
 
 class _Text(Resource):
@@ -73,7 +71,8 @@ class _Ready(Resource):
         200, or 503 and a sentence that says what is wrong.
         """
         found = Deferred.fromCoroutine(self._readiness.trouble())
-        request.notifyFinish().addErrback(lambda failure: failure.trap(ConnectionDone))
+        # That the client has gone is seen when there is an answer.
+        request.notifyFinish().addErrback(lambda _: None)
 
         def answer(trouble: str) -> None:
             if request._disconnected:

@@ -10,7 +10,7 @@ from twisted.application.service import Service
 from twisted.internet.defer import Deferred, DeferredList, maybeDeferred
 from twisted.internet.interfaces import IListeningPort, IStreamServerEndpoint
 
-from ..admin import AdminResource, Metrics, Readiness
+from ..admin import Metrics, Readiness, pages
 from ..admin.reactor_delay import ReactorDelay
 from ..web.auth import portal_for
 from ..web.origins import Origins
@@ -47,10 +47,10 @@ class AdminService(Service):
         self._ports: list[IListeningPort] = []
         self._delay = ReactorDelay(reactor)
         root = Root(origins, portal=portal_for(secret) if secret else None)
-        readiness = Readiness(bus.mount, reactor, lambda: bool(self._ports))
-        resource = AdminResource(Metrics(bus.mount, site, self._delay), readiness)
-        for path, child in resource.children.items():
-            root.putChild(path, child)
+        metrics = Metrics(bus.mount, site, self._delay)
+        readiness = Readiness(bus.mount, site, reactor)
+        for path, page in pages(metrics, readiness).items():
+            root.putChild(path, page)
         self._site = Site(root, reactor=reactor)
 
     def privilegedStartService(self) -> None:
