@@ -118,7 +118,8 @@ def on_loopback(text: str) -> str:
     """
     if _IP.match(text) is None or ":interface=" in text:
         return text
-    return f"{text}:interface=127.0.0.1"
+    address = r"\:\:1" if text.startswith("tcp6:") else "127.0.0.1"
+    return f"{text}:interface={address}"
 
 
 def is_private(text: str) -> bool:

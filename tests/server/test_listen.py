@@ -7,7 +7,7 @@ from unittest import mock
 from twisted.internet.testing import MemoryReactorClock
 from twisted.trial.unittest import SynchronousTestCase
 
-from msgbus.server.listen import endpoint
+from msgbus.server.listen import endpoint, is_private, on_loopback
 
 
 class EndpointTests(SynchronousTestCase):
@@ -39,3 +39,20 @@ class EndpointTests(SynchronousTestCase):
         for text, mode in (("unix:/x", 0o660), ("unix:/x:mode=666", 0o666)):
             _, _, backlog, given, _ = self.listen(text).unixServers[0]
             self.assertEqual((backlog, given), (1024, mode))
+
+    def test_loopback(self):
+        """
+        An endpoint string that names no address gets one of the loopback, of its own
+        family; it is known which ports only this machine can reach.
+        """
+        for text, address in (
+            ("tcp:1", "127.0.0.1"),
+            ("tcp6:1", "::1"),
+            ("tcp:1:interface=192.0.2.1", "192.0.2.1"),
+        ):
+            text = on_loopback(text)
+            self.assertEqual(self.listen(text).tcpServers[0][3], address)
+            self.assertEqual(is_private(text), address != "192.0.2.1")
+        self.assertTrue(is_private("unix:/x"))
+        self.assertFalse(is_private("tcp:1"))
+        self.assertFalse(is_private("haproxy:tcp:1:interface=127.0.0.1"))
