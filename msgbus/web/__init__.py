@@ -9,14 +9,15 @@ one of the ways in: `publish`, `publication_stream` (many messages in one reques
 `streamed_body` is read by a `publication_source`, and which gets a `stream_answer`),
 `stream`, `poll` (with its `search`) and `websocket` (with its `websocket_handshake` and
 `websocket_reader`).  The ways in share a `mount`, which counts in `quotas` what everybody
-may do, and in `counters` what is done; browsers get `pages`.  What a request asks for is
-read by `query` and `headers`; `responses` answers in one sentence.  `root` is
-the root of the site, with `origins`, `auth` and `sign_in` (who may use the bus), `visitor`
-(what they may do), `grants` and `bearer` (the same for links and tokens), `certified` (the
-same for client certificates), `rights` (what ends when they do), and `documents` (files
-beside the bus).  A `site` has as many `connections` as it may.  Each of them has a `peer`
-at its other end, and is a `channel`, on which `request`s are read within limits; its
-`repeater` answers requests whose `heads` are remembered, without having them parsed again.
+may do, in `counters` what is done, and knows each `subscriber`; browsers get `pages`.  What
+a request asks for is read by `query` and `headers`; `responses` answers in one sentence.
+`root` is the root of the site, with `origins`, `auth` and `sign_in` (who may use the bus),
+`visitor` (what they may do), `grants` and `bearer` (the same for links and tokens),
+`certified` (the same for client certificates), `rights` (what ends when they do), and
+`documents` (files beside the bus).  A `site` has as many `connections` as it may.  Each of
+them has a `peer` at its other end, and is a `channel`, on which `request`s are read within
+limits; its `repeater` answers requests whose `heads` are remembered, without having them
+parsed again.
 """
 
 from .auth import portal_for, portal_with

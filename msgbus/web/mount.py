@@ -7,6 +7,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
+from itertools import count
 from time import perf_counter
 from typing import Any, Protocol
 
@@ -31,11 +32,12 @@ from .counters import WebCounters
 from .origins import Origins
 from .peer import Peer
 from .query import Wanted
-from .quotas import Opened, Quotas
+from .quotas import Quotas
 from .request import Request, peer_of
 from .responses import REFUSALS
-from .rights import Right, Rights, check_unchanged
-from .visitor import Denied, Visitor
+from .rights import Rights, check_unchanged
+from .subscriber import Subscriber
+from .visitor import Visitor
 
 __all__ = ["Mount", "STOPPING", "finish", "when_published"]
 
@@ -76,6 +78,7 @@ class Mount:
         takes_streams: Whether the body of a request may be a stream of messages.
         publication_streams: The streams that are being published.
         rights: The rights on which streams and waiting requests depend.
+        subscribers: Who reads a stream, by their numbers.
     """
 
     _log = Logger()
@@ -100,10 +103,8 @@ class Mount:
         self.closed = False
         self.takes_streams = True
         self.rights = Rights(reactor)
-        # The rights of the members whose subscribers may lose them.
-        self._limited: dict[Member, Right] = {}
-        # What their subscribers have open, as the quotas count it.
-        self._counted: dict[Member, Opened] = {}
+        self.subscribers: dict[int, Subscriber] = {}
+        self._numbers = count(1)
         self.publication_streams: set[Stoppable] = set()
         self._verbosity = verbosity
 
@@ -226,13 +227,13 @@ class Mount:
         framing: Framing,
         response: Response,
         cursor: Cursor | None,
-    ) -> Member:
+    ) -> Subscriber:
         """
         Send a response what the cursor reads, and then what is published from now on.
 
         Returns:
-            The producer of the response, to be given to `leave` when the response has
-            ended.
+            The subscriber, whose `member` is the producer of the response; to be given to
+            `leave` when the response has ended.
         """
         member = self.fanout.subscribe(
             name,
@@ -245,17 +246,24 @@ class Mount:
         )
         if cursor is not None and cursor.outcome:
             self.counters.resumed[cursor.outcome] += 1
-        if opened := self.quotas.open_subscription(visitor, peer, name):
-            self._counted[member] = opened
-        right = self.rights.depend(
+        subscriber = Subscriber(
+            next(self._numbers),
+            visitor,
+            peer,
+            name,
+            member,
+            response,
+            self.bus.log.seconds(),
+        )
+        self.subscribers[subscriber.number] = subscriber
+        subscriber.opened = self.quotas.open_subscription(visitor, peer, name)
+        subscriber.right = self.rights.depend(
             visitor,
             partial(check_unchanged, visitor, name, wanted.filter),
-            lambda denied: _end(member, response, denied),
+            subscriber.end,
         )
-        if right is not None:
-            self._limited[member] = right
-        self._log_subscription("{peer} subscribes to {name!r}", peer, name)
-        return member
+        self._log_subscription("{peer} subscribes to {name!r}", subscriber)
+        return subscriber
 
     def subscribe_request(
         self,
@@ -270,24 +278,23 @@ class Mount:
         The same for the response to a request of Twisted's: its producer is registered, and
         leaves when the request reports that the response has ended.
         """
-        peer = peer_of(request)
-        visitor = visitor_of(request)
-        member = self.subscribe(visitor, peer, name, wanted, framing, response, cursor)
-        request.registerProducer(member, True)
-        request.notifyFinish().addBoth(lambda _: self.leave(member, peer, name))
-        return member
+        subscriber = self.subscribe(
+            visitor_of(request), peer_of(request), name, wanted, framing, response, cursor
+        )
+        request.registerProducer(subscriber.member, True)
+        request.notifyFinish().addBoth(lambda _: self.leave(subscriber))
+        return subscriber.member
 
-    def leave(self, member: Member, peer: Peer, name: str) -> None:
+    def leave(self, subscriber: Subscriber) -> None:
         """
         End the subscription of a response that has ended.
         """
-        member.stopProducing()
-        right = self._limited.pop(member, None)
-        if right is not None:
-            right.cancel()
-        if opened := self._counted.pop(member, None):
-            self.quotas.close_subscription(opened)
-        self._log_subscription("{peer} leaves {name!r}", peer, name)
+        del self.subscribers[subscriber.number]
+        subscriber.member.stopProducing()
+        if subscriber.right is not None:
+            subscriber.right.cancel()
+        self.quotas.close_subscription(subscriber.opened)
+        self._log_subscription("{peer} leaves {name!r}", subscriber)
 
     def close(self) -> None:
         """
@@ -307,19 +314,9 @@ class Mount:
             sender=message.sender,
         )
 
-    def _log_subscription(self, sentence: str, peer: Peer, name: str) -> None:
+    def _log_subscription(self, sentence: str, subscriber: Subscriber) -> None:
         if self._verbosity >= 1:
-            self._log.info(sentence, peer=str(peer), name=name)
-
-
-def _end(member: Member, response: Response, denied: Denied) -> None:
-    """
-    End the response to a subscriber that has lost its right.
-    """
-    if response.deny is not None:
-        response.deny(str(denied))
-    else:
-        member.end()
+            self._log.info(sentence, peer=str(subscriber.peer), name=subscriber.name)
 
 
 def when_published(

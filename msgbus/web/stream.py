@@ -12,7 +12,7 @@ from twisted.web import http, server
 from twisted.web.server import NOT_DONE_YET
 
 from ..bus.cursor import Cursor
-from ..fanout.member import Member, Response
+from ..fanout.member import Response
 from ..fanout.overflow import Overflow
 from ..formats.framing import ChunkedFraming, Framing
 from ..formats.stream_formats import STREAM_FORMATS, FramingOptions
@@ -28,6 +28,7 @@ from .query import Wanted
 from .quotas import Throttled
 from .request import Request
 from .responses import set_stream_headers
+from .subscriber import Subscriber
 from .visitor import Visitor
 
 __all__ = ["stream"]
@@ -64,11 +65,10 @@ def stream(mount: Mount, request: server.Request, name: str, wanted: Wanted) -> 
             request.remember(
                 partial(RepeatedSubscription, mount, request, name, wanted, framing)
             )
-        opened = Stream(
-            mount, visitor_of(request), request.peer, channel, name, bool(request.chunked)
-        )
+        opened = Stream(mount, channel, bool(request.chunked))
+        visitor, peer = visitor_of(request), request.peer
         request.replace_with(opened)
-        opened.begin(wanted, framing, cursor, ready=False)
+        opened.begin(visitor, peer, name, wanted, framing, cursor, ready=False)
     else:
         outlet = mount.outlet(request, wanted.overflow is Overflow.LATEST)
         response = Response(outlet, partial(finish, request))
@@ -82,39 +82,35 @@ class Stream:
     the memory of the request is released, because streams are many and live long.
 
     Args:
-        visitor: Who subscribes.
-        peer: From where.
         channel: The connection of the response.
-        name: The name of the channel or folder that is subscribed to.
         chunked: Whether the response is in chunks (RFC 9112, section 7.1).
     """
 
-    __slots__ = ("_channel", "_chunked", "_member", "_mount", "_name", "_peer", "_visitor")
+    __slots__ = ("_channel", "_chunked", "_mount", "_subscriber")
 
-    def __init__(
-        self,
-        mount: Mount,
-        visitor: Visitor,
-        peer: Peer,
-        channel: Channel,
-        name: str,
-        chunked: bool,
-    ) -> None:
+    def __init__(self, mount: Mount, channel: Channel, chunked: bool) -> None:
         self._mount = mount
-        self._visitor = visitor
-        self._peer = peer
         self._channel = channel
-        self._name = name
         self._chunked = chunked
-        self._member: Member | None = None
+        self._subscriber: Subscriber | None = None
 
     def begin(
-        self, wanted: Wanted, framing: Framing, cursor: Cursor | None, ready: bool
+        self,
+        visitor: Visitor,
+        peer: Peer,
+        name: str,
+        wanted: Wanted,
+        framing: Framing,
+        cursor: Cursor | None,
+        ready: bool,
     ) -> None:
         """
         Subscribe, now that the head of the response is written.
 
         Args:
+            visitor: Who subscribes.
+            peer: From where.
+            name: The name of the channel or folder that is subscribed to.
             ready: Whether the head has been sent, so that nothing waits in the transport.
         """
         latest = wanted.overflow is Overflow.LATEST
@@ -122,16 +118,10 @@ class Stream:
             self._mount.outlet_for(self._channel, latest), self._finish, ready=ready
         )
         self._channel.begin_stream()
-        self._member = self._mount.subscribe(
-            self._visitor,
-            self._peer,
-            self._name,
-            wanted,
-            framing,
-            response,
-            cursor,
+        self._subscriber = self._mount.subscribe(
+            visitor, peer, name, wanted, framing, response, cursor
         )
-        self._channel.registerProducer(self._member, True)  # type: ignore[no-untyped-call]  # Twisted
+        self._channel.registerProducer(self._subscriber.member, True)  # type: ignore[no-untyped-call]  # Twisted
 
     def announce_close(self) -> None:
         """
@@ -154,9 +144,9 @@ class Stream:
         self._leave()
 
     def _leave(self) -> None:
-        member, self._member = self._member, None
-        if member is not None:
-            self._mount.leave(member, self._peer, self._name)
+        subscriber, self._subscriber = self._subscriber, None
+        if subscriber is not None:
+            self._mount.leave(subscriber)
 
 
 class RepeatedSubscription:
@@ -238,14 +228,8 @@ class RepeatedSubscription:
         opening = self._framing.opening(begins)
         channel.repeater.answers.append(self._answer.fill(begins.encode("ascii")))
         channel.repeater.answers.append(opening)
-        opened = Stream(
-            mount,
-            self._visitor,
-            peer,
-            channel,
-            self._name,
-            self._chunked,
-        )
+        opened = Stream(mount, channel, self._chunked)
         channel.begin_answer(opened, self._persistent)
-        opened.begin(wanted, self._framing, cursor, channel.repeater.flush())
+        ready = channel.repeater.flush()
+        opened.begin(self._visitor, peer, self._name, wanted, self._framing, cursor, ready)
         return True
