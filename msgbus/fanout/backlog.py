@@ -36,9 +36,10 @@ class Position:
             much waits for it; None if nothing is dropped.
         line: Bytes that the member gets before the message: the rest of a gap, or of bytes
             for this member alone.
+        missed: How many messages were dropped for the member since it is behind.
     """
 
-    __slots__ = ("overflow", "number", "start", "offset", "limit", "line")
+    __slots__ = ("overflow", "number", "start", "offset", "limit", "line", "missed")
 
     def __init__(self, overflow: Overflow, number: int, start: int) -> None:
         self.overflow = overflow
@@ -47,6 +48,7 @@ class Position:
         self.offset = 0
         self.limit: int | None = None
         self.line = b""
+        self.missed = 0
 
 
 class Backlog:
@@ -128,6 +130,34 @@ class Backlog:
         if overflow in (Overflow.DROP_NEWEST, Overflow.CLOSE):
             self._keep_all_for(position)
         return position
+
+    @property
+    def numbered(self) -> int:
+        """
+        How many messages the group has had.
+        """
+        return self._next
+
+    def waiting(self, position: Position) -> tuple[int, int]:
+        """
+        How many messages wait for the member at this position, and how many bytes; at most
+        so many if some of them are going to be dropped.
+        """
+        number, start = position.number, position.start
+        messages = size = 0
+        if position.offset:
+            # The rest of a message goes first, whatever becomes of those behind it.
+            whole = len(self._frames[number])
+            messages, size = 1, whole - position.offset
+            number, start = number + 1, start + whole
+        if position.overflow is Overflow.DROP_OLDEST:
+            number, start = max(number, self._oldest), max(start, self._oldest_start)
+        end, limit = self._next, self._bytes - start
+        if position.limit is not None:
+            end, limit = max(number, position.limit), self._limit
+        elif position.overflow is Overflow.LATEST:
+            limit = min(limit, self._limit)
+        return messages + end - number, size + limit
 
     def add(self, channel: str, frame: bytes) -> None:
         """
@@ -293,6 +323,7 @@ class Backlog:
         if missed > 0:
             position.number = number
             position.line = self._gap(missed)
+            position.missed += missed
             self.counters.dropped[position.overflow] += missed
 
     def _get(self, position: Position, size: int) -> None:

@@ -152,7 +152,7 @@ class Fanout:
         key = ("", EVERYTHING, framing)
         group = self._groups.get(key)
         if group is None:
-            group = self._new_group(framing, partial(self._remove, key))
+            group = self._new_group(EVERYTHING, framing, partial(self._remove, key))
             self._groups[key] = group
             # In a group that ends, a member is finished when it has been sent everything.
             group.end()
@@ -205,15 +205,17 @@ class Fanout:
             subscription.cancel()
             self._remove((name, filter, framing))
 
-        group = self._new_group(framing, emptied)
+        group = self._new_group(filter, framing, emptied)
         subscription = self._bus.subscribe(name, deliver, filter, group.__len__, missed)
         self._groups[name, filter, framing] = group
         return group
 
-    def _new_group(self, framing: Framing, emptied: Callable[[], None]) -> Group:
+    def _new_group(
+        self, filter: Filter, framing: Framing, emptied: Callable[[], None]
+    ) -> Group:
         delivered = self.counters.delivered_in(framing.form)
         backlog = Backlog(self.limits.backlog, framing.gap, self.counters, delivered)
-        return Group(self._reactor, backlog, framing.heartbeat, self.turns, emptied)
+        return Group(self._reactor, backlog, filter, framing, self.turns, emptied)
 
     def _remove(self, key: tuple[str, Filter, Framing]) -> None:
         del self._groups[key]

@@ -13,10 +13,12 @@ from collections.abc import Callable
 
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
+from ..formats.framing import Framing
+from ..match import Filter
 from .backlog import SLICE_BYTES, Backlog, Position
 from .heartbeats import Heartbeats
 from .level import Level
-from .member import Member, Response
+from .member import Member, Response, Standing
 from .overflow import Overflow
 from .replay import Replay
 from .replaying import Replaying
@@ -40,24 +42,28 @@ class Group:
     Args:
         reactor: The messages of one of its turns are sent together.
         backlog: Keeps what waits for members that are behind; empty at first.
-        heartbeat: The bytes of a heartbeat.
+        filter: Which messages the members get.
+        framing: In which format.
         turns: The queue in which replays wait for their turn.
         emptied: Called when the last member has left.
 
     Attributes:
-        backlog: As given.
+        backlog, filter, framing: As given.
     """
 
     def __init__(
         self,
         reactor: IReactorTime,
         backlog: Backlog,
-        heartbeat: bytes,
+        filter: Filter,
+        framing: Framing,
         turns: Turns,
         emptied: Callable[[], object],
     ) -> None:
         self.backlog = backlog
-        self._heartbeat = heartbeat
+        self.filter = filter
+        self.framing = framing
+        self._heartbeat = framing.heartbeat
         self._turns = turns
         self._ending = False
         self._reactor = reactor
@@ -125,6 +131,17 @@ class Group:
         if response.ready or member.outlet.ask():
             self.feed(member)
         return member
+
+    def standing(self, member: Member) -> Standing:
+        """
+        How far a member is.
+        """
+        if (position := member.position) is not None:
+            waiting = self.backlog.waiting(position)
+            return Standing("behind", *waiting, member.missed + position.missed)
+        if member.replay is not None:
+            return Standing("replay", *member.replay.waiting, member.missed)
+        return Standing("level", 0, 0, member.missed)
 
     def leave(self, member: Member) -> None:
         """
@@ -340,5 +357,6 @@ class Group:
     def _take_from_behind(self, member: Member) -> None:
         position, member.position = member.position, None
         if position is not None:
+            member.missed += position.missed
             del self._behind[position]
             self.backlog.discard(position)

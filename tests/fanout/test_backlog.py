@@ -449,6 +449,26 @@ class FanoutMachine(RuleBasedStateMachine):
         for backlog in backlogs:
             assert backlog.kept == sum(map(len, backlog._frames.values()))
 
+    @invariant()
+    def standing(self):
+        """
+        What is told of each subscriber is so: what it has missed, and at least how much
+        waits for it.
+        """
+        for subscriber in getattr(self, "subscribers", ()):
+            if subscriber.aborted or self.fresh:
+                continue
+            standing, queue = subscriber.member.standing, subscriber.queue
+            position = subscriber.member.position
+            line = b"" if position is None else position.line
+            assert standing.missed == (subscriber.outlet.got + line).count(MISSED)
+            assert standing.messages >= len(queue.waiting)
+            if standing.state == "level":
+                assert not queue.waiting
+            elif position.limit is None:
+                waiting = sum(size for *_, size in queue.waiting) - queue.offset
+                assert standing.bytes >= waiting
+
     def teardown(self):
         """
         All read all: each has what its queue says, in order, and its gaps and
