@@ -48,6 +48,7 @@ PURE = {
     "bus.cursor",
     "bus.id_sequence",
     "bus.subscriptions",
+    "bus.known_channels",
     "bus.idempotency",
     "redis.address",
     "redis.scripts",

@@ -300,6 +300,19 @@ class History:
         """
         return len(self._channels)
 
+    def names(self) -> list[str]:
+        """
+        The names of the channels that have kept messages, in no particular order.
+        """
+        return list(self._channels)
+
+    def last(self, channel: str) -> tuple[int, Message | None]:
+        """
+        How many messages of a channel are kept, and the newest of them.
+        """
+        log = self._channels.get(channel)
+        return (0, None) if log is None else (len(log), log.entries[-1].message)
+
     def entries(self, name: str) -> list[Entry]:
         """
         The kept entries of a channel, or of all channels of the bus if the name is that of
