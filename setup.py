@@ -52,6 +52,7 @@ setup(
     package_dir={"msgbus.chatdemo": "chatdemo"},
     package_data={
         "msgbus": ["py.typed"],
+        "msgbus.admin": ["page/*"],
         "msgbus.web": ["page/*"],
         "msgbus.chatdemo": ["*"],
     },

@@ -138,26 +138,29 @@ class Backlog:
         """
         return self._next
 
-    def waiting(self, position: Position) -> tuple[int, int]:
+    def waiting(self, position: Position) -> tuple[int, int, int]:
         """
-        How many messages wait for the member at this position, and how many bytes; at most
-        so many if some of them are going to be dropped.
+        How many messages wait for the member at this position, how many bytes, and how many
+        messages are dropped for it of which it has not been told yet.  The bytes may be
+        fewer if messages are dropped; with `LATEST`, the messages may be, too.
         """
         number, start = position.number, position.start
-        messages = size = 0
+        messages = size = lost = 0
         if position.offset:
             # The rest of a message goes first, whatever becomes of those behind it.
             whole = len(self._frames[number])
             messages, size = 1, whole - position.offset
             number, start = number + 1, start + whole
-        if position.overflow is Overflow.DROP_OLDEST:
-            number, start = max(number, self._oldest), max(start, self._oldest_start)
+        if position.overflow is Overflow.DROP_OLDEST and number < self._oldest:
+            lost = self._oldest - number
+            number, start = self._oldest, self._oldest_start
         end, limit = self._next, self._bytes - start
         if position.limit is not None:
             end, limit = max(number, position.limit), self._limit
+            lost = self._next - end
         elif position.overflow is Overflow.LATEST:
             limit = min(limit, self._limit)
-        return messages + end - number, size + limit
+        return messages + end - number, size + limit, lost
 
     def add(self, channel: str, frame: bytes) -> None:
         """

@@ -178,6 +178,12 @@ class Fanout:
                 forms[framing.form] += size
         return forms
 
+    def groups(self) -> tuple[Group, ...]:
+        """
+        The groups of all responses.
+        """
+        return tuple(self._groups.values())
+
     def replays(self) -> int:
         """
         How many responses are being sent kept messages.

@@ -137,8 +137,9 @@ class Group:
         How far a member is.
         """
         if (position := member.position) is not None:
-            waiting = self.backlog.waiting(position)
-            return Standing("behind", *waiting, member.missed + position.missed)
+            messages, size, lost = self.backlog.waiting(position)
+            missed = member.missed + position.missed + lost
+            return Standing("behind", messages, size, missed)
         if member.replay is not None:
             return Standing("replay", *member.replay.waiting, member.missed)
         return Standing("level", 0, 0, member.missed)

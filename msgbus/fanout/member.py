@@ -35,7 +35,7 @@ class Standing:
             is being sent kept messages.
         messages: How many messages wait for it; in a replay, those that have been read.
         bytes: How many bytes that is.
-        missed: How many messages it has not got because too much waited for it.
+        missed: How many messages it does not get because too much waited for it.
     """
 
     state: str

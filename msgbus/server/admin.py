@@ -11,6 +11,9 @@ from twisted.internet.defer import Deferred, DeferredList, maybeDeferred
 from twisted.internet.interfaces import IListeningPort, IStreamServerEndpoint
 
 from ..admin import Metrics, Readiness, pages
+from ..admin.events import Events
+from ..admin.numbers import NumbersLoop
+from ..admin.rates import GroupRates
 from ..admin.reactor_delay import ReactorDelay
 from ..web.auth import portal_for
 from ..web.origins import Origins
@@ -45,11 +48,20 @@ class AdminService(Service):
     ) -> None:
         self._endpoint = endpoint
         self._ports: list[IListeningPort] = []
+        self._loops: list[ReactorDelay | Events | NumbersLoop]
         self._delay = ReactorDelay(reactor)
         root = Root(origins, portal=portal_for(secret) if secret else None)
         metrics = Metrics(bus.mount, site, self._delay)
         readiness = Readiness(bus.mount, site, reactor)
-        for path, page in pages(metrics, readiness).items():
+        rates = GroupRates(bus.mount.fanout)
+        events = Events(bus.mount, reactor)
+        own = BusResource(events.bus, reactor, prefix="/events/", origins=origins)
+        self._loops = [
+            self._delay,
+            events,
+            NumbersLoop(bus.mount, site, self._delay, rates, events.bus, reactor),
+        ]
+        for path, page in pages(bus.mount, metrics, readiness, rates, own).items():
             root.putChild(path, page)
         self._site = Site(root, reactor=reactor)
 
@@ -70,7 +82,8 @@ class AdminService(Service):
         super().startService()  # type: ignore[no-untyped-call]  # Twisted
         if not self._ports:
             self.privilegedStartService()
-        self._delay.start()
+        for loop in self._loops:
+            loop.start()
 
     def stopService(self) -> Deferred[None]:
         """
@@ -83,7 +96,8 @@ class AdminService(Service):
         return Deferred.fromCoroutine(self._stop())
 
     async def _stop(self) -> None:
-        self._delay.stop()
+        for loop in self._loops:
+            loop.stop()
         ports, self._ports = self._ports, []
         await DeferredList([maybeDeferred(port.stopListening) for port in ports])
         self._site.abort()

@@ -57,6 +57,22 @@ class Stoppable(Protocol):
         """
 
 
+class Observer(Protocol):
+    """
+    Somebody who wants to know who subscribes.
+    """
+
+    def subscribed(self, subscriber: Subscriber) -> None:
+        """
+        Learn that somebody subscribes.
+        """
+
+    def left(self, subscriber: Subscriber) -> None:
+        """
+        Learn that somebody has left.
+        """
+
+
 class Mount:
     """
     Publishes and subscribes on behalf of requests.
@@ -79,6 +95,7 @@ class Mount:
         publication_streams: The streams that are being published.
         rights: The rights on which streams and waiting requests depend.
         subscribers: Who reads a stream, by their numbers.
+        observer: Is told who comes and goes; None for nobody.
     """
 
     _log = Logger()
@@ -104,6 +121,7 @@ class Mount:
         self.takes_streams = True
         self.rights = Rights(reactor)
         self.subscribers: dict[int, Subscriber] = {}
+        self.observer: Observer | None = None
         self._numbers = count(1)
         self.publication_streams: set[Stoppable] = set()
         self._verbosity = verbosity
@@ -262,6 +280,8 @@ class Mount:
             partial(check_unchanged, visitor, name, wanted.filter),
             subscriber.end,
         )
+        if self.observer is not None:
+            self.observer.subscribed(subscriber)
         self._log_subscription("{peer} subscribes to {name!r}", subscriber)
         return subscriber
 
@@ -290,6 +310,8 @@ class Mount:
         End the subscription of a response that has ended.
         """
         del self.subscribers[subscriber.number]
+        if self.observer is not None:
+            self.observer.left(subscriber)
         subscriber.member.stopProducing()
         if subscriber.right is not None:
             subscriber.right.cancel()
