@@ -17,6 +17,7 @@ TEST = [
     *ARGON2,
     "pytest",
     "pytest-twisted",
+    "pytest-xdist",
     "hypothesis",
     "h2",
     "pexpect",
