@@ -106,7 +106,7 @@ class _Bus(Collector):
         )
         yield _labelled(
             "msgbus_refused_requests",
-            "Publications and subscriptions that were refused, by reason.",
+            "Connections, requests and publications that were refused, by reason.",
             "reason",
             {reason: counters.refused[reason] for reason in REASONS},
         )

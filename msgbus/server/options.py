@@ -484,7 +484,7 @@ class Options(usage.Options):
 
     def opt_verbose(self) -> None:
         """
-        Log subscriptions; given twice or more, publications too.
+        Log subscriptions and what is refused; given twice or more, publications too.
         """
         self["verbosity"] += 1
 

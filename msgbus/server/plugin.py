@@ -81,6 +81,7 @@ def makeService(options: Options) -> Service:
         connections=Connections(
             options["max-connections"], options["max-address-connections"]
         ),
+        journal=bus_resource.mount.journal,
     )
     service = BusService(
         reactor,

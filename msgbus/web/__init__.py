@@ -10,7 +10,9 @@ one of the ways in: `publish`, `publication_stream` (many messages in one reques
 `stream`, `poll` (with its `search`) and `websocket` (with its `websocket_handshake` and
 `websocket_reader`).  The ways in share a `mount`, which counts in `quotas` what everybody
 may do, in `counters` what is done, and knows each `subscriber`; browsers get `pages`.  What
-a request asks for is read by `query` and `headers`; `responses` answers in one sentence.
+a request asks for is read by `query` and `headers`; `responses` answers in one sentence,
+and `refusals` when something is refused.  The `journal` logs what clients do and what is
+refused to them, with the `verbosity` that the operator wants.
 `root` is the root of the site, with `origins`, `auth` and `sign_in` (who may use the bus),
 `visitor` (what they may do), `grants` and `bearer` (the same for links and tokens),
 `certified` (the same for client certificates), `rights` (what ends when they do), and

@@ -12,6 +12,7 @@ from collections.abc import Callable, Hashable
 from functools import cached_property
 from typing import Any, Protocol
 
+from OpenSSL import SSL
 from twisted.internet.interfaces import IDelayedCall, ISSLTransport
 from twisted.internet.protocol import connectionDone
 from twisted.protocols.haproxy._wrapper import HAProxyProtocolWrapper
@@ -22,8 +23,10 @@ from ..access.addresses import TrustedProxies
 from ..access.certificates import ClientCertificate
 from .connections import Connections
 from .heads import Heads
+from .journal import Attempt, Journal
 from .peer import Peer
 from .repeater import Repeater
+from .responses import Refusal
 from .streamed_body import StreamedBody
 
 __all__ = ["REQUEST_BYTES_A_SECOND", "Answering", "Channel", "Refused", "too_large"]
@@ -56,15 +59,17 @@ FIRST_REQUEST_SECONDS = 1
 _MAX_LENGTH_DIGITS = 30
 
 
-class Refused(Exception):
+class Refused(Refusal):
     """
     The request that is being read gets this answer, and the connection is closed.
+
+    Args:
+        phrase: The reason phrase of the status code.
     """
 
-    def __init__(self, code: int, reason: bytes, sentence: str) -> None:
-        super().__init__(sentence)
-        self.code = code
-        self.reason = reason
+    def __init__(self, code: int, phrase: bytes, sentence: str, reason: str = "") -> None:
+        super().__init__(code, sentence, reason=reason)
+        self.phrase = phrase
 
 
 def too_large(limit: int) -> Refused:
@@ -108,6 +113,7 @@ class _Site(Protocol):
     heads: Heads[Any]
     proxies: TrustedProxies
     connections: Connections
+    journal: Journal
     channels: set[Channel]
     streams: set[Channel]
 
@@ -176,6 +182,7 @@ class Channel(http.HTTPChannel):
                     503,
                     b"Service Unavailable",
                     "The bus has as many connections as it may have; try again later.",
+                    "connections",
                 )
             )
             return
@@ -245,6 +252,7 @@ class Channel(http.HTTPChannel):
                     429,
                     b"Too Many Requests",
                     "Your address has as many connections as it may have; close one.",
+                    "connections",
                 )
             )
 
@@ -416,6 +424,9 @@ class Channel(http.HTTPChannel):
         if self._closing is not None and self._closing.active():
             self._closing.cancel()
         super().connectionLost(reason)  # type: ignore[no-untyped-call]  # Twisted
+        if isinstance(reason.value, SSL.Error):
+            refusal = Refusal(400, str(reason.value), reason="tls")
+            self.site.journal.refuses(Attempt(self.peer, way="tls"), refusal)
         self.site.connections.close()
         if self._counted is not None:
             self.site.connections.close_from(self._counted)
@@ -519,11 +530,12 @@ class Channel(http.HTTPChannel):
             self.ended, self._discardable = True, LINGER_BYTES
             self._body.fail(refusal.code, str(refusal))
             return
+        self.site.journal.refuses(Attempt(self.peer), refusal)
         body = f"{refusal}\n".encode()
         self.writeHeaders(  # type: ignore[no-untyped-call]  # Twisted
             b"HTTP/1.1",
             b"%d" % refusal.code,
-            refusal.reason,
+            refusal.phrase,
             [
                 (b"Date", http.datetimeToString()),
                 (b"Content-Type", b"text/plain; charset=utf-8"),

@@ -18,6 +18,7 @@ from twisted.web import server, static
 from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET
 
+from .refusals import journal_of, refuse
 from .responses import Refusal
 
 __all__ = ["Document", "find"]
@@ -59,7 +60,7 @@ class Document(Resource):
         try:
             return self._serve(request)
         except Refusal as refusal:
-            return refusal.answer(request)
+            return refuse(journal_of(request), request, refusal)
 
     def _serve(self, request: server.Request) -> int | bytes:
         if request.method not in (b"GET", b"HEAD"):

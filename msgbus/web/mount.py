@@ -28,7 +28,7 @@ from ..match import Filter
 from ..message import Message, Receipt
 from .auth import visitor_of
 from .channel import Channel
-from .counters import WebCounters
+from .journal import Attempt, Journal
 from .origins import Origins
 from .peer import Peer
 from .query import Wanted
@@ -37,7 +37,8 @@ from .request import Request, peer_of
 from .responses import REFUSALS
 from .rights import Rights, check_unchanged
 from .subscriber import Subscriber
-from .visitor import Visitor
+from .verbosity import Verbosity
+from .visitor import Denied, Visitor
 
 __all__ = ["Mount", "STOPPING", "finish", "when_published"]
 
@@ -83,13 +84,14 @@ class Mount:
         prefix: The path at which the bus is mounted, percent-encoded, with a slash at both
             ends.
         origins: Which web pages may use it.
-        verbosity: 1 logs subscriptions, 2 publications too.
+        verbosity: 1 logs subscriptions and refusals, 2 publications too.
         limits: What may wait for subscribers that do not read.
         quotas: How much each user and address may do.
 
     Attributes:
         quotas: As given.
-        counters: What is published and refused.
+        journal: What clients do, and what is refused to them, is counted and logged here.
+        counters: Those of the journal.
         closed: Whether the bus has stopped, so that nothing is published any more.
         takes_streams: Whether the body of a request may be a stream of messages.
         publication_streams: The streams that are being published.
@@ -97,8 +99,6 @@ class Mount:
         subscribers: Who reads a stream, by their numbers.
         observer: Is told who comes and goes; None for nobody.
     """
-
-    _log = Logger()
 
     def __init__(
         self,
@@ -116,7 +116,8 @@ class Mount:
         self.origins = origins
         self.fanout = Fanout(bus, reactor, limits)
         self.quotas = quotas or Quotas()
-        self.counters = WebCounters()
+        self.journal = Journal(prefix=prefix, verbosity=Verbosity(verbosity))
+        self.counters = self.journal.counters
         self.closed = False
         self.takes_streams = True
         self.rights = Rights(reactor)
@@ -124,7 +125,6 @@ class Mount:
         self.observer: Observer | None = None
         self._numbers = count(1)
         self.publication_streams: set[Stoppable] = set()
-        self._verbosity = verbosity
 
     def check_open(self) -> None:
         """
@@ -169,8 +169,8 @@ class Mount:
             published.addCallback(self._timed, perf_counter())
         if not may_count:
             published = _without_count(published)
-        if self._verbosity >= 2:
-            self._log_publication(peer, message, body)
+        if self.journal.logs_publications:
+            self.journal.publishes(visitor.sender, peer, message, body)
         return published
 
     def _timed(self, receipt: Receipt, begun: float) -> Receipt:
@@ -278,11 +278,11 @@ class Mount:
         subscriber.right = self.rights.depend(
             visitor,
             partial(check_unchanged, visitor, name, wanted.filter),
-            subscriber.end,
+            partial(self._revoke, subscriber),
         )
         if self.observer is not None:
             self.observer.subscribed(subscriber)
-        self._log_subscription("{peer} subscribes to {name!r}", subscriber)
+        self.journal.subscribes(visitor.sender, peer, name)
         return subscriber
 
     def subscribe_request(
@@ -316,7 +316,7 @@ class Mount:
         if subscriber.right is not None:
             subscriber.right.cancel()
         self.quotas.close_subscription(subscriber.opened)
-        self._log_subscription("{peer} leaves {name!r}", subscriber)
+        self.journal.leaves(subscriber.visitor.sender, subscriber.peer, subscriber.name)
 
     def close(self) -> None:
         """
@@ -326,19 +326,13 @@ class Mount:
         self.closed = True
         self.fanout.end()
 
-    def _log_publication(self, peer: Peer, message: Message, body: bytes) -> None:
-        self._log.info(
-            "{peer} publishes {size} bytes of {type} to {name!r} as {sender!r}",
-            peer=str(peer),
-            size=len(body),
-            type=message.content_type,
-            name=message.channel,
-            sender=message.sender,
-        )
-
-    def _log_subscription(self, sentence: str, subscriber: Subscriber) -> None:
-        if self._verbosity >= 1:
-            self._log.info(sentence, peer=str(subscriber.peer), name=subscriber.name)
+    def _revoke(self, subscriber: Subscriber, denied: Denied) -> None:
+        """
+        End the stream of a subscriber that has lost its right.
+        """
+        sender, peer = subscriber.visitor.sender, subscriber.peer
+        self.journal.refuses(Attempt(peer, sender, "stream", subscriber.name), denied)
+        subscriber.end(denied)
 
 
 def when_published(

@@ -24,8 +24,9 @@ from .headers import header
 from .mount import STOPPING, Mount, finish
 from .query import Wanted
 from .quotas import Opened
+from .refusals import refuse
 from .request import Request, peer_of
-from .responses import Refusal, answer, refuse, status_of
+from .responses import Refusal, answer, status_of
 from .rights import check_unchanged
 from .search import Search
 from .visitor import Denied
@@ -126,7 +127,7 @@ class Polls:
 
         def denied(error: Denied) -> None:
             gone(None)
-            refuse(request, error)
+            refuse(mount.journal, request, error)
 
         right = mount.rights.depend(
             visitor, partial(check_unchanged, visitor, name, wanted.filter), denied

@@ -27,8 +27,9 @@ from .publication_stream import publish_stream
 from .publish import publish
 from .query import MESSAGE, PAGE, channel_name, parse_subscription
 from .quotas import Quotas
+from .refusals import refuse
 from .request import peer_of
-from .responses import REFUSALS, Refusal, answer, refuse
+from .responses import REFUSALS, Refusal, answer
 from .stream import stream
 from .streamed_body import is_streamed
 from .websocket import open_websocket
@@ -63,7 +64,7 @@ class BusResource(Resource):
         prefix: The path at which the resource is mounted, percent-encoded, with a slash at
             both ends; subscribers are told it in `Content-Location`.
         origins: Which web pages may use it.
-        verbosity: 1 logs subscriptions, 2 publications too.
+        verbosity: 1 logs subscriptions and refusals, 2 publications too.
         limits: What may wait for subscribers that do not read.
         quotas: How much each user and address may publish and subscribe.
 
@@ -128,10 +129,9 @@ class BusResource(Resource):
             self.mount.check_open()
             return self._render_method(request)
         except Refusal as refusal:
-            return refusal.answer(request)
+            return refuse(self.mount.journal, request, refusal)
         except REFUSALS as error:
-            self.mount.counters.refuse(error)
-            return refuse(request, error)
+            return refuse(self.mount.journal, request, error)
 
     def _render_method(self, request: server.Request) -> int:
         if request.method == b"OPTIONS":

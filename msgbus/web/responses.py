@@ -21,9 +21,9 @@ __all__ = [
     "REFUSALS",
     "Refusal",
     "answer",
+    "answer_refusal",
     "plain_refusal",
     "reason_of",
-    "refuse",
     "set_stream_headers",
     "status_of",
 ]
@@ -53,7 +53,22 @@ _REASON_NAMES = {
     Unavailable: "log_unavailable",
     Denied: "denied",
 }
-REASONS = tuple(_REASON_NAMES.values())
+
+# What statistics call a `Refusal` with one of these status codes that does not say it.
+_REASONS_BY_STATUS = {
+    401: "denied",
+    403: "denied",
+    405: "method",
+    408: "too_slow",
+    413: "too_large",
+    421: "host",
+    429: "throttled",
+}
+REASONS = (
+    *_REASON_NAMES.values(),
+    *("method", "too_slow", "host", "cross_site"),
+    *("sign_in", "guesses", "busy", "connections", "tls"),
+)
 
 # When a publisher may try again, in seconds, for which the log cannot be reached.
 RETRY_SECONDS = 5
@@ -72,14 +87,31 @@ _REASONS = {
 class Refusal(Exception):
     """
     A request is to be answered with this status code and sentence.
+
+    Args:
+        reason: What statistics call it, which is one of `REASONS`; if it is not given, the
+            code decides.
     """
 
     def __init__(
-        self, code: int, sentence: str, headers: Iterable[tuple[bytes, bytes]] = ()
+        self,
+        code: int,
+        sentence: str,
+        headers: Iterable[tuple[bytes, bytes]] = (),
+        reason: str = "",
     ) -> None:
         super().__init__(sentence)
         self.code = code
         self.headers = headers
+        self.reason = reason or _REASONS_BY_STATUS.get(code, "invalid")
+
+    @property
+    def is_refusal(self) -> bool:
+        """
+        Is something refused?  Nothing is by a redirection, by a page, or if there is
+        nothing at the path.
+        """
+        return self.code >= http.BAD_REQUEST and self.code != http.NOT_FOUND
 
     def answer(self, request: server.Request) -> int:
         """
@@ -118,10 +150,13 @@ def answer(
     return NOT_DONE_YET
 
 
-def refuse(request: server.Request, error: Exception) -> int:
+def answer_refusal(request: server.Request, error: Exception) -> int:
     """
-    Answer a request that is refused because of an error that is one of `REFUSALS`.
+    Answer a request that is refused because of an error, which is a `Refusal` or one of
+    `REFUSALS`.
     """
+    if isinstance(error, Refusal):
+        return error.answer(request)
     if isinstance(error, Denied) and error.challenges:
         request.responseHeaders.setRawHeaders(
             b"WWW-Authenticate", [text.encode("ascii") for text in error.challenges]
@@ -172,8 +207,10 @@ def set_stream_headers(request: server.Request) -> None:
 
 def status_of(error: Exception) -> int:
     """
-    The status code for an error that is one of `REFUSALS`.
+    The status code for an error that is a `Refusal` or one of `REFUSALS`.
     """
+    if isinstance(error, Refusal):
+        return error.code
     if isinstance(error, Denied):
         return error.status
     return next(code for kind, code in _STATUSES.items() if isinstance(error, kind))
@@ -181,7 +218,10 @@ def status_of(error: Exception) -> int:
 
 def reason_of(error: Exception) -> str:
     """
-    What statistics call an error that is one of `REFUSALS`.
+    What statistics call an error that is a `Refusal` or one of `REFUSALS`: one of
+    `REASONS`.
     """
+    if isinstance(error, Refusal):
+        return error.reason
     kind = next(kind for kind in _STATUSES if isinstance(error, kind))
     return _REASON_NAMES[kind]

@@ -29,9 +29,10 @@ from .documents import Document
 from .grants import Grants
 from .headers import check_host, header, is_preflight, set_safety_headers
 from .origins import Origins
+from .refusals import journal_of, refuse
 from .request import Request, peer_of
 from .resource import BusResource
-from .responses import Refusal, refuse
+from .responses import Refusal
 from .sign_in import SignIn, TooManyGuesses
 from .site import Site
 from .visitor import Access, Denied, Visitor
@@ -113,7 +114,7 @@ class Root(Resource):
         except Refusal as refusal:
             return _Page(refusal)
         except Invalid as error:
-            return _Page(Refusal(400, str(error)))
+            return _Page(error)
         except Denied as denied:
             # With these headers, a page of an allowed origin can read why it is refused.
             set_safety_headers(request, self._origins)
@@ -281,10 +282,11 @@ class Root(Resource):
             return _Page(Refusal(400, failure.getErrorMessage()))
         if isinstance(failure.value, Busy):
             later = (b"Retry-After", b"%d" % failure.value.retry_after)
-            return _Page(Refusal(503, failure.getErrorMessage(), [later]))
+            return _Page(Refusal(503, failure.getErrorMessage(), [later], "busy"))
         if isinstance(failure.value, TooManyGuesses):
             wait = retry_after(failure.value.seconds).encode("ascii")
-            return _Page(Refusal(429, failure.getErrorMessage(), [(b"Retry-After", wait)]))
+            later = (b"Retry-After", wait)
+            return _Page(Refusal(429, failure.getErrorMessage(), [later], "guesses"))
         failure.trap(UnauthorizedLogin)
         return _Page(
             Refusal(
@@ -293,6 +295,7 @@ class Root(Resource):
                 + (", under any name," if self._access is None else " with your name,")
                 + " as in curl -u NAME:PASSWORD."
                 + ("" if self._certificates is None else OR_CERTIFICATE),
+                reason="sign_in",
             )
         )
 
@@ -304,14 +307,12 @@ class _Page(Resource):
 
     isLeaf = True
 
-    def __init__(self, refusal: Refusal | Denied) -> None:
+    def __init__(self, refusal: Refusal | Denied | Invalid) -> None:
         super().__init__()  # type: ignore[no-untyped-call]  # Twisted
         self._refusal = refusal
 
     def render(self, request: server.Request) -> int:
-        if isinstance(self._refusal, Denied):
-            return refuse(request, self._refusal)
-        return self._refusal.answer(request)
+        return refuse(journal_of(request), request, self._refusal)
 
 
 def _keep_private(request: server.Request) -> None:

@@ -17,6 +17,7 @@ from ..access.addresses import TrustedProxies
 from .channel import Channel
 from .connections import Connections
 from .heads import Heads
+from .journal import Journal
 from .peer import NO_PROXIES, Peer
 from .request import Request
 
@@ -33,11 +34,13 @@ class Site(server.Site):
         reactor: By its clock, idle connections time out.
         proxies: Those that are believed whose requests they pass on.
         connections: How many connections there may be; any number for None.
+        journal: Counts and logs what is refused; that of the bus, or one of its own.
 
     Attributes:
         max_body: As given.
         proxies: As given.
         connections: Counts all connections.
+        journal: As given.
         draining: Whether each connection is closed once its request is answered.
         channels: All connections.
         streams: The connections whose answers have no end.
@@ -57,11 +60,13 @@ class Site(server.Site):
         reactor: IReactorTime | None = None,
         proxies: TrustedProxies = NO_PROXIES,
         connections: Connections | None = None,
+        journal: Journal | None = None,
     ) -> None:
         super().__init__(resource, parsePOSTFormSubmission=False, reactor=reactor)  # type: ignore[no-untyped-call]  # Twisted
         self.max_body = max_body
         self.proxies = proxies
         self.connections = connections or Connections()
+        self.journal = journal or Journal()
         self.draining = False
         self.channels: set[Channel] = set()
         self.streams: set[Channel] = set()

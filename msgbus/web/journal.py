@@ -1,0 +1,147 @@
+"""
+What clients do and what is refused to them: counted, and logged as far as the operator
+wants to see it.
+
+Every refusal comes here, wherever it is decided: for a connection, a request, a message in
+a stream, or a message from a WebSocket.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from twisted.logger import Logger
+
+from ..message import Message
+from .counters import WebCounters
+from .peer import Peer
+from .responses import reason_of, status_of
+from .verbosity import PUBLICATIONS, SUBSCRIPTIONS, Verbosity
+
+__all__ = ["Attempt", "Journal"]
+
+# How many characters of a text that a client has chosen are logged.
+MAX_TEXT = 200
+
+
+class Attempt(NamedTuple):
+    """
+    What a client wants to do.
+
+    Attributes:
+        peer: The client.
+        user: The name that it has given; empty for none.
+        way: The method of its request; or `connection`, `websocket` or `stream`, if it
+            wants to open a connection, or to publish a message by such a way.
+        channel: The channel or folder; empty if there is none, or if it is not known yet.
+        path: The path of its request, without the query, if `channel` is empty.
+    """
+
+    peer: Peer
+    user: str = ""
+    way: str = "connection"
+    channel: str = ""
+    path: str = ""
+
+
+class Journal:
+    """
+    Counts and logs.
+
+    Args:
+        counters: What is refused is counted here.
+        prefix: The path of the bus, percent-encoded, with a slash at both ends.
+
+    Attributes:
+        counters: As given.
+        prefix: As given.
+        logs_publications: Whether the publications of anybody are logged.
+    """
+
+    _log = Logger()
+
+    def __init__(
+        self,
+        counters: WebCounters | None = None,
+        prefix: str = "/msgbus/",
+        verbosity: Verbosity | None = None,
+    ) -> None:
+        self.counters = counters or WebCounters()
+        self.prefix = prefix
+        self.verbosity = verbosity or Verbosity()
+
+    @property
+    def verbosity(self) -> Verbosity:
+        """
+        How much is logged; may be replaced at any time.
+        """
+        return self._verbosity
+
+    @verbosity.setter
+    def verbosity(self, verbosity: Verbosity) -> None:
+        self._verbosity = verbosity
+        # Looked at for each message that is published.
+        self.logs_publications = verbosity.most >= PUBLICATIONS
+
+    def publishes(self, user: str, peer: Peer, message: Message, body: bytes) -> None:
+        """
+        Somebody publishes a message.
+
+        Args:
+            user: The name that they have given; empty for none.
+            body: Of the message, which may have another one.
+        """
+        if self._verbosity.of(user, peer) >= PUBLICATIONS:
+            self._log.info(
+                "{peer} publishes {size} bytes of {type} to {channel!r} as {user!r}",
+                peer=str(peer),
+                size=len(body),
+                type=message.content_type,
+                channel=message.channel,
+                user=message.sender,
+            )
+
+    def subscribes(self, user: str, peer: Peer, channel: str) -> None:
+        """
+        Somebody subscribes to a channel or folder.
+        """
+        self._subscription("{peer} subscribes to {channel!r}", user, peer, channel)
+
+    def leaves(self, user: str, peer: Peer, channel: str) -> None:
+        """
+        Somebody's subscription to a channel or folder has ended.
+        """
+        self._subscription("{peer} leaves {channel!r}", user, peer, channel)
+
+    def refuses(self, attempt: Attempt, error: Exception) -> None:
+        """
+        Something is refused.
+
+        Args:
+            error: A `Refusal`, or one of `REFUSALS`, whose text says why.
+        """
+        reason = reason_of(error)
+        self.counters.refused[reason] += 1
+        if self._verbosity.most < SUBSCRIPTIONS:
+            return
+        peer, user, way, channel, path = attempt
+        if self._verbosity.of(user, peer) >= SUBSCRIPTIONS:
+            where = "channel" if channel or not path else "path"
+            self._log.info(
+                f"{{peer}} is refused {{way}} {{{where}!r}} as {{user!r}}:"
+                " {status} {reason}: {sentence}",
+                peer=str(peer),
+                way=way[:MAX_TEXT],
+                user=user[:MAX_TEXT],
+                status=status_of(error),
+                reason=reason,
+                sentence=str(error),
+                **{where: (channel or path)[:MAX_TEXT]},
+            )
+
+    def _subscription(self, sentence: str, user: str, peer: Peer, channel: str) -> None:
+        if (
+            self._verbosity.most >= SUBSCRIPTIONS
+            and self._verbosity.of(user, peer) >= SUBSCRIPTIONS
+        ):
+            self._log.info(sentence, peer=str(peer), channel=channel, user=user)
