@@ -116,6 +116,7 @@ class Options(usage.Options):
         self["byte-rate"] = sizes.content_bytes
         self["max-subscriptions"] = sizes.subscriptions
         self["verbosity"] = 0
+        self["verbose-for"] = []
         self["warnings"] = []
 
     def opt_listen(self, endpoint: str) -> None:
@@ -489,6 +490,15 @@ class Options(usage.Options):
         self["verbosity"] += 1
 
     opt_v = opt_verbose
+
+    def opt_verbose_for(self, who: str) -> None:
+        """
+        A user, an address, or a network such as 192.0.2.0/24, of whom everything is
+        logged, as with -vv; may be given several times.
+        """
+        if not who:
+            raise usage.UsageError("--verbose-for takes the name of a user or an address.")
+        self["verbose-for"].append(who)
 
     def opt_version(self) -> None:
         """

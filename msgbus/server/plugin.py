@@ -20,6 +20,7 @@ from ..web.quotas import Quotas, QuotaSizes
 from ..web.resource import BusResource
 from ..web.root import Root
 from ..web.site import Site
+from ..web.verbosity import Verbosity
 from .admin import AdminService
 from .guards import Guards
 from .options import Options
@@ -132,11 +133,10 @@ def _bus_resource(options: Options, bus: Bus, reactor: IReactorTime) -> BusResou
     """
     The bus over HTTP, with the limits that the options set.
     """
-    return BusResource(
+    resource = BusResource(
         bus,
         reactor,
         origins=options["origins"],
-        verbosity=options["verbosity"],
         limits=Limits(
             options["max-backlog"], options["max-waiting"], options["stall-timeout"]
         ),
@@ -144,3 +144,7 @@ def _bus_resource(options: Options, bus: Bus, reactor: IReactorTime) -> BusResou
             QuotaSizes(options["rate"], options["byte-rate"], options["max-subscriptions"])
         ),
     )
+    resource.mount.journal.verbosity = Verbosity.of_all(
+        options["verbosity"], options["verbose-for"]
+    )
+    return resource

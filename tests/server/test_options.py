@@ -55,6 +55,8 @@ class OptionTests(SynchronousTestCase):
         """
         for arguments, verbosity in ((["-v"], 1), (["-vvv"], 3), (["--verbose", "-v"], 2)):
             self.assertEqual(self.parse(*arguments)["verbosity"], verbosity)
+        arguments = "--verbose-for", "alice", "--verbose-for", "192.0.2.0/24"
+        self.assertEqual(self.parse(*arguments)["verbose-for"], ["alice", "192.0.2.0/24"])
 
     def test_mistakes(self):
         """
