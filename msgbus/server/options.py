@@ -36,6 +36,9 @@ __all__ = ["Options"]
 # Where the demo is installed.  In a checkout it is not there, but in the top folder.
 _CHAT_DEMO = Path(__file__).parents[1] / "chatdemo"
 
+# What stands for the number of a worker.
+_WORKER = "{worker}"
+
 DEFAULT_LISTEN = "tcp:8888:interface=127.0.0.1"
 
 _EXAMPLES = """
@@ -285,7 +288,8 @@ class Options(usage.Options):
         """
         Where the operator finds metrics for Prometheus and whether the bus works, as an
         endpoint string: on the loopback unless it says otherwise, and on other addresses
-        only with --admin-secret-file.
+        only with --admin-secret-file. With --workers, each of them has an address of its
+        own: {worker} in the string stands for its number, from 1.
         """
         self["admin"] = endpoint
 
@@ -606,9 +610,15 @@ class Options(usage.Options):
             if self["admin-secret"] is not None:
                 raise Invalid("The password of --admin-secret-file is for --admin.")
             return None
-        if self["workers"] > 1:
-            raise Invalid("--admin tells about one process: leave out --workers.")
-        text = on_loopback(text)
+        if self["workers"] > 1 and _WORKER not in text:
+            raise Invalid(
+                f"With --workers, each has an address of its own for the operator: write"
+                f" {_WORKER} into --admin where the number of the worker is to be, as in"
+                f" tcp:909{_WORKER} or unix:admin-{_WORKER}.sock."
+            )
+        worker = self["worker"]
+        number = 1 if worker is None else worker.number
+        text = on_loopback(text.replace(_WORKER, str(number)))
         if self["admin-secret"] is None and not is_private(text):
             raise Invalid(
                 "With --admin at an address that others can reach, give a password by"

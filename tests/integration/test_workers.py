@@ -430,3 +430,31 @@ def children(pid):
         for task in Path(f"/proc/{pid}/task").iterdir()
         for child in (task / "children").read_text().split()
     ]
+
+
+def test_admin(start, tmp_path):
+    """
+    Each worker has an address of the operator, which names its number; a worker that is
+    started again has it again.
+    """
+    bus = start("--admin", f"unix:{tmp_path}/admin-{{worker}}.sock")
+
+    def ask(number, path):
+        _, body = curl(
+            f"http://localhost{path}",
+            *("--unix-socket", f"{tmp_path}/admin-{number}.sock"),
+        )
+        return body
+
+    def all_are_ready():
+        return [ask(number, "/readyz") for number in (1, 2)] == [b"ready\n"] * 2
+
+    wait_until(all_are_ready)
+    streams = streams_of(bus, 8)
+    told = b"".join(ask(number, "/metrics") for number in (1, 2))
+    counts = re.findall(rb'^msgbus_subscriptions\{form="multipart"\} (.*)$', told, re.M)
+    assert sum(map(float, counts)) == len(streams)
+    for stream in streams:
+        stream.close()
+    bus.end_worker(2, signal.SIGKILL)
+    wait_until(all_are_ready)
