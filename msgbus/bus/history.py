@@ -244,6 +244,20 @@ class History:
         if limits.seconds is not None:
             self.expire(id[0])
 
+    def keep_within(self, keep: Keep) -> None:
+        """
+        Change how much is kept, and drop what is too much now.
+        """
+        self.keep = keep
+        for log in tuple(self._channels.values()):
+            while len(log) > keep.count:
+                self._drop(log.oldest(), log)
+        while len(self._channels) > keep.channels:
+            self._drop_silent()
+        while self.size > keep.size and len(self._all):
+            self._drop(self._all.oldest())
+        self.expire(self.newest[0])
+
     def restore(self, forgotten: Id, lost: dict[str, Id]) -> None:
         """
         Take over what another history of the same messages has lost; see the attributes

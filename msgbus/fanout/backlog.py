@@ -103,6 +103,15 @@ class Backlog:
         # For `LATEST`: the newest message of each channel.
         self._latest = Latest(limit)
 
+    def limit_to(self, limit: int) -> None:
+        """
+        Change how many bytes may wait for one member.  For whom more waits already, it is
+        dropped when the next message is added.
+        """
+        self._limit = self._latest.limit = limit
+        self._enough = 2 * self.kept + limit
+        self._be_patient()
+
     def fall_behind(
         self, overflow: Overflow, frames: Sequence[bytes] = (), taken: int = 0
     ) -> Position:
@@ -349,6 +358,9 @@ class Backlog:
                 position.limit = self._next
                 if position.overflow is Overflow.CLOSE:
                     self.late.add(position)
+        self._be_patient()
+
+    def _be_patient(self) -> None:
         starts = [position.start for position in self._open]
         self._patience = min(starts, default=0) + self._limit
 

@@ -190,6 +190,17 @@ class Fanout:
         """
         return sum(group.replays for group in self._groups.values())
 
+    def replace_limits(self, limits: Limits) -> None:
+        """
+        Change what may wait for subscribers, also for those that are there.
+        """
+        self.limits = limits
+        for group in self._groups.values():
+            group.backlog.limit_to(limits.backlog)
+        if self._sweeping.running:
+            self._sweeping.stop()
+            self._watch()
+
     def end(self) -> None:
         """
         End all responses, each once its member has been sent all that waits for it.

@@ -4,6 +4,8 @@ How many connections there may be, in all and for each address.
 
 from __future__ import annotations
 
+import math
+
 from ..access.open_counts import OpenCounts
 from .peer import Peer
 
@@ -27,7 +29,14 @@ class Connections:
     def __init__(self, most: int | None = None, of_address: int | None = None) -> None:
         self.most = most
         self._count = 0
-        self._of_address = None if of_address is None else OpenCounts(of_address)
+        self._of_address = OpenCounts(math.inf)
+        self.limit_addresses(of_address)
+
+    def limit_addresses(self, of_address: int | None) -> None:
+        """
+        Change how many there may be from one address; None for any number.
+        """
+        self._of_address.limit = math.inf if of_address is None else of_address
 
     def open(self) -> bool:
         """
@@ -53,7 +62,7 @@ class Connections:
             Whether there may be so many from there, and `close_from` has to be called; None
             if it need not be counted.
         """
-        if self._of_address is None or peer.is_local or peer.is_trusted:
+        if peer.is_local or peer.is_trusted:
             return None
         return self._of_address.open(peer.network)
 
@@ -61,5 +70,4 @@ class Connections:
         """
         A connection that was counted for its address has ended.
         """
-        if self._of_address is not None:
-            self._of_address.close(peer.network)
+        self._of_address.close(peer.network)
