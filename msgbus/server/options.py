@@ -5,6 +5,7 @@ still see what is wrong.
 
 from __future__ import annotations
 
+import getopt
 import re
 import stat
 import sys
@@ -27,6 +28,7 @@ from ..web.origins import Origins
 from ..web.quotas import QuotaSizes
 from .access_files import AccessFiles
 from .certificates import read_authorities
+from .config_file import ConfigFile
 from .grant_files import GrantFiles
 from .listen import CannotListen, asks_clients, endpoint, is_private, on_loopback
 from .worker import Worker
@@ -79,6 +81,9 @@ class Options(usage.Options):
         super().__init__()  # type: ignore[no-untyped-call]  # Twisted
         # Twisted would print the docstrings with the line breaks of the source.
         self.docs = {name: " ".join(doc.split()) for name, doc in self.docs.items()}
+        # The options of the command line, by their long names.
+        self["given"] = frozenset()
+        self["config"] = self["config-file"] = None
         self["listen"] = []
         self["trusted-proxy"] = []
         self["proxy-header"] = None
@@ -121,6 +126,15 @@ class Options(usage.Options):
         self["verbosity"] = 0
         self["verbose-for"] = []
         self["warnings"] = []
+
+    def opt_config(self, file: str) -> None:
+        """
+        A file of options, in TOML: each by its long name, as in max-message = 65536; those
+        that may be given several times as lists. The command line wins. Limits and the
+        verbosity are read again at SIGHUP.
+        """
+        # A daemon changes its working directory.
+        self["config"] = Path(file).absolute()
 
     def opt_listen(self, endpoint: str) -> None:
         """
@@ -269,10 +283,7 @@ class Options(usage.Options):
         except Invalid as error:
             raise usage.UsageError(f"--log: {error}") from None
         if address.server.password not in ("", *hidden):
-            self["warnings"].append(
-                "Everybody on this machine can see the password of --log in the list of"
-                " processes; ?password-file=FILE in its URL hides it"
-            )
+            self._warn_of_password("log", "?password-file=FILE in its URL")
 
     def opt_workers(self, count: str) -> None:
         """
@@ -332,13 +343,32 @@ class Options(usage.Options):
         The password itself. Others on this machine can see it in the list of
         processes; --secret-file hides it.
         """
-        self["warnings"].append(
-            "Everybody on this machine can see the password of --secret in the list of"
-            " processes; --secret-file hides it"
-        )
+        self._warn_of_password("secret", "--secret-file")
         self._take_secret(secret.encode("utf-8", "surrogateescape"))
 
     opt_s = opt_secret
+
+    def _warn_of_password(self, option: str, instead: str) -> None:
+        """
+        Warn of a password that is the value of an option, unless it is in a file that not
+        everybody can read.
+
+        Args:
+            instead: What hides it.
+        """
+        if option in self["given"]:
+            self["warnings"].append(
+                f"Everybody on this machine can see the password of --{option} in the list"
+                f" of processes; {instead} hides it"
+            )
+        elif self["config"] is not None:
+            self._warn_if_readable(self["config"], "password")
+
+    def _warn_if_readable(self, file: Path, what: str) -> None:
+        if file.stat().st_mode & stat.S_IROTH:
+            self["warnings"].append(
+                f"Everybody on this machine can read the {what}: chmod o= {file}"
+            )
 
     def _read_secret(self, option: str, file: str) -> bytes:
         """
@@ -346,13 +376,9 @@ class Options(usage.Options):
         """
         try:
             secret = Path(file).read_bytes()
-            mode = Path(file).stat().st_mode
+            self._warn_if_readable(Path(file), "password")
         except OSError as error:
             raise usage.UsageError(f"--{option} {file!r}: {error.strerror}.") from None
-        if mode & stat.S_IROTH:
-            self["warnings"].append(
-                f"Everybody on this machine can read the password: chmod o= {file}"
-            )
         return secret.removesuffix(b"\n").removesuffix(b"\r")
 
     def _take_secret(self, secret: bytes) -> None:
@@ -434,11 +460,7 @@ class Options(usage.Options):
         """
         path = Path(file).absolute()
         try:
-            if path.stat().st_mode & stat.S_IROTH:
-                self["warnings"].append(
-                    f"Everybody on this machine can read the keys of --{option}:"
-                    f" chmod o= {file}"
-                )
+            self._warn_if_readable(path, f"keys of --{option}")
         except OSError as error:
             raise usage.UsageError(f"--{option} {file!r}: {error.strerror}.") from None
         return path
@@ -516,11 +538,38 @@ class Options(usage.Options):
         Read the command line.  A mistake ends the process with one sentence; Twisted would
         print the whole help before it.
         """
-        self["arguments"] = sys.argv[1:] if options is None else list(options)
+        arguments = sys.argv[1:] if options is None else list(options)
+        self["arguments"], self["given"] = arguments, self._names(arguments)
         try:
             super().parseOptions(options)  # type: ignore[no-untyped-call]  # Twisted
         except usage.UsageError as error:
             raise SystemExit(f"msgbus: {error}  See twistd msgbus --help.") from None
+
+    def _names(self, arguments: list[str]) -> frozenset[str]:
+        """
+        The long names of these options.
+        """
+        try:
+            given, _ = getopt.getopt(arguments, self.shortOpt, self.longOpt)
+        except getopt.GetoptError:
+            # Twisted says what is wrong.
+            return frozenset()
+        return frozenset(self.synonyms[option.lstrip("-")] for option, _ in given)
+
+    def _take_config(self) -> None:
+        """
+        Take the options of `--config` that the command line does not give.
+
+        Raises:
+            Invalid: They cannot be used.
+        """
+        if self["config"] is None:
+            return
+        config = ConfigFile.read(self["config"], self)
+        for name in config.values:
+            if name not in self["given"]:
+                config.apply(name, self)
+        self["config-file"] = config
 
     def getUsage(self, width: int | None = None) -> str:
         """
@@ -536,6 +585,10 @@ class Options(usage.Options):
         Raises:
             UsageError: An endpoint, an origin or a host name is wrong.
         """
+        try:
+            self._take_config()
+        except Invalid as error:
+            raise usage.UsageError(str(error)) from None
         if self["history-file"] is not None and not self["history"]:
             self["warnings"].append("--history 0 keeps nothing, in --history-file neither")
         if self["history-file"] is not None and self["log"] is not None:

@@ -4,6 +4,7 @@ What `twistd msgbus` loads: the options, and the function that makes a service o
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from typing import Any, cast
 
 from twisted.application.service import MultiService, Service
@@ -11,20 +12,19 @@ from twisted.internet.interfaces import IReactorTime
 
 from ..bus.bus import Bus
 from ..bus.file_log import FileLog
-from ..bus.history import History, Keep
+from ..bus.history import History
 from ..bus.log import StoredLog
-from ..fanout.fanout import Limits
 from ..redis import RedisLog
 from ..web.connections import Connections
-from ..web.quotas import Quotas, QuotaSizes
+from ..web.quotas import Quotas
 from ..web.resource import BusResource
 from ..web.root import Root
 from ..web.site import Site
-from ..web.verbosity import Verbosity
 from .admin import AdminService
 from .guards import Guards
 from .options import Options
 from .service import BusService
+from .settings import SettingsService, keep_of, limits_of, quota_sizes_of, verbosity_of
 from .workers import Workers
 
 __all__ = ["Options", "makeService"]
@@ -50,17 +50,13 @@ def makeService(options: Options) -> Service:
         return Workers(
             reactor,
             options["endpoints"],
-            options["arguments"],
+            # A worker that is started again has to listen at the sockets that it inherits,
+            # whatever a file of options says by then.
+            [*options["arguments"], *_listening_at(options["endpoints"])],
             options["workers"],
             options["drain"],
         )
-    keep = Keep(
-        options["history"],
-        options["history-age"],
-        options["history-bytes"],
-        options["max-channels"],
-    )
-    history = History(keep)
+    history = History(keep_of(options))
     stored = _stored_log(options, history, reactor)
     bus = Bus(options["max-message"], history, log=stored)
     guards = Guards(options, cast(IReactorTime, reactor))
@@ -95,9 +91,21 @@ def makeService(options: Options) -> Service:
     )
     service.worker = options["worker"]
     guards.reload_with(service, site, bus_resource)
+    if options["config"] is not None:
+        service.settings = SettingsService(
+            options, site, bus_resource, service.limit_connections
+        )
     if options["admin"] is None:
         return service
     return _with_admin(options, service, bus_resource, site)
+
+
+def _listening_at(endpoints: Iterable[str]) -> Iterator[str]:
+    """
+    The options by which a process listens at these endpoints.
+    """
+    for text in endpoints:
+        yield from ("--listen", text)
 
 
 def _stored_log(options: Options, history: History, reactor: Any) -> StoredLog | None:
@@ -137,14 +145,8 @@ def _bus_resource(options: Options, bus: Bus, reactor: IReactorTime) -> BusResou
         bus,
         reactor,
         origins=options["origins"],
-        limits=Limits(
-            options["max-backlog"], options["max-waiting"], options["stall-timeout"]
-        ),
-        quotas=Quotas(
-            QuotaSizes(options["rate"], options["byte-rate"], options["max-subscriptions"])
-        ),
+        limits=limits_of(options),
+        quotas=Quotas(quota_sizes_of(options)),
     )
-    resource.mount.journal.verbosity = Verbosity.of_all(
-        options["verbosity"], options["verbose-for"]
-    )
+    resource.mount.journal.verbosity = verbosity_of(options)
     return resource

@@ -27,6 +27,7 @@ from .cannot_start import cannot_start
 from .certificates import CertificateService
 from .grant_files import GrantService
 from .listen import is_tls, open_ports
+from .settings import SettingsService
 from .signals import handle_signals
 from .systemd import notify, watchdog_seconds
 from .users import UserService
@@ -77,12 +78,16 @@ class BusService(Service):
         self._stored = log
         self._ports: list[IListeningPort] = []
         self._stopping = False
+        # The limit of open files.
+        self._files = resource.RLIM_INFINITY
         # Set by whoever gives the bus users.
         self.users: UserService | None = None
         # Set by whoever has the bus take links or tokens.
         self.grants: GrantService | None = None
         # Set by whoever has the bus listen at a TLS port.
         self.certificates: CertificateService | None = None
+        # Set by whoever has given the options by a file.
+        self.settings: SettingsService | None = None
         # Set by whoever makes this process one of several that serve the bus.
         self.worker: Worker | None = None
         self._watchdog = LoopingCall(self._notify, "WATCHDOG=1")
@@ -187,7 +192,7 @@ class BusService(Service):
 
     def _reload(self) -> None:
         self._notify(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
-        all_files = self.users, self.grants, self.certificates
+        all_files = self.users, self.grants, self.certificates, self.settings
         read_again = [files for files in all_files if files is not None]
         for files in read_again:
             files.reload()
@@ -233,19 +238,22 @@ class BusService(Service):
             self._log.warn(
                 "The limit of open files stays at {soft}: {error}", soft=soft, error=error
             )
-            self._limit_connections(soft)
-            return
-        self._limit_connections(hard)
-        self._log.info("Up to {limit} open files, each connection being one", limit=hard)
+            self._files = soft
+        else:
+            self._files = hard
+            self._log.info(
+                "Up to {limit} open files, each connection being one", limit=hard
+            )
+        self.limit_connections()
 
-    def _limit_connections(self, files: int) -> None:
+    def limit_connections(self) -> None:
         """
         Take no more connections than so many open files have room for, unless the operator
         has given a number: if files ran out, nobody would be told why.
         """
         connections = self._site.connections
-        if connections.most is None and files != resource.RLIM_INFINITY:
-            connections.most = max(1, files - SPARE_FILES)
+        if connections.most is None and self._files != resource.RLIM_INFINITY:
+            connections.most = max(1, self._files - SPARE_FILES)
 
     def _warn_of_strangers(self) -> None:
         root = self._site.resource

@@ -458,3 +458,24 @@ def test_admin(start, tmp_path):
         stream.close()
     bus.end_worker(2, signal.SIGKILL)
     wait_until(all_are_ready)
+
+
+def test_config(start, tmp_path):
+    """
+    Each worker reads a file of options again; one that is started again takes them from the
+    file as it is then, and serves at the same sockets.
+    """
+    file = tmp_path / "msgbus.toml"
+    listen = "listen = 'tcp:0:interface=127.0.0.1'\n"
+    file.write_text(listen)
+    bus = start("--config", file.name)
+    count = len(bus.workers())
+    file.write_text(listen + "max-message = 9")
+    bus.process.send_signal(signal.SIGHUP)
+    bus.wait_for("again: max-message changed", count)
+    file.write_text("listen = ['tcp:0', 'unix:x']\nmax-message = 9\nmax-subscriptions = 5")
+    for number in bus.workers():
+        bus.end_worker(number, signal.SIGTERM)
+    streams_of(bus, 2)
+    assert curl(bus.url + "foo", *KIND[:-1], "x" * 9)[0] == 204
+    assert curl(bus.url + "foo", *KIND[:-1], "x" * 10)[0] == 413
