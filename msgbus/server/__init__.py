@@ -7,10 +7,10 @@ Read `plugin` first, which puts the parts together; then `options`, which may be
 (`config_file`), `settings` (those of them that can change while the bus runs), `listen`
 (where the bus listens, as endpoint strings, with the help of the reactors of `tls` and
 `adopting`), `service` (starts and stops everything in order, with the help of
-`cannot_start`, `signals` and `systemd`), and `guards`, which decide who may use the bus:
-`users` (the users and rules, which are read from files by `access_files`, also while the
-bus runs), `grant_files` (the same for the keys of links and tokens), and `certificates`
-(the same for the keys and certificates of TLS).
+`cannot_start`, `signals`, `systemd`, and `status`, its line there), and `guards`, which
+decide who may use the bus: `users` (the users and rules, which are read from files by
+`access_files`, also while the bus runs), `grant_files` (the same for the keys of links and
+tokens), and `certificates` (the same for the keys and certificates of TLS).
 
 With `--admin`, `admin` serves what an operator wants to see, beside the bus.
 

@@ -29,6 +29,7 @@ from .grant_files import GrantService
 from .listen import is_tls, open_ports
 from .settings import SettingsService
 from .signals import handle_signals
+from .status import STATUS_SECONDS, STOPPING_SECONDS, StatusLine, Totals
 from .systemd import notify, watchdog_seconds
 from .users import UserService
 from .worker import Worker
@@ -77,7 +78,8 @@ class BusService(Service):
         self._warnings = warnings
         self._stored = log
         self._ports: list[IListeningPort] = []
-        self._stopping = False
+        # Whether a stop was asked for, and whether it has begun.
+        self._stopping = self._stop_began = False
         # The limit of open files.
         self._files = resource.RLIM_INFINITY
         # Set by whoever gives the bus users.
@@ -91,7 +93,9 @@ class BusService(Service):
         # Set by whoever makes this process one of several that serve the bus.
         self.worker: Worker | None = None
         self._watchdog = LoopingCall(self._notify, "WATCHDOG=1")
-        self._watchdog.clock = reactor
+        self._status = LoopingCall(self._tell_status)
+        self._watchdog.clock = self._status.clock = reactor
+        self._line = StatusLine()
 
     def privilegedStartService(self) -> None:
         """
@@ -116,6 +120,7 @@ class BusService(Service):
         if not self._ports:
             self.privilegedStartService()
         if self._stored is not None:
+            self._notify("STATUS=Loading the history")
             try:
                 self._stored.load()
             except CannotLoad as error:
@@ -144,6 +149,10 @@ class BusService(Service):
 
     async def _stop(self) -> None:
         self._notify("STOPPING=1")
+        self._stop_began = True
+        if self._status.running:
+            self._status.stop()
+        self._status.start(STOPPING_SECONDS)
         deadline = self._reactor.seconds() + self._drain
         ports, self._ports = self._ports, []
         await DeferredList([maybeDeferred(port.stopListening) for port in ports])
@@ -161,8 +170,9 @@ class BusService(Service):
             await self._at_most(
                 max(1.0, deadline - self._reactor.seconds()), self._stored.close()
             )
-        if self._watchdog.running:
-            self._watchdog.stop()
+        for telling in self._watchdog, self._status:
+            if telling.running:
+                telling.stop()
         if self.users is not None:
             self.users.stop()
 
@@ -187,6 +197,7 @@ class BusService(Service):
             }
             self.worker.obey(self._reactor, commands)
         self._notify("READY=1")
+        self._status.start(STATUS_SECONDS)
         if (seconds := watchdog_seconds()) is not None:
             self._watchdog.start(seconds / 2)
 
@@ -216,6 +227,16 @@ class BusService(Service):
         if not self._stopping:
             self._stopping = True
             self._reactor.stop()
+
+    def _tell_status(self) -> None:
+        totals = Totals.of(self._bus.mount, self._site)
+        if self.worker is not None:
+            self._notify(f"TOTALS={totals}")
+        elif self._stop_began:
+            self._notify(f"STATUS={self._line.stopping(totals)}")
+        else:
+            line = self._line.serving(totals, self._reactor.seconds())
+            self._notify(f"STATUS={line}")
 
     def _notify(self, state: str) -> None:
         """

@@ -393,6 +393,10 @@ def test_systemd(redis, tmp_path):
     for _ in range(3):
         assert notified.recv(100) == b"WATCHDOG=1"
     assert curl(url, *KIND)[0] == 401
+    with socket.create_connection(listener.getsockname()) as client:
+        client.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        while not any(", 1 connection;" in line for line in notified.lines):
+            notified.recv(100)
     process.send_signal(signal.SIGHUP)
     assert told().startswith(b"RELOADING=1\nMONOTONIC_USEC=")
     assert told() == b"READY=1"
@@ -407,6 +411,10 @@ def test_systemd(redis, tmp_path):
     process.terminate()
     assert told() == b"STOPPING=1"
     assert process.wait(SECONDS) == 0
+    notified.setblocking(False)
+    with pytest.raises(BlockingIOError):
+        told()
+    assert re.fullmatch("Stopping: \\d+ connections? left", notified.lines[-1])
     assert alive(workers) == []
     notified.close()
     listener.close()
