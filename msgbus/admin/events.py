@@ -21,7 +21,9 @@ from ..bus.bus import Bus
 from ..bus.history import History, Keep
 from ..formats.envelope import line
 from ..message import Message, Receipt
+from ..web.journal import MAX_TEXT, Attempt
 from ..web.mount import Mount
+from ..web.responses import reason_of, status_of
 from ..web.subscriber import Subscriber
 from ..web.visitor import Denied
 
@@ -84,7 +86,7 @@ class Events:
         """
         Tell what happens from now on.
         """
-        self._mount.observer = self
+        self._mount.journal.observer = self
         self._mount.bus.history.watcher = self
         globalLogPublisher.addObserver(self)
         self._looking.start(1, now=False)
@@ -93,14 +95,14 @@ class Events:
         """
         Tell nothing more.
         """
-        self._mount.observer = self._mount.bus.history.watcher = None
+        self._mount.journal.observer = self._mount.bus.history.watcher = None
         globalLogPublisher.removeObserver(self)
         if self._looking.running:
             self._looking.stop()
 
     def subscribed(self, subscriber: Subscriber) -> None:
         """
-        Somebody subscribes; see `mount.Observer`.
+        Somebody subscribes; see `journal.Observer`.
         """
         self._tell("subscriptions", "subscribed", who(subscriber))
 
@@ -111,6 +113,22 @@ class Events:
         self._missed.pop(subscriber.number, None)
         missed = subscriber.member.standing.missed
         self._tell("subscriptions", "left", {**who(subscriber), "missed": missed})
+
+    def refused(self, attempt: Attempt, error: Exception) -> None:
+        """
+        Something is refused.
+        """
+        told = {
+            "address": str(attempt.peer),
+            "user": attempt.user[:MAX_TEXT] or None,
+            "way": attempt.way[:MAX_TEXT],
+            "name": attempt.channel[:MAX_TEXT] or None,
+            "path": attempt.path[:MAX_TEXT] or None,
+            "status": status_of(error),
+            "reason": reason_of(error),
+            "sentence": str(error),
+        }
+        self._tell("refusals", "refused", told)
 
     def appeared(self, channel: str) -> None:
         """

@@ -148,8 +148,10 @@ class Group:
         """
         Remove a member, to which nothing is written any more.
         """
+        missed = self.standing(member).missed
         self._level.remove(member)
         self._take_from_behind(member)
+        member.missed = missed
         self._replaying.end(member)
         self._heartbeats.remove(member)
         if not len(self):

@@ -8,7 +8,7 @@ a stream, or a message from a WebSocket.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from twisted.logger import Logger
 
@@ -16,9 +16,10 @@ from ..message import Message
 from .counters import WebCounters
 from .peer import Peer
 from .responses import reason_of, status_of
+from .subscriber import Subscriber
 from .verbosity import PUBLICATIONS, SUBSCRIPTIONS, Verbosity
 
-__all__ = ["Attempt", "Journal"]
+__all__ = ["MAX_TEXT", "Attempt", "Journal", "Observer"]
 
 # How many characters of a text that a client has chosen are logged.
 MAX_TEXT = 200
@@ -44,6 +45,27 @@ class Attempt(NamedTuple):
     path: str = ""
 
 
+class Observer(Protocol):
+    """
+    Somebody else who wants to know what clients do.
+    """
+
+    def subscribed(self, subscriber: Subscriber) -> None:
+        """
+        Learn that somebody has subscribed.
+        """
+
+    def left(self, subscriber: Subscriber) -> None:
+        """
+        Learn that somebody's subscription has ended.
+        """
+
+    def refused(self, attempt: Attempt, error: Exception) -> None:
+        """
+        Learn what is refused, and by which error; see `Journal.refuses`.
+        """
+
+
 class Journal:
     """
     Counts and logs.
@@ -55,6 +77,7 @@ class Journal:
     Attributes:
         counters: As given.
         prefix: As given.
+        observer: Is told all but publications; None for nobody.
         logs_publications: Whether the publications of anybody are logged.
     """
 
@@ -68,6 +91,7 @@ class Journal:
     ) -> None:
         self.counters = counters or WebCounters()
         self.prefix = prefix
+        self.observer: Observer | None = None
         self.verbosity = verbosity or Verbosity()
 
     @property
@@ -101,17 +125,21 @@ class Journal:
                 user=message.sender,
             )
 
-    def subscribes(self, user: str, peer: Peer, channel: str) -> None:
+    def subscribes(self, subscriber: Subscriber) -> None:
         """
-        Somebody subscribes to a channel or folder.
+        Somebody has subscribed.
         """
-        self._subscription("{peer} subscribes to {channel!r}", user, peer, channel)
+        self._log_subscription("{peer} subscribes to {channel!r}", subscriber)
+        if self.observer is not None:
+            self.observer.subscribed(subscriber)
 
-    def leaves(self, user: str, peer: Peer, channel: str) -> None:
+    def leaves(self, subscriber: Subscriber) -> None:
         """
-        Somebody's subscription to a channel or folder has ended.
+        Somebody's subscription has ended.
         """
-        self._subscription("{peer} leaves {channel!r}", user, peer, channel)
+        self._log_subscription("{peer} leaves {channel!r}", subscriber)
+        if self.observer is not None:
+            self.observer.left(subscriber)
 
     def refuses(self, attempt: Attempt, error: Exception) -> None:
         """
@@ -122,6 +150,8 @@ class Journal:
         """
         reason = reason_of(error)
         self.counters.refused[reason] += 1
+        if self.observer is not None:
+            self.observer.refused(attempt, error)
         if self._verbosity.most < SUBSCRIPTIONS:
             return
         peer, user, way, channel, path = attempt
@@ -139,9 +169,9 @@ class Journal:
                 **{where: (channel or path)[:MAX_TEXT]},
             )
 
-    def _subscription(self, sentence: str, user: str, peer: Peer, channel: str) -> None:
-        if (
-            self._verbosity.most >= SUBSCRIPTIONS
-            and self._verbosity.of(user, peer) >= SUBSCRIPTIONS
-        ):
-            self._log.info(sentence, peer=str(peer), channel=channel, user=user)
+    def _log_subscription(self, sentence: str, subscriber: Subscriber) -> None:
+        if self._verbosity.most < SUBSCRIPTIONS:
+            return
+        user, peer = subscriber.visitor.sender, subscriber.peer
+        if self._verbosity.of(user, peer) >= SUBSCRIPTIONS:
+            self._log.info(sentence, peer=str(peer), channel=subscriber.name, user=user)

@@ -58,22 +58,6 @@ class Stoppable(Protocol):
         """
 
 
-class Observer(Protocol):
-    """
-    Somebody who wants to know who subscribes.
-    """
-
-    def subscribed(self, subscriber: Subscriber) -> None:
-        """
-        Learn that somebody subscribes.
-        """
-
-    def left(self, subscriber: Subscriber) -> None:
-        """
-        Learn that somebody has left.
-        """
-
-
 class Mount:
     """
     Publishes and subscribes on behalf of requests.
@@ -97,7 +81,6 @@ class Mount:
         publication_streams: The streams that are being published.
         rights: The rights on which streams and waiting requests depend.
         subscribers: Who reads a stream, by their numbers.
-        observer: Is told who comes and goes; None for nobody.
     """
 
     def __init__(
@@ -122,7 +105,6 @@ class Mount:
         self.takes_streams = True
         self.rights = Rights(reactor)
         self.subscribers: dict[int, Subscriber] = {}
-        self.observer: Observer | None = None
         self._numbers = count(1)
         self.publication_streams: set[Stoppable] = set()
 
@@ -280,9 +262,7 @@ class Mount:
             partial(check_unchanged, visitor, name, wanted.filter),
             partial(self._revoke, subscriber),
         )
-        if self.observer is not None:
-            self.observer.subscribed(subscriber)
-        self.journal.subscribes(visitor.sender, peer, name)
+        self.journal.subscribes(subscriber)
         return subscriber
 
     def subscribe_request(
@@ -310,13 +290,11 @@ class Mount:
         End the subscription of a response that has ended.
         """
         del self.subscribers[subscriber.number]
-        if self.observer is not None:
-            self.observer.left(subscriber)
         subscriber.member.stopProducing()
         if subscriber.right is not None:
             subscriber.right.cancel()
         self.quotas.close_subscription(subscriber.opened)
-        self.journal.leaves(subscriber.visitor.sender, subscriber.peer, subscriber.name)
+        self.journal.leaves(subscriber)
 
     def close(self) -> None:
         """
