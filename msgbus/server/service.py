@@ -175,6 +175,8 @@ class BusService(Service):
                 telling.stop()
         if self.users is not None:
             self.users.stop()
+        # systemd goes on showing the last line.
+        self._notify("STATUS=Stopped")
 
     async def _at_most(self, seconds: float, awaited: Deferred[None]) -> None:
         try:

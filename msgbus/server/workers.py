@@ -141,6 +141,8 @@ class Workers(Service):
         if end.active():
             end.cancel()
         self._status.stop()
+        # systemd goes on showing the last line.
+        notify("STATUS=Stopped")
 
     def _go_on_stopping(self) -> None:
         """

@@ -414,7 +414,9 @@ def test_systemd(redis, tmp_path):
     notified.setblocking(False)
     with pytest.raises(BlockingIOError):
         told()
-    assert re.fullmatch("Stopping: \\d+ connections? left", notified.lines[-1])
+    *_, stopping, stopped = notified.lines
+    assert re.fullmatch("Stopping: \\d+ connections? left", stopping)
+    assert stopped == "Stopped"
     assert alive(workers) == []
     notified.close()
     listener.close()

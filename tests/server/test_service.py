@@ -336,6 +336,7 @@ class NotifyTests(SynchronousTestCase):
                 "STATUS=0 subscribers, 0 connections",
                 "STATUS=2 subscribers, 2 connections; 4 messages/s in, 8 messages/s out",
                 "STATUS=Stopping: 2 connections left",
+                "STATUS=Stopped",
             ],
         )
 
@@ -370,6 +371,7 @@ class NotifyTests(SynchronousTestCase):
             b"WATCHDOG=1",
             b"STOPPING=1",
             b"STATUS=Stopping: 0 connections left",
+            b"STATUS=Stopped",
         ]
         self.assertEqual([listener.recv(100) for _ in states], states)
         listener.setblocking(False)
