@@ -101,7 +101,7 @@ class NumbersLoop:
                 "streams": len(self._mount.publication_streams),
                 "connections": len(self._site.channels),
                 "waiting": fanout.counters.waiting,
-                "replays": fanout.replays(),
+                "replays": fanout.sizes().replaying,
                 "limits": self._limits(),
             },
         )

@@ -34,12 +34,13 @@ class Position:
         offset: Bytes of that message that the member has got.
         limit: The number of the first message that is dropped for the member, because too
             much waits for it; None if nothing is dropped.
+        end: Bytes of all messages of the group before that one.
         line: Bytes that the member gets before the message: the rest of a gap, or of bytes
             for this member alone.
         missed: How many messages were dropped for the member since it is behind.
     """
 
-    __slots__ = ("overflow", "number", "start", "offset", "limit", "line", "missed")
+    __slots__ = ("overflow", "number", "start", "offset", "limit", "end", "line", "missed")
 
     def __init__(self, overflow: Overflow, number: int, start: int) -> None:
         self.overflow = overflow
@@ -47,6 +48,7 @@ class Position:
         self.start = start
         self.offset = 0
         self.limit: int | None = None
+        self.end = 0
         self.line = b""
         self.missed = 0
 
@@ -150,8 +152,8 @@ class Backlog:
     def waiting(self, position: Position) -> tuple[int, int, int]:
         """
         How many messages wait for the member at this position, how many bytes, and how many
-        messages are dropped for it of which it has not been told yet.  The bytes may be
-        fewer if messages are dropped; with `LATEST`, the messages may be, too.
+        messages are dropped for it of which it has not been told yet.  With `LATEST`,
+        fewer may wait, because it is not counted which messages have been replaced.
         """
         number, start = position.number, position.start
         messages = size = lost = 0
@@ -163,13 +165,13 @@ class Backlog:
         if position.overflow is Overflow.DROP_OLDEST and number < self._oldest:
             lost = self._oldest - number
             number, start = self._oldest, self._oldest_start
-        end, limit = self._next, self._bytes - start
+        last, end = self._next, self._bytes
         if position.limit is not None:
-            end, limit = max(number, position.limit), self._limit
-            lost = self._next - end
+            last, end = max(number, position.limit), max(start, position.end)
+            lost = self._next - last
         elif position.overflow is Overflow.LATEST:
-            limit = min(limit, self._limit)
-        return messages + end - number, size + limit, lost
+            end = min(end, start + self._limit)
+        return messages + last - number, size + end - start, lost
 
     def add(self, channel: str, frame: bytes) -> None:
         """
@@ -306,7 +308,10 @@ class Backlog:
                 self.late.add(position)
             if position.overflow in (Overflow.CLOSE, Overflow.DROP_NEWEST):
                 self._open.discard(position)
-                position.limit = position.number + bool(position.offset)
+                position.limit, position.end = position.number, position.start
+                if position.offset:
+                    position.limit += 1
+                    position.end += len(self._frames[position.number])
         while self._oldest < cut and self._behind[Overflow.DROP_OLDEST]:
             self._roll_one()
         self._latest.drop(cut)
@@ -325,7 +330,8 @@ class Backlog:
             newest = self._latest.next(number)
             number = self._next if newest is None else newest
         elif position.overflow is Overflow.DROP_OLDEST:
-            number = max(position.number, self._oldest)
+            if self._oldest > number:
+                number, position.start = self._oldest, self._oldest_start
         elif position.limit is not None and position.number >= position.limit:
             number = self._next
             position.start = self._bytes
@@ -337,6 +343,7 @@ class Backlog:
             position.line = self._gap(missed)
             position.missed += missed
             self.counters.dropped[position.overflow] += missed
+            self.counters.gaps[position.overflow] += 1
 
     def _get(self, position: Position, size: int) -> None:
         """
@@ -355,7 +362,7 @@ class Backlog:
         for position in tuple(self._open):
             if self._bytes - position.start > self._limit:
                 self._open.discard(position)
-                position.limit = self._next
+                position.limit, position.end = self._next, self._bytes
                 if position.overflow is Overflow.CLOSE:
                     self.late.add(position)
         self._be_patient()

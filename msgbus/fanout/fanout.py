@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from typing import NamedTuple
 
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import LoopingCall
@@ -30,7 +31,7 @@ from .overflow import Overflow
 from .replay import HeldFrames, Replay, SingleMessage, Source
 from .turns import Turns
 
-__all__ = ["Fanout", "Limits"]
+__all__ = ["Fanout", "Limits", "Sizes"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +51,21 @@ class Limits:
     backlog: int = 1_000_000
     waiting: int = 256 * 1024 * 1024
     stall_seconds: float = 300
+
+
+class Sizes(NamedTuple):
+    """
+    How many responses are open.
+
+    Attributes:
+        by_form: By the form of their streams.
+        behind: Those for which messages wait because they are read slowly.
+        replaying: Those that are being sent kept messages.
+    """
+
+    by_form: dict[str, int]
+    behind: int
+    replaying: int
 
 
 # No channel has this name, so that nothing takes the place of a gap that waits.
@@ -164,31 +180,29 @@ class Fanout:
         delivered = self.counters.delivered_in(framing.form)
         return Replay(source, framing, self._bus.milliseconds, self._held, delivered)
 
-    def open_by_form(self) -> dict[str, int]:
+    def sizes(self) -> Sizes:
         """
-        How many responses are open, by the form of their streams.
+        How many responses are open now.
         """
         # By identity, since there are few framings, and may be many groups.
-        sizes: Counter[int] = Counter()
+        totals: Counter[int] = Counter()
+        all_behind = all_replaying = 0
         for (_, _, framing), group in self._groups.items():
-            sizes[id(framing)] += len(group)
-        forms: Counter[str] = Counter()
+            size, behind, replaying = group.sizes
+            totals[id(framing)] += size
+            all_behind += behind
+            all_replaying += replaying
+        by_form: Counter[str] = Counter()
         for framing in self._framings:
-            if size := sizes[id(framing)]:
-                forms[framing.form] += size
-        return forms
+            if total := totals[id(framing)]:
+                by_form[framing.form] += total
+        return Sizes(by_form, all_behind, all_replaying)
 
     def groups(self) -> tuple[Group, ...]:
         """
         The groups of all responses.
         """
         return tuple(self._groups.values())
-
-    def replays(self) -> int:
-        """
-        How many responses are being sent kept messages.
-        """
-        return sum(group.replays for group in self._groups.values())
 
     def replace_limits(self, limits: Limits) -> None:
         """

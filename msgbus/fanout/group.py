@@ -83,11 +83,14 @@ class Group:
         return len(self._level.members) + len(self._behind) + len(self._replaying.members)
 
     @property
-    def replays(self) -> int:
+    def sizes(self) -> tuple[int, int, int]:
         """
-        How many members are being sent a replay.
+        How many members there are, how many of them are behind, and how many others are
+        being sent a replay.
         """
-        return len(self._replaying.members)
+        # All at once, since somebody may ask thousands of groups.
+        behind, replaying = len(self._behind), len(self._replaying.members)
+        return len(self._level.members) + behind + replaying, behind, replaying
 
     def deliver(self, channel: str, frame: bytes) -> None:
         """

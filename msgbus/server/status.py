@@ -43,7 +43,7 @@ class Totals(NamedTuple):
         ways_in = counters.requests, counters.streams, counters.websockets
         return cls(
             len(site.channels),
-            sum(fanout.open_by_form().values()),
+            len(mount.subscribers),
             sum(traffic.messages for traffic in ways_in),
             sum(traffic.messages for traffic in fanout.counters.delivered.values()),
         )

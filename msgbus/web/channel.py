@@ -13,11 +13,12 @@ from functools import cached_property
 from typing import Any, Protocol
 
 from OpenSSL import SSL
-from twisted.internet.interfaces import IDelayedCall, ISSLTransport
+from twisted.internet.interfaces import IDelayedCall, IHandshakeListener, ISSLTransport
 from twisted.internet.protocol import connectionDone
 from twisted.protocols.haproxy._wrapper import HAProxyProtocolWrapper
 from twisted.python.failure import Failure
 from twisted.web import http
+from zope.interface import implementer
 
 from ..access.addresses import TrustedProxies
 from ..access.certificates import ClientCertificate
@@ -124,6 +125,7 @@ class _Site(Protocol):
     def lost(self, channel: Channel) -> None: ...
 
 
+@implementer(IHandshakeListener)
 class Channel(http.HTTPChannel):
     """
     One connection.
@@ -162,6 +164,8 @@ class Channel(http.HTTPChannel):
     # by the PROXY protocol: until those come, it is the proxy.
     peer: Peer
     _peer_is_final = True
+    # Has the handshake of TLS ended well?
+    _is_secured = False
     # When the request that is being read began, and how many bytes of it have come.
     _began: float | None = None
     _come = 0
@@ -192,6 +196,13 @@ class Channel(http.HTTPChannel):
         if self._peer_is_final:
             self._count()
 
+    def handshakeCompleted(self) -> None:
+        """
+        The handshake of TLS has ended well.
+        """
+        self._is_secured = True
+        self.site.connections.handshakes["done"] += 1
+
     @cached_property
     def client_certificate(self) -> ClientCertificate | None:
         """
@@ -215,6 +226,9 @@ class Channel(http.HTTPChannel):
         """
         if not self._peer_is_final and not self.ended:
             self._peer_is_final = True
+            if ISSLTransport.providedBy(self.transport):
+                # Twisted tells only the wrapper between TLS and this connection.
+                self.handshakeCompleted()
             self.peer = Peer.at(self.transport.getPeer(), self.site.proxies)
             self._count()
         if not self.ended and (
@@ -427,6 +441,8 @@ class Channel(http.HTTPChannel):
         if isinstance(reason.value, SSL.Error):
             refusal = Refusal(400, str(reason.value), reason="tls")
             self.site.journal.refuses(Attempt(self.peer, way="tls"), refusal)
+        if not self._is_secured and ISSLTransport.providedBy(self.transport):
+            self.site.connections.handshakes["failed"] += 1
         self.site.connections.close()
         if self._counted is not None:
             self.site.connections.close_from(self._counted)

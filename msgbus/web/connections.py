@@ -5,6 +5,7 @@ How many connections there may be, in all and for each address.
 from __future__ import annotations
 
 import math
+from collections import Counter
 
 from ..access.open_counts import OpenCounts
 from .peer import Peer
@@ -24,10 +25,15 @@ class Connections:
 
     Attributes:
         most: As given; may be changed.
+        refused: How many were one too many: of `all`, or of those from one `address`.
+        handshakes: How many connections came to TLS by a handshake (`done`), and how many
+            ended before (`failed`).
     """
 
     def __init__(self, most: int | None = None, of_address: int | None = None) -> None:
         self.most = most
+        self.refused = Counter(all=0, address=0)
+        self.handshakes = Counter(done=0, failed=0)
         self._count = 0
         self._of_address = OpenCounts(math.inf)
         self.limit_addresses(of_address)
@@ -46,7 +52,10 @@ class Connections:
             Whether there may be so many.  It is counted anyway, until `close`.
         """
         self._count += 1
-        return self.most is None or self._count <= self.most
+        if self.most is None or self._count <= self.most:
+            return True
+        self.refused["all"] += 1
+        return False
 
     def close(self) -> None:
         """
@@ -64,7 +73,10 @@ class Connections:
         """
         if peer.is_local or peer.is_trusted:
             return None
-        return self._of_address.open(peer.network)
+        may = self._of_address.open(peer.network)
+        if not may:
+            self.refused["address"] += 1
+        return may
 
     def close_from(self, peer: Peer) -> None:
         """

@@ -8,8 +8,12 @@ from twisted.internet.error import ConnectionDone
 
 from msgbus.admin import Metrics
 from msgbus.admin.reactor_delay import ReactorDelay
+from msgbus.fanout.member import Response
+from msgbus.formats.ndjson import NdjsonFraming
+from msgbus.match import EVERYTHING
+from msgbus.web.connections import Connections
 
-from ..memory import Server
+from ..memory import Pipe, Server
 from ..requests import get, post
 
 
@@ -73,7 +77,49 @@ def test_deliveries(server):
     assert now["delivery_seconds_count",] == 3
     for reader in readers:
         reader.leave(ConnectionDone())
-    assert ("subscriptions", "multipart") not in values(server)
+    assert values(server)["subscriptions", "multipart"] == 0
+
+
+def test_slow(server):
+    """
+    A subscription that is read slowly is counted as long as something waits for it, and
+    what is dropped for it once it is told.
+    """
+    pipe = Pipe()
+    fanout = server.resource.mount.fanout
+    response = Response(pipe, lambda: None)
+    member = fanout.subscribe("foo", EVERYTHING, NdjsonFraming(), response)
+    peer = server.connect()
+    for _ in range(4):
+        peer.send(post(body="x" * 800_000))
+        peer.received()
+    now = values(server)
+    assert now["slow_subscriptions",] == 1
+    assert now["waiting_bytes",] > 1_600_000
+    assert now["dropped_messages_total", "drop-newest"] == 0
+    pipe.grant(member, 10_000_000)
+    now = values(server)
+    assert now["slow_subscriptions",] == 0
+    assert now["waiting_bytes",] == 0
+    assert now["dropped_messages_total", "drop-newest"] == 2
+    assert now["gaps_total", "drop-newest"] == 1
+    assert now["gaps_total", "latest"] == 0
+
+
+def test_connections(server):
+    """
+    Connections are counted that are one too many, of all or of those from one address.
+    """
+    connections = server.site.connections = Connections(most=3, of_address=1)
+    peers = [server.connect(client=f"192.0.2.{last}") for last in (1, 1, 2, 3)]
+    now = values(server)
+    assert now["connections",] == 4
+    assert now["refused_connections_total", "address"] == 1
+    assert now["refused_connections_total", "all"] == 1
+    for peer in peers:
+        peer.leave(ConnectionDone())
+    assert values(server)["connections",] == 0
+    assert connections.handshakes.total() == 0
 
 
 def test_resumes(server):

@@ -4,14 +4,17 @@ The operator's address of a real bus: its numbers, and whether it is ready.
 
 import shutil
 import socket
+import ssl
 import subprocess
 import time
 import urllib.error
 import urllib.request
+from contextlib import suppress
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from .certificates import Authority
 from .ports import START_SECONDS, free_port
 from .test_history import publish
 from .test_twistd import twistd
@@ -117,6 +120,40 @@ def test_ready(start, redis):
     redis.start()
     admin.bus.wait_for("Connected to the stream")
     admin.wait_until_ready()
+
+
+@pytest.mark.parametrize("prefix", ["", "haproxy:"])
+def test_handshakes(start, tmp_path, prefix):
+    """
+    Handshakes of TLS are counted, and connections that end without one.
+    """
+    authority = Authority(tmp_path)
+    key = authority.issue("localhost")
+    admin = Admin(
+        start,
+        *("--listen", f"{prefix}ssl:0:{LOOPBACK}:privateKey={key}:certKey={key}"),
+    )
+    port = int(admin.bus.wait_for(r"\(TLS\) starting on (\d+)")[1])
+    context = ssl.create_default_context(cafile=authority.file)
+    for client_context in (context, context, ssl.create_default_context()):
+        plain = socket.create_connection(("127.0.0.1", port), timeout=30)
+        with plain, suppress(ssl.SSLCertVerificationError):
+            client = client_context.wrap_socket(plain, server_hostname="localhost")
+            if prefix:
+                client.sendall(b"PROXY TCP4 192.0.2.1 127.0.0.1 4711 443\r\n")
+            client.sendall(b"GET / HTTP/1.0\r\n\r\n")
+            assert client.recv(4096).startswith(b"HTTP/1.0 200 ")
+            client.close()
+    expected = {("done",): 2, ("failed",): 1}
+
+    def counted():
+        name = "msgbus_tls_handshakes_total"
+        return {key[1:]: v for key, v in admin.values().items() if key[0] == name}
+
+    deadline = time.monotonic() + START_SECONDS
+    while counted() != expected:
+        assert time.monotonic() < deadline, counted()
+        time.sleep(0.05)
 
 
 def test_password(start, tmp_path):
