@@ -71,6 +71,7 @@ PURE = {
     "access.addresses",
     "web.query",
     "web.origins",
+    "web.sorted_names",
     "access.rules",
     "access.patterns",
     "access.rule_limits",

@@ -24,9 +24,11 @@ __all__ = [
     "MESSAGE",
     "PAGE",
     "Wanted",
+    "WantedList",
     "channel_name",
     "is_no_store",
     "parse_line_stream",
+    "parse_list",
     "parse_subscription",
     "requires_subscriber",
 ]
@@ -68,6 +70,11 @@ _KNOWN = (
     "wait",
 )
 
+_LIST_KNOWN = ("list", "limit", "after", "channel")
+_IS_LIST = {"": True, "1": True, "0": False}
+_LIMIT = re.compile(r"[1-9][0-9]{0,3}")
+_LIMITS = range(1, 1001)
+
 _DURATION = re.compile(r"([0-9]{1,9})([smhd])")
 _UNIT_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _LAST = re.compile(r"[0-9]{1,6}")
@@ -101,6 +108,22 @@ class Wanted:
     envelope: bool = False
     raw: bool = False
     wait: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class WantedList:
+    """
+    What somebody asks for who wants a list of channels.
+
+    Attributes:
+        filter: Its `channel` says which names are listed.
+        limit: How many of them at most.
+        after: The name behind which the list begins; None for its beginning.
+    """
+
+    filter: Filter = EVERYTHING
+    limit: int = 100
+    after: str | None = None
 
 
 def channel_name(path: bytes) -> str:
@@ -147,6 +170,36 @@ def parse_subscription(
         _choice(parameters, "envelope", _YES_OR_NO) or False,
         _choice(parameters, "raw", _YES_OR_NO) or False,
         _seconds(parameters, "wait", _WAIT_SECONDS) or 0,
+    )
+
+
+def parse_list(query: bytes) -> WantedList | None:
+    """
+    What somebody asks for who wants, by `?list`, a list of channels; None if they do not.
+
+    Args:
+        query: See `parse_subscription`.
+
+    Raises:
+        Invalid: The value of a parameter is not one that it may have.
+    """
+    if b"list" not in query:
+        return None
+    parameters = _parameters(query, _LIST_KNOWN)
+    if not _choice(parameters, "list", _IS_LIST):
+        return None
+    limit = ",".join(parameters.get("limit", ["100"]))
+    if not _LIMIT.fullmatch(limit) or int(limit) not in _LIMITS:
+        raise Invalid(
+            f"The limit of a list is {_LIMITS[0]} to {_LIMITS[-1]}, not {limit[:100]!r}."
+        )
+    after = parameters.get("after", [None])
+    if len(after) > 1:
+        raise Invalid("A list begins behind one name: give one 'after'.")
+    return WantedList(
+        Filter(channel=",".join(parameters.get("channel", ()))),
+        int(limit),
+        after[0],
     )
 
 

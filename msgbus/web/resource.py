@@ -2,7 +2,8 @@
 The bus as a resource: decides what kind of request it has got, and hands the request to the
 way in for that kind.
 
-Each way in is a module: `publish`, `stream`, `poll` and `websocket`; browsers get `pages`.
+Each way in is a module: `publish`, `stream`, `poll`, `websocket` and `channel_list`.
+Browsers get `pages`.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from twisted.web.server import NOT_DONE_YET
 from ..bus.bus import Bus
 from ..fanout.fanout import Limits
 from .auth import visitor_of
+from .channel_list import ChannelLists
 from .headers import check_host, foreign_page, header, is_preflight, set_safety_headers
 from .mount import Mount
 from .origins import Origins
@@ -25,7 +27,7 @@ from .pages import MODULES, SIGN_IN, live_page, module, sign_in
 from .poll import Polls
 from .publication_stream import publish_stream
 from .publish import publish
-from .query import MESSAGE, PAGE, channel_name, parse_subscription
+from .query import MESSAGE, PAGE, channel_name, parse_list, parse_subscription
 from .quotas import Quotas
 from .refusals import refuse
 from .request import peer_of
@@ -89,6 +91,7 @@ class BusResource(Resource):
         self._origins = origins or Origins()
         self.mount = Mount(bus, reactor, prefix, self._origins, verbosity, limits, quotas)
         self._polls = Polls(self.mount)
+        self._lists = ChannelLists(self.mount)
 
     def stop_waiting(self) -> None:
         """
@@ -158,8 +161,11 @@ class BusResource(Resource):
 
     def _subscribe(self, request: server.Request, path: bytes) -> int:
         name = channel_name(path)
+        query = request.uri.partition(b"?")[2]
+        if (wanted_list := parse_list(query)) is not None:
+            return self._lists.list(request, name, wanted_list)
         wanted = parse_subscription(
-            request.uri.partition(b"?")[2],
+            query,
             header(request, b"Accept", many=True),
             header(request, b"Last-Event-ID"),
         )

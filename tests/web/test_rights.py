@@ -195,6 +195,10 @@ def _doors():
     doors["page"] = Door("subscribe", "live_page", "GET", "/msgbus/foo", page)
     doors["page HEAD"] = Door("subscribe", "live_page", "HEAD", "/msgbus/foo", page)
     doors["page of a folder"] = Door("subscribe", "live_page", "GET", "/msgbus/a/", page)
+    for method, path in (("GET", ""), ("HEAD", ""), ("GET", "a/")):
+        doors[f"list of {path!r} {method}"] = Door(
+            "subscribe", "self._lists.list", method, f"/msgbus/{path}?list&limit=9"
+        )
     socket = ("subscribe", "open_websocket", "GET")
     for raw in (0, 1):
         path = f"/msgbus/foo?last=1&raw={raw}"
