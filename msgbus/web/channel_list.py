@@ -21,7 +21,8 @@ from .auth import visitor_of
 from .channel_search import ChannelSearch
 from .mount import Mount
 from .query import WantedList
-from .responses import Refusal, answer, refuse
+from .refusals import refuse
+from .responses import Refusal, answer
 from .sorted_names import SortedNames
 from .visitor import Denied
 
@@ -109,8 +110,7 @@ class _List:
         try:
             self._search.check_rights()
         except Denied as denied:
-            self._mount.counters.refuse(denied)
-            refuse(request, denied)
+            refuse(self._mount.journal, request, denied)
             return
         if after is not None:
             link = f'<{_address_after(request.uri, after)}>; rel="next"'
