@@ -101,7 +101,7 @@ class Tile {
     svg.setAttribute("preserveAspectRatio", "none");
     svg.setAttribute("aria-hidden", "true");
     svg.append(this.area, this.line);
-    const heading = element("h3", { textContent: title });
+    const heading = element("h2", { textContent: title });
     this.tile = element("div", { className: "tile" }, heading, this.shown, this.small, svg);
   }
 
@@ -247,12 +247,12 @@ async function endStream({ subscriber, name, address }) {
 /** @param {Subscriber[]} subscribers */
 function drawSlow(subscribers) {
   // A button must not go away while somebody is about to press it.
-  if (part("slow", HTMLElement).contains(document.activeElement)) return;
+  if (document.activeElement?.closest("#slow td")) return;
   const slow = subscribers.filter(({ waiting, missed }) => waiting.bytes || missed);
   drawTable(
     "slow",
     "Everybody keeps up.",
-    [["Reads", "name"], ["Who", "name"], ["Form", ""], ["Waiting", "number"], ["Missed", "number"], ["Since", "number"], ["", "action"]],
+    [["Reads", "name"], ["Who", "name"], ["Form", ""], ["Waiting", "number"], ["Missed", "number"], ["Since", "number"], ["Stream", "action"]],
     slow.map((one) => {
       const button = element("button", { type: "button", textContent: "End" });
       button.setAttribute("aria-label", `End the stream of ${one.address}`);
