@@ -27,10 +27,10 @@ class Admin:
     The operator's address of a bus.
     """
 
-    def __init__(self, start, *arguments):
+    def __init__(self, start, *arguments, **options):
         self.port, port = free_port(), free_port()
         listen = ("--listen", f"tcp:{port}:{LOOPBACK}")
-        self.bus = start("--admin", f"tcp:{self.port}", *listen, *arguments)
+        self.bus = start("--admin", f"tcp:{self.port}", *listen, *arguments, **options)
         # The log names both.
         self.bus.port = port
 
