@@ -215,6 +215,19 @@ def test_cuts(connect, serve):
     assert isinstance(peer.notices[0], Lost)
 
 
+def await_rest(growing, least):
+    """
+    Wait until a list has more than so many elements, and gets no more for a second.
+    """
+    deadline = time.monotonic() + 60
+    before, since = 0, time.monotonic()
+    while len(growing) <= least or time.monotonic() - since < 1:
+        assert time.monotonic() < deadline, len(growing)
+        if len(growing) != before:
+            before, since = len(growing), time.monotonic()
+        time.sleep(0.02)
+
+
 @with_both
 def test_push_back(connect, serve):
     """
@@ -233,8 +246,8 @@ def test_push_back(connect, serve):
 
         thread = threading.Thread(target=publish, daemon=True)
         thread.start()
-        time.sleep(1)
-        assert 10 < len(published) < most
+        await_rest(published, 10)
+        assert len(published) < most
         bus.gate.set()
         thread.join(30)
         peer.close()
