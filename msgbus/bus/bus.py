@@ -44,7 +44,14 @@ class Nobody(Exception):
 class Stopping(Exception):
     """
     The bus is being stopped and takes no more messages.
+
+    Attributes:
+        seconds: After how many seconds to try again.
     """
+
+    def __init__(self, seconds: float = 1.0) -> None:
+        super().__init__("The bus is stopping; try again in a moment.")
+        self.seconds = seconds
 
 
 class Bus:

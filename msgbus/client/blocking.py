@@ -263,14 +263,14 @@ def _messages(
                     notify(item)
                 else:
                     yield item
-            reason = stream.end()
+            reason, asked = stream.end(), streams.retry_seconds
         except Unreachable as error:
-            reason = str(error)
+            reason, asked = str(error), error.seconds
         finally:
             if response is not None:
                 response.close()
             connection.close()
-        lost = streams.lost(reason)
+        lost = streams.lost(reason, asked)
         notify(lost)
         time.sleep(lost.seconds)
 

@@ -10,10 +10,11 @@ one of the ways in: `publish`, `publication_stream` (many messages in one reques
 `stream`, `poll` (with its `search`), `websocket` (with its `websocket_handshake` and
 `websocket_reader`) and `channel_list` (with its `channel_search` in `sorted_names`).  The
 ways in share a `mount`, which counts in `quotas` what everybody may do, in `counters` what
-is done, and knows each `subscriber`; browsers get `pages`.  What a request asks for is read
-by `query` and `headers`; `responses` answers in one sentence, and `refusals` when something
-is refused.  The `journal` logs what clients do and what is refused to them, with the
-`verbosity` that the operator wants.
+is done, knows each `subscriber`, and when the bus stops, tells clients when to come back
+(`returns`); browsers get `pages`.  What a request asks for is read by `query` and
+`headers`; `responses` answers in one sentence, and `refusals` when something is refused.
+The `journal` logs what clients do and what is refused to them, with the `verbosity` that
+the operator wants.
 
 `root` is the root of the site, with `origins`, `auth` and `sign_in` (who may use the bus),
 `visitor` (what they may do), `grants` and `bearer` (the same for links and tokens),

@@ -35,16 +35,15 @@ from .query import Wanted
 from .quotas import Quotas
 from .request import Request, peer_of
 from .responses import REFUSALS
+from .returns import Returns
 from .rights import Rights, check_unchanged
 from .subscriber import Subscriber
 from .verbosity import Verbosity
 from .visitor import Denied, Visitor
 
-__all__ = ["Mount", "STOPPING", "finish", "when_published"]
+__all__ = ["Mount", "finish", "when_published"]
 
 _log = Logger()
-
-STOPPING = "The bus is stopping; try again in a moment."
 
 
 class Stoppable(Protocol):
@@ -76,6 +75,7 @@ class Mount:
         quotas: As given.
         journal: What clients do, and what is refused to them, is counted and logged here.
         counters: Those of the journal.
+        returns: When clients that are sent away because the bus stops are to come back.
         closed: Whether the bus has stopped, so that nothing is published any more.
         takes_streams: Whether the body of a request may be a stream of messages.
         publication_streams: The streams that are being published.
@@ -101,6 +101,7 @@ class Mount:
         self.quotas = quotas or Quotas()
         self.journal = Journal(prefix=prefix, verbosity=Verbosity(verbosity))
         self.counters = self.journal.counters
+        self.returns = Returns()
         self.closed = False
         self.takes_streams = True
         self.rights = Rights(reactor)
@@ -114,7 +115,7 @@ class Mount:
             Stopping: The bus has stopped.
         """
         if self.closed:
-            raise Stopping(STOPPING)
+            raise Stopping(self.returns.next())
 
     def publish(
         self,
@@ -142,7 +143,7 @@ class Mount:
             Throttled: They have published too much.
         """
         if self.closed:
-            raise Stopping(STOPPING)
+            raise Stopping(self.returns.next())
         may_count = visitor.check_publish(message.channel, require)
         visitor.check_message(message, len(body))
         self.quotas.charge_publication(visitor, peer, len(body))
@@ -296,6 +297,13 @@ class Mount:
         self.quotas.close_subscription(subscriber.opened)
         self.journal.leaves(subscriber)
 
+    def farewell(self, framing: Framing) -> bytes:
+        """
+        The last bytes of a stream: if it ends because the bus stops, they say when to come
+        back.
+        """
+        return framing.retry(self.returns.next()) if self.closed else b""
+
     def close(self) -> None:
         """
         Publish nothing any more, and end all streams, each once its subscriber has been
@@ -349,9 +357,14 @@ def _without_count(
     return published._replace(subscribers=0)
 
 
-def finish(request: server.Request) -> None:
+def finish(request: server.Request, farewell: Callable[[], bytes] = bytes) -> None:
     """
     End the response to a request that has a producer.
+
+    Args:
+        farewell: Returns the last bytes of the response.
     """
     request.unregisterProducer()
+    if last := farewell():
+        request.write(last)
     request.finish()

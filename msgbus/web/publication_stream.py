@@ -23,7 +23,7 @@ from .auth import visitor_of
 from .channel import REQUEST_BYTES_A_SECOND
 from .headers import check_origin, check_transfer_encoding, header
 from .journal import Attempt
-from .mount import STOPPING, Mount
+from .mount import Mount
 from .publication_source import Envelopes, Parts, RawLines, Source, Target
 from .query import channel_name, parse_line_stream, requires_subscriber
 from .quotas import Throttled
@@ -59,7 +59,7 @@ def publish_stream(mount: Mount, request: server.Request, path: bytes) -> int:
         Stopping: The bus is about to stop, and would have to wait for the end of the body.
     """
     if not mount.takes_streams:
-        raise Stopping(STOPPING)
+        raise Stopping(mount.returns.next())
     check_transfer_encoding(request)
     check_origin(request, mount.origins)
     visitor = visitor_of(request)
@@ -217,7 +217,7 @@ class PublicationStream:
         Take nothing more, because the bus stops.
         """
         self._drop_held()
-        self._end_by(partial(self._break, Stopping(STOPPING)))
+        self._end_by(partial(self._break, Stopping()))
 
     def gone(self) -> None:
         """

@@ -98,9 +98,11 @@ class BusResource(Resource):
         Answer the requests that wait for a message by `?wait=`, and those whose bodies are
         streams, and let no later request wait or have such a body.
         """
-        self.mount.takes_streams = False
+        mount = self.mount
+        mount.returns.expect(len(mount.subscribers))
+        mount.takes_streams = False
         self._polls.stop_waiting()
-        for publishing in tuple(self.mount.publication_streams):
+        for publishing in tuple(mount.publication_streams):
             publishing.stop()
 
     def check_rights(self) -> None:

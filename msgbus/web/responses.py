@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from twisted.web import http, server
 from twisted.web.server import NOT_DONE_YET
 
+from ..access.rate_fields import retry_after
 from ..bus.bus import Nobody, Stopping, TooLarge
 from ..bus.idempotency import Reused
 from ..bus.log import Unavailable
@@ -164,8 +165,8 @@ def answer_refusal(request: server.Request, error: Exception) -> int:
     elif isinstance(error, Throttled):
         for name, value in error.headers:
             request.setHeader(name, value)
-    elif isinstance(error, Unavailable):
-        request.setHeader(b"Retry-After", b"%d" % RETRY_SECONDS)
+    elif isinstance(error, Unavailable | Stopping):
+        request.setHeader(b"Retry-After", _retry_after(error))
     return answer(request, status_of(error), str(error))
 
 
@@ -184,8 +185,8 @@ def plain_refusal(error: Exception, headers: bytes, closing: bool) -> bytes:
     reason = _REASONS.get(status) or http.RESPONSES[status]
     head = b"HTTP/1.1 %d %b\r\nDate: %b\r\n" % (status, reason, http.datetimeToString())
     head += headers
-    if isinstance(error, Unavailable):
-        head += b"Retry-After: %d\r\n" % RETRY_SECONDS
+    if isinstance(error, Unavailable | Stopping):
+        head += b"Retry-After: %b\r\n" % _retry_after(error)
     if closing:
         head += b"Connection: close\r\n"
     return b"%bContent-Type: text/plain; charset=utf-8\r\nContent-Length: %d\r\n\r\n%b" % (
@@ -193,6 +194,11 @@ def plain_refusal(error: Exception, headers: bytes, closing: bool) -> bytes:
         len(body),
         body,
     )
+
+
+def _retry_after(error: Unavailable | Stopping) -> bytes:
+    seconds = error.seconds if isinstance(error, Stopping) else RETRY_SECONDS
+    return retry_after(seconds).encode("ascii")
 
 
 def set_stream_headers(request: server.Request) -> None:

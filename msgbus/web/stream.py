@@ -65,15 +65,24 @@ def stream(mount: Mount, request: server.Request, name: str, wanted: Wanted) -> 
             request.remember(
                 partial(RepeatedSubscription, mount, request, name, wanted, framing)
             )
-        opened = Stream(mount, channel, bool(request.chunked))
+        opened = Stream(mount, channel, framing)
         visitor, peer = visitor_of(request), request.peer
         request.replace_with(opened)
-        opened.begin(visitor, peer, name, wanted, framing, cursor, ready=False)
+        opened.begin(visitor, peer, name, wanted, cursor, ready=False)
     else:
         outlet = mount.outlet(request, wanted.overflow is Overflow.LATEST)
-        response = Response(outlet, partial(finish, request))
+        farewell = partial(mount.farewell, framing) if _beats(wanted, framing) else bytes
+        response = Response(outlet, partial(finish, request, farewell))
         mount.subscribe_request(request, name, wanted, framing, response, cursor)
     return NOT_DONE_YET
+
+
+def _beats(wanted: Wanted, framing: Framing) -> bool:
+    """
+    Does a stream have heartbeats?  Simple readers, which ask for none, might take for a
+    broken message what is sent at its end.
+    """
+    return bool(wanted.heartbeat or framing.heartbeat_seconds)
 
 
 class Stream:
@@ -83,15 +92,17 @@ class Stream:
 
     Args:
         channel: The connection of the response.
-        chunked: Whether the response is in chunks (RFC 9112, section 7.1).
+        framing: Writes the response, perhaps in chunks (RFC 9112, section 7.1).
     """
 
-    __slots__ = ("_channel", "_chunked", "_mount", "_subscriber")
+    __slots__ = ("_beats", "_channel", "_framing", "_mount", "_subscriber")
 
-    def __init__(self, mount: Mount, channel: Channel, chunked: bool) -> None:
+    def __init__(self, mount: Mount, channel: Channel, framing: Framing) -> None:
         self._mount = mount
         self._channel = channel
-        self._chunked = chunked
+        self._framing = framing
+        # Whether the client understands what is said between two messages.
+        self._beats = False
         self._subscriber: Subscriber | None = None
 
     def begin(
@@ -100,7 +111,6 @@ class Stream:
         peer: Peer,
         name: str,
         wanted: Wanted,
-        framing: Framing,
         cursor: Cursor | None,
         ready: bool,
     ) -> None:
@@ -113,13 +123,14 @@ class Stream:
             name: The name of the channel or folder that is subscribed to.
             ready: Whether the head has been sent, so that nothing waits in the transport.
         """
+        self._beats = _beats(wanted, self._framing)
         latest = wanted.overflow is Overflow.LATEST
         response = Response(
             self._mount.outlet_for(self._channel, latest), self._finish, ready=ready
         )
         self._channel.begin_stream()
         self._subscriber = self._mount.subscribe(
-            visitor, peer, name, wanted, framing, response, cursor
+            visitor, peer, name, wanted, self._framing, response, cursor
         )
         self._channel.registerProducer(self._subscriber.member, True)  # type: ignore[no-untyped-call]  # Twisted
 
@@ -137,9 +148,11 @@ class Stream:
     def _finish(self) -> None:
         channel = self._channel
         channel.unregisterProducer()  # type: ignore[no-untyped-call]  # Twisted
-        if self._chunked:
-            # The last chunk.
-            channel.write(b"0\r\n\r\n")  # type: ignore[no-untyped-call]  # Twisted
+        farewell = self._mount.farewell(self._framing) if self._beats else b""
+        if isinstance(self._framing, ChunkedFraming):
+            farewell += b"0\r\n\r\n"
+        if farewell:
+            channel.write(farewell)  # type: ignore[no-untyped-call]  # Twisted
         channel.requestDone(self)
         self._leave()
 
@@ -163,7 +176,6 @@ class RepeatedSubscription:
 
     __slots__ = (
         "_answer",
-        "_chunked",
         "_framing",
         "_mount",
         "_name",
@@ -187,7 +199,6 @@ class RepeatedSubscription:
         self._unfiltered = wanted.filter == EVERYTHING
         self._wanted = replace(wanted, filter=EVERYTHING) if self._unfiltered else wanted
         self._framing = framing
-        self._chunked = bool(request.chunked)
         self._persistent = bool(request.channel.persistent)
         self._answer = ResponseHead(request, http.OK, [b"Msgbus-Id"])
 
@@ -228,8 +239,8 @@ class RepeatedSubscription:
         opening = self._framing.opening(begins)
         channel.repeater.answers.append(self._answer.fill(begins.encode("ascii")))
         channel.repeater.answers.append(opening)
-        opened = Stream(mount, channel, self._chunked)
+        opened = Stream(mount, channel, self._framing)
         channel.begin_answer(opened, self._persistent)
         ready = channel.repeater.flush()
-        opened.begin(self._visitor, peer, self._name, wanted, self._framing, cursor, ready)
+        opened.begin(self._visitor, peer, self._name, wanted, cursor, ready)
         return True

@@ -51,7 +51,7 @@ RAW_BINARY = "application/octet-stream"
 _CLOSE_CODES = {
     413: CloseReason.MESSAGE_TOO_BIG,
     429: CloseReason.TRY_AGAIN_LATER,
-    503: CloseReason.GOING_AWAY,
+    503: CloseReason.SERVICE_RESTART,
 }
 
 # The other way round: the status in the log for a close code.
@@ -98,7 +98,7 @@ def open_websocket(mount: Mount, request: server.Request, name: str, wanted: Wan
     websocket.accept(token, headers)
     response = Response(
         outlet,
-        partial(websocket.close, CloseReason.GOING_AWAY, "The bus is stopping."),
+        partial(_send_away, mount, websocket),
         partial(
             websocket.close,
             CloseReason.TRY_AGAIN_LATER,
@@ -111,6 +111,17 @@ def open_websocket(mount: Mount, request: server.Request, name: str, wanted: Wan
     )
     websocket.joined(member)
     return NOT_DONE_YET
+
+
+def _send_away(mount: Mount, websocket: WebSocket) -> None:
+    """
+    Close a WebSocket because the bus stops, and say when to come back.
+    """
+    seconds = mount.returns.next()
+    websocket.close(
+        CloseReason.SERVICE_RESTART,
+        f"The bus is stopping; come back in {seconds:.1f} seconds.",
+    )
 
 
 def _publish(
