@@ -114,7 +114,7 @@ class Events:
         missed = subscriber.member.standing.missed
         self._tell("subscriptions", "left", {**who(subscriber), "missed": missed})
 
-    def refused(self, attempt: Attempt, error: Exception) -> None:
+    def refused(self, attempt: Attempt, error: Exception, sentence: str) -> None:
         """
         Something is refused.
         """
@@ -126,7 +126,7 @@ class Events:
             "path": attempt.path[:MAX_TEXT] or None,
             "status": status_of(error),
             "reason": reason_of(error),
-            "sentence": str(error),
+            "sentence": sentence,
         }
         self._tell("refusals", "refused", told)
 

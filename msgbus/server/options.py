@@ -31,6 +31,7 @@ from .certificates import read_authorities
 from .config_file import ConfigFile
 from .grant_files import GrantFiles
 from .listen import CannotListen, asks_clients, endpoint, is_private, on_loopback
+from .logging import CannotLog, log_to
 from .worker import Worker
 
 __all__ = ["Options"]
@@ -125,6 +126,8 @@ class Options(usage.Options):
         self["max-subscriptions"] = sizes.subscriptions
         self["verbosity"] = 0
         self["verbose-for"] = []
+        self["log-json"] = False
+        self["log-files"] = []
         self["warnings"] = []
 
     def opt_config(self, file: str) -> None:
@@ -526,6 +529,12 @@ class Options(usage.Options):
             raise usage.UsageError("--verbose-for takes the name of a user or an address.")
         self["verbose-for"].append(who)
 
+    def opt_log_json(self) -> None:
+        """
+        Log one JSON object a line.
+        """
+        self["log-json"] = True
+
     def opt_version(self) -> None:
         """
         Print the version of msgbus, and end.
@@ -629,6 +638,25 @@ class Options(usage.Options):
             self["proxies"] = self._proxies()
         except (CannotListen, Invalid) as error:
             raise usage.UsageError(str(error)) from None
+        self._begin_log()
+
+    def _begin_log(self) -> None:
+        """
+        Have the log go where it should.
+
+        Raises:
+            UsageError: It cannot.
+        """
+        from twisted.internet import reactor
+
+        is_worker = self["worker"] is not None
+        runner = getattr(self, "parent", None)
+        try:
+            file = log_to(runner, reactor, self["log-json"], is_worker)
+        except CannotLog as error:
+            raise usage.UsageError(str(error)) from None
+        if file is not None:
+            self["log-files"].append(file)
 
     def _endpoints(self, listen: Sequence[str]) -> dict[str, IStreamServerEndpoint]:
         """

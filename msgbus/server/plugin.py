@@ -4,7 +4,7 @@ What `twistd msgbus` loads: the options, and the function that makes a service o
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, cast
 
 from twisted.application.service import MultiService, Service
@@ -22,6 +22,7 @@ from ..web.root import Root
 from ..web.site import Site
 from .admin import AdminService
 from .guards import Guards
+from .logging import reopen_at_signal
 from .options import Options
 from .service import BusService
 from .settings import SettingsService, keep_of, limits_of, quota_sizes_of, verbosity_of
@@ -46,16 +47,10 @@ def makeService(options: Options) -> Service:
     """
     from twisted.internet import reactor
 
+    reopen = [file.reopen for file in options["log-files"]]
     if options["workers"] > 1 and options["worker"] is None:
-        return Workers(
-            reactor,
-            options["endpoints"],
-            # A worker that is started again has to listen at the sockets that it inherits,
-            # whatever a file of options says by then.
-            [*options["arguments"], *_listening_at(options["endpoints"])],
-            options["workers"],
-            options["drain"],
-        )
+        return _workers(options, reactor, reopen)
+    reopen_at_signal(reactor, reopen)
     history = History(keep_of(options))
     stored = _stored_log(options, history, reactor)
     bus = Bus(options["max-message"], history, log=stored)
@@ -90,6 +85,7 @@ def makeService(options: Options) -> Service:
         warnings=options["warnings"],
     )
     service.worker = options["worker"]
+    service.reopen_logs = reopen
     guards.reload_with(service, site, bus_resource)
     if options["config"] is not None:
         service.settings = SettingsService(
@@ -106,6 +102,28 @@ def _listening_at(endpoints: Iterable[str]) -> Iterator[str]:
     """
     for text in endpoints:
         yield from ("--listen", text)
+
+
+def _workers(
+    options: Options, reactor: Any, reopen: Sequence[Callable[[], object]]
+) -> Workers:
+    """
+    The parent of the processes that serve the bus.
+
+    Args:
+        reopen: Open the files again to which the parent logs.
+    """
+    workers = Workers(
+        reactor,
+        options["endpoints"],
+        # A worker that is started again has to listen at the sockets that it inherits,
+        # whatever a file of options says by then.
+        [*options["arguments"], *_listening_at(options["endpoints"])],
+        options["workers"],
+        options["drain"],
+    )
+    reopen_at_signal(reactor, [*reopen, workers.reopen_logs])
+    return workers
 
 
 def _stored_log(options: Options, history: History, reactor: Any) -> StoredLog | None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import resource
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from twisted.application.service import Service
@@ -92,6 +92,8 @@ class BusService(Service):
         self.settings: SettingsService | None = None
         # Set by whoever makes this process one of several that serve the bus.
         self.worker: Worker | None = None
+        # Called when the files to which the process logs have been moved away.
+        self.reopen_logs: Sequence[Callable[[], object]] = ()
         self._watchdog = LoopingCall(self._notify, "WATCHDOG=1")
         self._status = LoopingCall(self._tell_status)
         self._watchdog.clock = self._status.clock = reactor
@@ -196,6 +198,7 @@ class BusService(Service):
                 b"stop": self._stop_once,
                 b"cut": self._site.abort,
                 b"reload": self._reload,
+                b"reopen": lambda: [reopen() for reopen in self.reopen_logs],
             }
             self.worker.obey(self._reactor, commands)
         self._notify("READY=1")

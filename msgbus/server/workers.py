@@ -268,6 +268,12 @@ class Workers(Service):
         self._awaited.update(self._numbers)
         self._tell_all(b"reload")
 
+    def reopen_logs(self) -> None:
+        """
+        Have all workers open the files again to which they log.
+        """
+        self._tell_all(b"reopen")
+
     def _tell_all(self, command: bytes) -> None:
         for process in self._processes.values():
             process.command(command)

@@ -8,6 +8,7 @@ a stream, or a message from a WebSocket.
 
 from __future__ import annotations
 
+import re
 from typing import NamedTuple, Protocol
 
 from twisted.logger import Logger
@@ -23,6 +24,10 @@ __all__ = ["MAX_TEXT", "Attempt", "Journal", "Observer"]
 
 # How many characters of a text that a client has chosen are logged.
 MAX_TEXT = 200
+
+
+# A value in a sentence, as `repr` writes it.  An apostrophe is behind a letter.
+_QUOTED = re.compile(r"""(?<!\w)(?:'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*")""")
 
 
 class Attempt(NamedTuple):
@@ -60,9 +65,12 @@ class Observer(Protocol):
         Learn that somebody's subscription has ended.
         """
 
-    def refused(self, attempt: Attempt, error: Exception) -> None:
+    def refused(self, attempt: Attempt, error: Exception, sentence: str) -> None:
         """
         Learn what is refused, and by which error; see `Journal.refuses`.
+
+        Args:
+            sentence: Why, without what the client has sent.
         """
 
 
@@ -118,6 +126,7 @@ class Journal:
         if self._verbosity.of(user, peer) >= PUBLICATIONS:
             self._log.info(
                 "{peer} publishes {size} bytes of {type} to {channel!r} as {user!r}",
+                event="published",
                 peer=str(peer),
                 size=len(body),
                 type=message.content_type,
@@ -129,7 +138,8 @@ class Journal:
         """
         Somebody has subscribed.
         """
-        self._log_subscription("{peer} subscribes to {channel!r}", subscriber)
+        sentence = "{peer} subscribes to {channel!r}"
+        self._log_subscription("subscribed", sentence, subscriber)
         if self.observer is not None:
             self.observer.subscribed(subscriber)
 
@@ -137,7 +147,7 @@ class Journal:
         """
         Somebody's subscription has ended.
         """
-        self._log_subscription("{peer} leaves {channel!r}", subscriber)
+        self._log_subscription("left", "{peer} leaves {channel!r}", subscriber)
         if self.observer is not None:
             self.observer.left(subscriber)
 
@@ -150,28 +160,40 @@ class Journal:
         """
         reason = reason_of(error)
         self.counters.refused[reason] += 1
+        sentence = str(error)
+        if reason == "invalid":
+            # It quotes what is wrong, which may be of a query, a header or a body.
+            sentence = _QUOTED.sub("'...'", sentence)
         if self.observer is not None:
-            self.observer.refused(attempt, error)
+            self.observer.refused(attempt, error, sentence)
         if self._verbosity.most < SUBSCRIPTIONS:
             return
         peer, user, way, channel, path = attempt
-        if self._verbosity.of(user, peer) >= SUBSCRIPTIONS:
+        if (level := self._verbosity.of(user, peer)) >= SUBSCRIPTIONS:
             where = "channel" if channel or not path else "path"
+            # Who asks for all lines gets each of them.
+            like = () if level >= PUBLICATIONS else (peer.network, user, reason)
+            fold = {"log_fold": like} if like else {}
             self._log.info(
                 f"{{peer}} is refused {{way}} {{{where}!r}} as {{user!r}}:"
                 " {status} {reason}: {sentence}",
+                event="refused",
                 peer=str(peer),
                 way=way[:MAX_TEXT],
                 user=user[:MAX_TEXT],
                 status=status_of(error),
                 reason=reason,
-                sentence=str(error),
+                sentence=sentence,
                 **{where: (channel or path)[:MAX_TEXT]},
+                **fold,
             )
 
-    def _log_subscription(self, sentence: str, subscriber: Subscriber) -> None:
+    def _log_subscription(self, event: str, sentence: str, subscriber: Subscriber) -> None:
         if self._verbosity.most < SUBSCRIPTIONS:
             return
         user, peer = subscriber.visitor.sender, subscriber.peer
         if self._verbosity.of(user, peer) >= SUBSCRIPTIONS:
-            self._log.info(sentence, peer=str(peer), channel=subscriber.name, user=user)
+            channel = subscriber.name
+            self._log.info(
+                sentence, event=event, peer=str(peer), channel=channel, user=user
+            )

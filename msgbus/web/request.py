@@ -14,7 +14,6 @@ from typing import Any
 from twisted.web import server
 from twisted.web.http_headers import Headers
 
-from ..access.credentials import without_links
 from .channel import Answering, Channel, too_large
 from .heads import Head, Meaning
 from .peer import Peer, forwarded
@@ -56,9 +55,10 @@ class Request(server.Request):
 
     def __repr__(self) -> str:
         """
-        As Twisted has it, for logs, but without links.
+        For logs, and so without the query, which may hold a link.
         """
-        return without_links(super().__repr__())
+        method, path = self.method, self.uri.partition(b"?")[0]
+        return f"<{type(self).__name__} at {id(self):#x} {method!r} {path!r}>"
 
     @property
     def peer(self) -> Peer:

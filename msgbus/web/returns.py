@@ -9,8 +9,8 @@ import random
 
 __all__ = ["Returns"]
 
-# How many subscribers are asked to come back each second.  With what they have missed, a bus
-# that has a core for itself takes back about 3,000 (bench/restart.py).
+# How many subscribers are asked to come back each second.  With what they have missed, a
+# bus that has a core for itself takes back about 3,000 (bench/restart.py).
 RETURNS_A_SECOND = 2000
 
 # No client is asked to stay away for longer.

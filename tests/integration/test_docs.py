@@ -191,7 +191,7 @@ def test_twistd(command, start, request, tmp_path):
         servers = Replicated(tmp_path / "redis", password="x")
         request.addfinalizer(servers.stop)
         command = command.replace("a.example,b.example,c.example", servers.hosts)
-    elif "--log" in command:
+    elif "--log " in command:
         password = "x" if "password-file" in command else ""
         server = RedisServer(tmp_path, password, requirepass=password)
         request.addfinalizer(server.kill)
@@ -211,9 +211,11 @@ def test_twistd(command, start, request, tmp_path):
         assert time.monotonic() < deadline
         time.sleep(0.02)
     os.kill(int(pid_file.read_text()), signal.SIGTERM)
-    while pid_file.exists() and time.monotonic() < deadline:
+    # Said after the pid file is removed.
+    while "Server Shut Down" not in log.read_text():
+        assert time.monotonic() < deadline
         time.sleep(0.02)
-    assert "Server Shut Down" in log.read_text()
+    assert not pid_file.exists()
 
 
 def test_bridge(start, tmp_path):
