@@ -27,6 +27,7 @@ from .cannot_start import cannot_start
 from .certificates import CertificateService
 from .grant_files import GrantService
 from .listen import is_tls, open_ports
+from .out_of_files import watch_port
 from .settings import SettingsService
 from .signals import handle_signals
 from .status import STATUS_SECONDS, STOPPING_SECONDS, StatusLine, Totals
@@ -108,6 +109,7 @@ class BusService(Service):
         """
         for text, port in open_ports(self._endpoints, self._site).items():
             self._ports.append(port)
+            watch_port(port, self._site, self._reactor)
             if is_tls(text) and self.certificates is not None:
                 self.certificates.listens(text, port)
 
@@ -278,6 +280,10 @@ class BusService(Service):
         has given a number: if files ran out, nobody would be told why.
         """
         connections = self._site.connections
+        connections.shortage.advice = (
+            f"Each is an open file, of which there may be {self._files}: raise the limit by"
+            " LimitNOFILE= in the unit of systemd, or by ulimit -Hn before the start"
+        )
         if connections.most is None and self._files != resource.RLIM_INFINITY:
             connections.most = max(1, self._files - SPARE_FILES)
 

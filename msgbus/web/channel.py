@@ -38,6 +38,9 @@ __all__ = ["REQUEST_BYTES_A_SECOND", "Answering", "Channel", "Refused", "too_lar
 LINGER_SECONDS = 2
 LINGER_BYTES = 8 * 1024 * 1024
 
+# When whoever finds too many connections may try again.
+_LATER = ((b"Retry-After", b"10"),)
+
 # How many bytes a subscriber may send after its request; they are discarded.
 STREAM_INPUT_BYTES = 16 * 1024
 
@@ -187,7 +190,8 @@ class Channel(http.HTTPChannel):
                     b"Service Unavailable",
                     "The bus has as many connections as it may have; try again later.",
                     "connections",
-                )
+                ),
+                LINGER_SECONDS if self.site.connections.may_linger else 0,
             )
             return
         # What counts is the address of the client.  If its connection counted for the proxy
@@ -540,7 +544,7 @@ class Channel(http.HTTPChannel):
             raise Refused(400, b"Bad Request", "The chunks of the body are malformed.")
         raise Refused(400, b"Bad Request", "This is no HTTP/1.0 or 1.1 request.")
 
-    def _refuse(self, refusal: Refused) -> None:
+    def _refuse(self, refusal: Refused, seconds: float = LINGER_SECONDS) -> None:
         if self._body is not None:
             # The request is answered already, or by whoever takes its body.
             self.ended, self._discardable = True, LINGER_BYTES
@@ -558,10 +562,14 @@ class Channel(http.HTTPChannel):
                 (b"Content-Length", b"%d" % len(body)),
                 (b"X-Content-Type-Options", b"nosniff"),
                 (b"Connection", b"close"),
+                *(_LATER if refusal.reason == "connections" else ()),
             ],
         )
         self.write(body)  # type: ignore[no-untyped-call]  # Twisted
-        self._end(LINGER_SECONDS, self.loseConnection)
+        if seconds:
+            self._end(seconds, self.loseConnection)
+        else:
+            self.loseConnection()
 
     def _end(self, seconds: float, close: Callable[[], None]) -> None:
         """

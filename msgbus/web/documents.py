@@ -8,6 +8,7 @@ left to `twisted.web.static`.
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 from collections.abc import Sequence
@@ -130,7 +131,11 @@ class _File(static.File):
         """
         try:
             file = cast(BinaryIO, super().openForReading())  # type: ignore[no-untyped-call]  # Twisted
-        except OSError:
+        except OSError as error:
+            if error.errno in (errno.EMFILE, errno.ENFILE):
+                later = [(b"Retry-After", b"10")]
+                sentence = "The bus has too many open files; try again later."
+                raise Refusal(503, sentence, later, "connections") from None
             raise _not_found() from None
         return cast(BinaryIO, _Announced(file, self.getsize(), self._request))
 

@@ -1,0 +1,87 @@
+"""
+A bus that has run out of something goes on for those who are in, says so once, and takes
+others again when there is enough.
+"""
+
+import resource
+import socket
+
+import pytest
+
+from .test_logs import wait_until
+from .test_twistd import curl
+
+SECONDS = 30
+FILES = 300
+CLIENTS = 1000
+
+
+@pytest.fixture
+def clients():
+    """
+    Open connections, which are closed after the test.
+    """
+    opened = []
+
+    def connect(port, count, request=b""):
+        """
+        So many connections that have sent this.
+        """
+        made = []
+        for _ in range(count):
+            made.append(socket.create_connection(("127.0.0.1", port), SECONDS))
+            opened.append(made[-1])
+            if request:
+                made[-1].sendall(request)
+        return made
+
+    yield connect
+    for each in opened:
+        each.close()
+
+
+def receive(peer, wanted):
+    """
+    Read until this has come.
+    """
+    data = b""
+    while wanted not in data:
+        piece = peer.recv(65536)
+        assert piece, data
+        data += piece
+    return data
+
+
+@pytest.mark.parametrize("options", [(), ("--max-connections", "100000")])
+def test_out_of_files(start, clients, options):
+    """
+    With 300 open files and 1,000 clients, those that are in get every message, others are
+    refused or, if there is no file left at all, closed; the log says it once, and how to
+    change it, and once it is over; then there is room again.
+    """
+    bus = start(
+        *options,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (FILES, FILES)),
+    )
+    subscribe = b"GET /msgbus/foo HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    inside = clients(bus.port, 200, subscribe)
+    for peer in inside:
+        receive(peer, b"Msgbus-Id")
+    outside = clients(bus.port, CLIENTS - len(inside))
+    if not options:
+        # One of the first for whom there is no room.
+        head = receive(outside[40], b"\r\n\r\n")
+        assert head.startswith(b"HTTP/1.1 503 Service Unavailable")
+        assert b"Retry-After: 10" in head
+    wait_until(lambda: "new clients are refused" in bus.log)
+    publication = f"{bus.url}foo", "-H", "Content-Type: a/b", "-d", "hello"
+    for peer in outside:
+        peer.close()
+    wait_until(lambda: curl(*publication)[0] == 204)
+    for peer in inside:
+        receive(peer, b"hello")
+    wait_until(lambda: "There is room again" in bus.log)
+    bus.stop()
+    said = [line for line in bus.log.splitlines() if "EMFILE" in line or "refused" in line]
+    assert len(said) <= 4, said
+    assert f"there may be {FILES}: raise the limit by LimitNOFILE=" in said[0]
