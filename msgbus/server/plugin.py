@@ -15,6 +15,7 @@ from ..bus.file_log import FileLog
 from ..bus.history import History
 from ..bus.log import StoredLog
 from ..redis import RedisLog
+from ..web.access_log import AccessLog
 from ..web.connections import Connections
 from ..web.quotas import Quotas
 from ..web.resource import BusResource
@@ -75,6 +76,8 @@ def makeService(options: Options) -> Service:
         ),
         journal=bus_resource.mount.journal,
     )
+    if options["access-log"] is not None:
+        site.keep_access_log(AccessLog(options["access-log"].write))
     service = BusService(
         reactor,
         options["endpoints"],

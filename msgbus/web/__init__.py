@@ -23,7 +23,7 @@ the operator wants.
 `shortage` says when there are too many.  Each of them has a `peer` at its other end, and is
 a `channel`, on which `request`s are read within
 limits; its `repeater` answers requests whose `heads` are remembered, without having them
-parsed again.
+parsed again.  If it is asked for, there is an `access_log`.
 """
 
 from .auth import portal_for, portal_with

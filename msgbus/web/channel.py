@@ -106,6 +106,16 @@ class Answering(Protocol):
         """
 
 
+class AccessLog(Protocol):
+    """
+    The access log, as far as connections and requests know it; see `access_log.AccessLog`.
+    """
+
+    def answered(self, request: Any) -> None: ...
+
+    def refused(self, peer: Peer, status: int, sent: int) -> None: ...
+
+
 class _Site(Protocol):
     """
     The site, as far as a connection knows it; see `site.Site`.
@@ -118,6 +128,7 @@ class _Site(Protocol):
     proxies: TrustedProxies
     connections: Connections
     journal: Journal
+    access_log: AccessLog | None
     channels: set[Channel]
     streams: set[Channel]
 
@@ -566,6 +577,8 @@ class Channel(http.HTTPChannel):
             ],
         )
         self.write(body)  # type: ignore[no-untyped-call]  # Twisted
+        if self.site.access_log is not None:
+            self.site.access_log.refused(self.peer, refusal.code, len(body))
         if seconds:
             self._end(seconds, self.loseConnection)
         else:

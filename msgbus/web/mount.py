@@ -206,7 +206,7 @@ class Mount:
                 socket.
         """
         if isinstance(request, Request):
-            return self.outlet_for(request.channel, latest)
+            return request.count(self.outlet_for(request.channel, latest))
         # The request is of another site, which may chunk, compress or multiplex.  In
         # HTTP/2, the response can be cut without the connection.
         channel: Any = request.channel  # of HTTP/1 or HTTP/2

@@ -14,7 +14,7 @@ from twisted.web import server
 from twisted.web.resource import IResource
 
 from ..access.addresses import TrustedProxies
-from .channel import Channel
+from .channel import AccessLog, Channel
 from .connections import Connections
 from .heads import Heads
 from .journal import Journal
@@ -41,6 +41,7 @@ class Site(server.Site):
         proxies: As given.
         connections: Counts all connections.
         journal: As given.
+        access_log: Has a line for each request; None if none is kept, as at first.
         draining: Whether each connection is closed once its request is answered.
         channels: All connections.
         streams: The connections whose answers have no end.
@@ -67,6 +68,7 @@ class Site(server.Site):
         self.proxies = proxies
         self.connections = connections or Connections()
         self.journal = journal or Journal()
+        self.access_log: AccessLog | None = None
         self.draining = False
         self.channels: set[Channel] = set()
         self.streams: set[Channel] = set()
@@ -141,8 +143,18 @@ class Site(server.Site):
         """
         return [b"http/1.1", b"http/1.0"]
 
+    def keep_access_log(self, access_log: AccessLog) -> None:
+        """
+        Log all requests from now on.  Then no heads are remembered, because requests whose
+        heads are remembered are answered without becoming a `Request`.
+        """
+        self.access_log = access_log
+        self.heads.close()
+
     def log(self, request: Any) -> None:
         """
-        Write no access log, because queries may hold what their senders want to keep
-        private.
+        A request is answered.  Twisted's own log would have its query, which may hold what
+        its sender wants to keep private.
         """
+        if self.access_log is not None:
+            self.access_log.answered(request)

@@ -67,6 +67,8 @@ def stream(mount: Mount, request: server.Request, name: str, wanted: Wanted) -> 
             )
         opened = Stream(mount, channel, framing)
         visitor, peer = visitor_of(request), request.peer
+        if channel.site.access_log is not None:
+            opened.request = request
         request.replace_with(opened)
         opened.begin(visitor, peer, name, wanted, cursor, ready=False)
     else:
@@ -93,9 +95,12 @@ class Stream:
     Args:
         channel: The connection of the response.
         framing: Writes the response, perhaps in chunks (RFC 9112, section 7.1).
+
+    Attributes:
+        request: The request, if there is an access log, which needs it.
     """
 
-    __slots__ = ("_beats", "_channel", "_framing", "_mount", "_subscriber")
+    __slots__ = ("_beats", "_channel", "_framing", "_mount", "_subscriber", "request")
 
     def __init__(self, mount: Mount, channel: Channel, framing: Framing) -> None:
         self._mount = mount
@@ -104,6 +109,7 @@ class Stream:
         # Whether the client understands what is said between two messages.
         self._beats = False
         self._subscriber: Subscriber | None = None
+        self.request: Request | None = None
 
     def begin(
         self,
@@ -125,9 +131,10 @@ class Stream:
         """
         self._beats = _beats(wanted, self._framing)
         latest = wanted.overflow is Overflow.LATEST
-        response = Response(
-            self._mount.outlet_for(self._channel, latest), self._finish, ready=ready
-        )
+        outlet = self._mount.outlet_for(self._channel, latest)
+        if self.request is not None:
+            outlet = self.request.count(outlet)
+        response = Response(outlet, self._finish, ready=ready)
         self._channel.begin_stream()
         self._subscriber = self._mount.subscribe(
             visitor, peer, name, wanted, self._framing, response, cursor
@@ -159,6 +166,9 @@ class Stream:
     def _leave(self) -> None:
         subscriber, self._subscriber = self._subscriber, None
         if subscriber is not None:
+            access_log = self._channel.site.access_log
+            if self.request is not None and access_log is not None:
+                access_log.answered(self.request)
             self._mount.leave(subscriber)
 
 

@@ -251,6 +251,7 @@ class WebSocket:
             ],
         )
         self._request.startedWriting = 1
+        self._request.code = 101
         self._request.begin_stream(self._received)
 
     def joined(self, member: Member) -> None:

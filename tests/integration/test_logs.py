@@ -312,3 +312,31 @@ def test_somebody_elses_log(tmp_path):
     )
     assert done.returncode == 1
     assert done.stderr.startswith("msgbus: With --log-json, leave out --syslog")
+
+
+def test_access_log(tmp_path, redis):
+    """
+    With `--access-log`, all workers write to one file, with a line for each request, and to
+    a new one when that was moved away.
+    """
+    log = tmp_path / "access.log"
+    shared = ("--workers", "2", "--log", redis.url, "--access-log", "access.log")
+    bus = Daemon(tmp_path, *shared)
+    try:
+        line = '"POST /msgbus/foo HTTP/1.1" 204 0 "-" "test"\n'
+        publication = (f"{bus.url}foo?{SECRET}", *KIND, "-d", SECRET, "-A", "test")
+        for _ in range(10):
+            assert curl(*publication)[0] == 204
+        wait_until(lambda: log.read_text().count(line) == 10)
+        log.rename(tmp_path / "access.log.1")
+        bus.process.send_signal(signal.SIGUSR1)
+        wait_until(log.exists)
+
+        def is_written():
+            curl(*publication)
+            return line in log.read_text()
+
+        wait_until(is_written)
+    finally:
+        bus.stop()
+    assert SECRET not in log.read_text() + (tmp_path / "access.log.1").read_text()
