@@ -120,6 +120,7 @@ class Options(usage.Options):
         self["client-ca"] = self["authorities"] = None
         self["drain"] = 10.0
         self["max-connections"] = None
+        self["max-memory"] = None
         self["max-address-connections"] = 1000
         sizes = QuotaSizes()
         self["rate"] = sizes.publications
@@ -506,6 +507,13 @@ class Options(usage.Options):
         [default: 1000]
         """
         self["max-address-connections"] = _count("--max-address-connections", count)
+
+    def opt_max_memory(self, size: str) -> None:
+        """
+        How many bytes of memory the process may take. Near that, new subscriptions are
+        refused. [default: what systemd or the container allows, divided by --workers]
+        """
+        self["max-memory"] = _bytes("--max-memory", size)
 
     def opt_drain(self, seconds: str) -> None:
         """

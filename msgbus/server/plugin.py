@@ -24,6 +24,7 @@ from ..web.site import Site
 from .admin import AdminService
 from .guards import Guards
 from .logging import reopen_at_signal
+from .memory import MemoryWatch, cgroup_bound
 from .options import Options
 from .service import BusService
 from .settings import SettingsService, keep_of, limits_of, quota_sizes_of, verbosity_of
@@ -89,6 +90,7 @@ def makeService(options: Options) -> Service:
     )
     service.worker = options["worker"]
     service.reopen_logs = reopen
+    service.memory = _memory_watch(options, bus_resource, cast(IReactorTime, reactor))
     guards.reload_with(service, site, bus_resource)
     if options["config"] is not None:
         service.settings = SettingsService(
@@ -139,6 +141,19 @@ def _stored_log(options: Options, history: History, reactor: Any) -> StoredLog |
         settings = {f"--{name}": options[name] for name in SHARED_SETTINGS}
         return RedisLog(options["log"], reactor, history, settings=settings)
     return None
+
+
+def _memory_watch(
+    options: Options, bus: BusResource, reactor: IReactorTime
+) -> MemoryWatch | None:
+    """
+    What notices that memory runs out; None if it has no bound.
+    """
+    bound = options["max-memory"]
+    if bound is None:
+        of_all = cgroup_bound()
+        bound = None if of_all is None else of_all // options["workers"]
+    return None if bound is None else MemoryWatch(reactor, bus.mount.memory, bound)
 
 
 def _with_admin(

@@ -27,6 +27,7 @@ from .cannot_start import cannot_start
 from .certificates import CertificateService
 from .grant_files import GrantService
 from .listen import is_tls, open_ports
+from .memory import MemoryWatch
 from .out_of_files import watch_port
 from .settings import SettingsService
 from .signals import handle_signals
@@ -93,6 +94,8 @@ class BusService(Service):
         self.settings: SettingsService | None = None
         # Set by whoever makes this process one of several that serve the bus.
         self.worker: Worker | None = None
+        # Set by whoever limits the memory.
+        self.memory: MemoryWatch | None = None
         # Called when the files to which the process logs have been moved away.
         self.reopen_logs: Sequence[Callable[[], object]] = ()
         self._watchdog = LoopingCall(self._notify, "WATCHDOG=1")
@@ -131,6 +134,8 @@ class BusService(Service):
                 raise cannot_start(str(error)) from error
         if self.users is not None:
             self.users.start()
+        if self.memory is not None:
+            self.memory.start()
         self._raise_file_limit()
         # One of several workers is enough to say this.
         if self.worker is None or self.worker.number == 1:
@@ -177,6 +182,8 @@ class BusService(Service):
         for telling in self._watchdog, self._status:
             if telling.running:
                 telling.stop()
+        if self.memory is not None:
+            self.memory.stop()
         if self.users is not None:
             self.users.stop()
         # systemd goes on showing the last line.

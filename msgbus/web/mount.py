@@ -34,9 +34,10 @@ from .peer import Peer
 from .query import Wanted
 from .quotas import Quotas
 from .request import Request, peer_of
-from .responses import REFUSALS
+from .responses import REFUSALS, Refusal
 from .returns import Returns
 from .rights import Rights, check_unchanged
+from .shortage import Shortage
 from .subscriber import Subscriber
 from .verbosity import Verbosity
 from .visitor import Denied, Visitor
@@ -76,6 +77,7 @@ class Mount:
         journal: What clients do, and what is refused to them, is counted and logged here.
         counters: Those of the journal.
         returns: When clients that are sent away because the bus stops are to come back.
+        memory: Whether too little memory is left for more subscriptions.
         closed: Whether the bus has stopped, so that nothing is published any more.
         takes_streams: Whether the body of a request may be a stream of messages.
         publication_streams: The streams that are being published.
@@ -102,6 +104,7 @@ class Mount:
         self.journal = Journal(prefix=prefix, verbosity=Verbosity(verbosity))
         self.counters = self.journal.counters
         self.returns = Returns()
+        self.memory = Shortage("Too little memory is left")
         self.closed = False
         self.takes_streams = True
         self.rights = Rights(reactor)
@@ -116,6 +119,17 @@ class Mount:
         """
         if self.closed:
             raise Stopping(self.returns.next())
+
+    def check_room(self) -> None:
+        """
+        Raises:
+            Refusal: There is too little memory for one more subscription.  Publications
+                need no more than is set aside for them.
+        """
+        if self.memory.lasts:
+            self.memory.refuse()
+            sentence = "The bus has no memory left for a subscription; try again later."
+            raise Refusal(503, sentence, [(b"Retry-After", b"10")], "memory")
 
     def publish(
         self,

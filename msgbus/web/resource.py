@@ -177,6 +177,7 @@ class BusResource(Resource):
         wanted = replace(wanted, filter=filter, since=since)
         stays_open = wanted.wait if wanted.format == MESSAGE else wanted.format != PAGE
         if stays_open:
+            self.mount.check_room()
             self.mount.quotas.check_subscribe(visitor, peer_of(request), name)
         if wants_websocket(request):
             return open_websocket(self.mount, request, name, wanted)

@@ -68,7 +68,7 @@ _REASONS_BY_STATUS = {
 REASONS = (
     *_REASON_NAMES.values(),
     *("method", "too_slow", "host", "cross_site"),
-    *("sign_in", "guesses", "busy", "connections", "tls"),
+    *("sign_in", "guesses", "busy", "connections", "memory", "tls"),
 )
 
 # When a publisher may try again, in seconds, for which the log cannot be reached.

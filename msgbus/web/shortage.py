@@ -18,6 +18,7 @@ class Shortage:
 
     Attributes:
         advice: What the operator can do, as a sentence; may be changed.
+        lasts: Whether there is not enough now, where somebody looks from time to time.
         refused: How many clients have been refused because of it; 0 if there is enough.
     """
 
@@ -25,6 +26,7 @@ class Shortage:
 
     def __init__(self, what: str) -> None:
         self.advice = ""
+        self.lasts = False
         self.refused = 0
         self._what = what
 

@@ -225,7 +225,11 @@ class RepeatedSubscription:
         """
         mount, wanted, since = self._mount, self._wanted, self._wanted.since
         seconds_left = self._visitor.seconds_left()
-        if mount.closed or (seconds_left is not None and seconds_left <= 0):
+        if (
+            mount.closed
+            or mount.memory.lasts
+            or (seconds_left is not None and seconds_left <= 0)
+        ):
             return False
         peer = self._peer or channel.peer
         try:

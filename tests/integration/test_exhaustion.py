@@ -85,3 +85,34 @@ def test_out_of_files(start, clients, options):
     said = [line for line in bus.log.splitlines() if "EMFILE" in line or "refused" in line]
     assert len(said) <= 4, said
     assert f"there may be {FILES}: raise the limit by LimitNOFILE=" in said[0]
+
+
+def test_out_of_memory(start, clients):
+    """
+    Near the bound of its memory, the bus refuses new subscriptions, says so once, and
+    serves those that are in; it takes others again when there is room.
+    """
+    bus = start()
+    bound = int(bus.memory() * 1.3)
+    bus.stop()
+    options = "--max-memory", str(bound), "--history", "3"
+    bus = start(*options, "--max-message", str(bound))
+    subscribe = b"GET /msgbus/foo HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    (inside,) = clients(bus.port, 1, subscribe)
+    receive(inside, b"Msgbus-Id")
+    publication = "-H", "Content-Type: a/b", "--data-binary", "@-"
+    large = bytes(bound // 6)
+    for _ in range(3):
+        assert curl(f"{bus.url}big", *publication, input=large)[0] == 204
+    polled = f"{bus.url}foo?format=message&wait=1"
+    wait_until(lambda: curl(polled)[0] == 503)
+    code, head = curl(f"{bus.url}foo", "-D", "-")
+    assert code == 503
+    assert b"Retry-After: 10" in head
+    assert curl(f"{bus.url}foo", *publication, input=b"hello")[0] == 204
+    receive(inside, b"hello")
+    for _ in range(3):
+        assert curl(f"{bus.url}big", *publication, input=b"small")[0] == 204
+    wait_until(lambda: curl(polled)[0] in (200, 204))
+    wait_until(lambda: "There is room again" in bus.log)
+    assert bus.log.count("Too little memory is left: new clients are refused") == 1
