@@ -11,8 +11,8 @@ Read `plugin` first, which puts the parts together; then `options`, which may be
 `cannot_start`, `signals`, `systemd`, and `status`, its line there; at a port,
 `out_of_files` counts what cannot be accepted, and `memory` notices when that runs out), and
 `guards`, which decide who may use the bus: `users` (the users and rules, which are read
-from files by `access_files`, also while the bus runs), `grant_files` (the same for the keys of links and
-tokens), and `certificates` (the same for the keys and certificates of TLS).
+from files by `access_files`, also while the bus runs), `grant_files` (the same for the keys
+of links and tokens), and `certificates` (the same for the keys and certificates of TLS).
 
 With `--admin`, `admin` serves what an operator wants to see, beside the bus.
 
