@@ -19,6 +19,10 @@ FOLD_SECONDS = 60
 # How many different lines are told apart in this time.
 MAX_KEYS = 1000
 
+# What is logged by this room is about the life of the process, or answers the operator, who
+# wants to see of each reload that it has failed.
+_OURS = __package__ or ""
+
 # Of lower levels, only events that say how they are folded.
 _FOLDED = (LogLevel.warn, LogLevel.error, LogLevel.critical)
 
@@ -35,8 +39,8 @@ class LogFolding:
     An observer that passes on the first of events that are alike.
 
     Events with the same `log_fold` are alike.  Of those without it, warnings and errors are
-    alike if they have the same text, and failures if they come from the same line of code.
-    All others are passed on.
+    alike if they have the same text, unless they are of this room; and failures if they
+    come from the same line of code.  All others are passed on.
 
     Args:
         observer: Gets what is passed on.
@@ -119,7 +123,9 @@ def _key(event: LogEvent) -> Hashable:
     if failure is not None:
         place = failure.frames[-1][1:3] if failure.frames else ()
         return namespace, event.get("log_format"), str(failure.type), place
-    return (namespace, formatEvent(event)) if event.get("log_level") in _FOLDED else None
+    if event.get("log_level") not in _FOLDED or str(namespace).startswith(_OURS):
+        return None
+    return namespace, formatEvent(event)
 
 
 def _summary(event: LogEvent, count: int) -> LogEvent:

@@ -454,7 +454,7 @@ class Channel(http.HTTPChannel):
             self._closing.cancel()
         super().connectionLost(reason)  # type: ignore[no-untyped-call]  # Twisted
         if isinstance(reason.value, SSL.Error):
-            refusal = Refusal(400, str(reason.value), reason="tls")
+            refusal = Refusal(400, _reasons(reason.value), reason="tls")
             self.site.journal.refuses(Attempt(self.peer, way="tls"), refusal)
         if not self._is_secured and ISSLTransport.providedBy(self.transport):
             self.site.connections.handshakes["failed"] += 1
@@ -599,3 +599,13 @@ class Channel(http.HTTPChannel):
         self._discardable = (self._discardable or 0) - len(data)
         if self._discardable < 0:
             self.transport.abortConnection()
+
+
+def _reasons(error: SSL.Error) -> str:
+    """
+    Why TLS has failed.  Most errors hold a list of tuples, each with a reason at its end.
+    """
+    found = error.args[0] if error.args else None
+    if not isinstance(found, list):
+        return str(error)
+    return "; ".join(str(each[-1]) for each in found)

@@ -37,8 +37,9 @@ class Attempt(NamedTuple):
     Attributes:
         peer: The client.
         user: The name that it has given; empty for none.
-        way: The method of its request; or `connection`, `websocket` or `stream`, if it
-            wants to open a connection, or to publish a message by such a way.
+        way: The method of its request; `connection` or `tls`, if it wants to open a
+            connection, or fails to; or `websocket` or `stream`, if it is about a message,
+            or the rest, of one that is open.
         channel: The channel or folder; empty if there is none, or if it is not known yet.
         path: The path of its request, without the query, if `channel` is empty.
     """
@@ -174,9 +175,10 @@ class Journal:
             # Who asks for all lines gets each of them.
             like = () if level >= PUBLICATIONS else (peer.network, user, reason)
             fold = {"log_fold": like} if like else {}
+            # A connection has no name and no channel yet.
+            whose = f" {{{where}!r}} as {{user!r}}" if channel or path else ""
             self._log.info(
-                f"{{peer}} is refused {{way}} {{{where}!r}} as {{user!r}}:"
-                " {status} {reason}: {sentence}",
+                f"{{peer}} is refused {{way}}{whose}: {{status}} {{reason}}: {{sentence}}",
                 event="refused",
                 peer=str(peer),
                 way=way[:MAX_TEXT],

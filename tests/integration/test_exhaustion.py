@@ -116,3 +116,26 @@ def test_out_of_memory(start, clients):
     wait_until(lambda: curl(polled)[0] in (200, 204))
     wait_until(lambda: "There is room again" in bus.log)
     assert bus.log.count("Too little memory is left: new clients are refused") == 1
+
+
+def test_no_room_for_the_log(start, clients):
+    """
+    While the disk has no room for the log, the bus works; when it has, the log says how
+    many lines are missing.
+    """
+    bus = start("-vv")
+    subscribe = b"GET /msgbus/foo HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    (inside,) = clients(bus.port, 1, subscribe)
+    bus.wait_for("subscribes to 'foo'")
+    full = len(bus.log) + 200
+    hard = resource.RLIM_INFINITY
+    resource.prlimit(bus.process.pid, resource.RLIMIT_FSIZE, (full, hard))
+    publication = f"{bus.url}foo", "-H", "Content-Type: a/b", "-d", "hello"
+    for _ in range(10):
+        assert curl(*publication)[0] == 204
+        receive(inside, b"hello")
+    assert len(bus.log) <= full
+    resource.prlimit(bus.process.pid, resource.RLIMIT_FSIZE, (hard, hard))
+    assert curl(*publication)[0] == 204
+    lost = bus.wait_for(r"(\d+) lines could not be written to the standard output")[1]
+    assert int(lost) + bus.log.count(" publishes 5 bytes ") >= 11

@@ -64,13 +64,18 @@ class FoldingTests(SynchronousTestCase):
 
     def test_not_folded(self):
         """
-        What is no warning is not folded, unless it says so; and nothing is folded twice.
+        What is no warning is not folded, unless it says so; nor what the operator is told
+        about a reload; and nothing is folded twice.
         """
         for _ in range(3):
             self.log.info("alice publishes")
         self.assertEqual(len(self.lines()), 3)
         for _ in range(3):
             self.log.warn("from a worker", log_folded=True)
+        self.assertEqual(len(self.lines()), 3)
+        operator = Logger(namespace="msgbus.server.users", observer=self.log.observer)
+        for _ in range(3):
+            operator.error("The files stay")
         self.assertEqual(len(self.lines()), 3)
 
     def test_failures(self):

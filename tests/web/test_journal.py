@@ -123,14 +123,14 @@ class RefusedTests(SynchronousTestCase):
         """
         lines, reasons = self.refused(lambda: self.server.connect().send("\x16\x03\n\n"))
         self.assertEqual(reasons, ["invalid"])
-        self.assertTrue(lines[0].startswith("connection '' as '': 400 invalid: "), lines)
+        self.assertTrue(lines[0].startswith("connection: 400 invalid: "), lines)
         self.server.site.connections = Connections(0)
         lines, reasons = self.refused(self.server.connect)
         self.assertEqual(reasons, ["connections"])
-        self.assertTrue(lines[0].startswith("connection '' as '': 503 "), lines)
+        self.assertTrue(lines[0].startswith("connection: 503 "), lines)
         self.server.site.connections = Connections(None, 0)
         lines, _ = self.refused(self.server.connect)
-        self.assertTrue(lines[0].startswith("connection '' as '': 429 "), lines)
+        self.assertTrue(lines[0].startswith("connection: 429 "), lines)
 
     def test_handshake(self):
         """
@@ -140,7 +140,9 @@ class RefusedTests(SynchronousTestCase):
         error = SSL.Error([("SSL routines", "", "no shared cipher")])
         lines, reasons = self.refused(peer.leave, error)
         self.assertEqual(reasons, ["tls"])
-        self.assertIn("no shared cipher", lines[0])
+        self.assertEqual(lines, ["tls: 400 tls: no shared cipher"])
+        lines, _ = self.refused(self.server.connect().leave, SSL.SysCallError(-1, "end"))
+        self.assertEqual(lines, ["tls: 400 tls: (-1, 'end')"])
 
     def test_streams(self):
         """
