@@ -22,6 +22,7 @@ import statistics
 import sys
 import tempfile
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -105,10 +106,20 @@ class Life:
             for part in (numbers[third : 2 * third], numbers[2 * third :])
         )
 
+    def stop(self):
+        """
+        Stop it as an operator does.
+        """
+        # What it complains of is among the faults; here it would hide the tables.
+        with suppress(AssertionError):
+            self.daemon.stop()
+
     def faults(self):
         """
-        Sentences that say what was wrong with this process.
+        Sentences that say what was wrong with this process, which has ended.
         """
+        if (code := self.daemon.process.returncode) not in (0, -signal.SIGKILL):
+            yield f"It ended with code {code}."
         for complaint in COMPLAINTS:
             if complaint in self.daemon.log:
                 at = self.daemon.log.index(complaint)
@@ -267,6 +278,7 @@ class Soak:
         others = [asyncio.create_task(s.run()) for s in self.strangers]
         others += [asyncio.create_task(self.watch()), asyncio.create_task(self.look())]
         every = [*readers, *publishers, *others]
+        faults = []
         try:
             await self._until_the_end(every)
             self.ending = True
@@ -275,13 +287,14 @@ class Soak:
             await cancel(others)
             await self._finish(every)
             await cancel(every)
-            faults = [fault for life in self.lives for fault in life.faults()]
             faults += await self._let_go(before)
+            faults += self._lost()
+        except (Wrong, AssertionError) as error:
+            faults.append(str(error))
         finally:
             await cancel(every)
-            if self.life and self._up.is_set():
-                await asyncio.to_thread(self.lives[-1].daemon.stop)
-        return faults + self._lost()
+            await asyncio.to_thread(self.lives[-1].stop)
+        return faults + [fault for life in self.lives for fault in life.faults()]
 
     async def _until_the_end(self, tasks):
         """
@@ -312,7 +325,7 @@ class Soak:
         while left := [r for r in self.readers if not r.record.is_behind(first)]:
             check(tasks)
             if time.monotonic() > deadline:
-                names = ", ".join(f"{r.form} {r.overflow or r.stay}" for r in left)
+                names = "; ".join(reader.name for reader in left)
                 raise Wrong(f"Readers do not get the last messages: {names}.")
             for channel in CHANNELS:
                 id = await end.publish_to(channel)
@@ -346,11 +359,10 @@ class Soak:
         faults = []
         for reader in self.readers:
             if lost := reader.record.check():
-                name = f"{reader.form}, {reader.overflow or reader.stay}"
-                faults.append(f"{name} has lost {len(lost)}, such as {lost[:5]}.")
+                faults.append(f"{reader.name}: lost {len(lost)}, such as {lost[:5]}.")
         for reader in self.steady:
             if reader.record.gaps or reader.record.unknown:
-                faults.append(f"{reader.form} was told of a gap, though it reads.")
+                faults.append(f"{reader.name}: was told of a gap, though it reads.")
         return faults
 
 
@@ -406,10 +418,7 @@ def main():
 
         async def run():
             soak = Soak(Path(folder), options, progress)
-            try:
-                return soak, await soak.run()
-            except (Wrong, AssertionError) as error:
-                return soak, [str(error)]
+            return soak, await soak.run()
 
         soak, faults = asyncio.run(run())
         print_tables(soak)
@@ -438,23 +447,18 @@ def print_tables(soak):
         ],
     )
     rows = []
-    for title, readers in (
-        ("{}", soak.steady),
-        ("{}, comes and goes", soak.comers),
-        ("{}, slow, {}", soak.slow),
-    ):
-        for name in dict.fromkeys((r.form, r.overflow) for r in readers):
-            same = [r for r in readers if (r.form, r.overflow) == name]
-            rows.append(
-                (
-                    title.format(FORMS[name[0]], name[1]),
-                    len(same),
-                    sum(r.visits for r in same),
-                    sum(r.record.received for r in same),
-                    sum(r.record.gaps for r in same),
-                    sum(r.record.unknown for r in same),
-                )
+    for name in dict.fromkeys(reader.name for reader in soak.readers):
+        same = [reader for reader in soak.readers if reader.name == name]
+        rows.append(
+            (
+                name,
+                len(same),
+                sum(r.visits for r in same),
+                sum(r.record.received for r in same),
+                sum(r.record.gaps for r in same),
+                sum(r.record.unknown for r in same),
             )
+        )
     rows.append(("the newest message", 1, "", soak.newest.received, "", ""))
     print_table(
         ("reader", "readers", "connections", "received", "told missing", "unknown gaps"),

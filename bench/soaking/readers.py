@@ -37,14 +37,19 @@ class Reader:
         overflow: For a slow reader, what it asks the bus to do if too much waits for it.
 
     Attributes:
+        name: What it is, for people.
         record: What it has got.
         visits: How often it has connected.
     """
 
     def __init__(self, soak, form, channel=None, stay=None, overflow=None):
-        self.form = form
-        self.overflow = overflow
-        self.stay = stay
+        self.name = FORMS[form]
+        if stay:
+            self.name += ", comes and goes"
+        if overflow:
+            self.name += f", slow, {overflow}"
+        self._overflow = overflow
+        self._stay = stay
         self.record = Record(soak.ledger, channel)
         self.visits = 0
         self._soak = soak
@@ -62,8 +67,8 @@ class Reader:
                 self.visits += 1
                 self.record.resume()
                 seconds = None
-                if self.stay is not None and not self._soak.ending:
-                    seconds = random.uniform(*self.stay)
+                if self._stay is not None and not self._soak.ending:
+                    seconds = random.uniform(*self._stay)
                 async with asyncio.timeout(seconds):
                     await self._read()
             except TimeoutError:
@@ -74,14 +79,14 @@ class Reader:
 
     def _path(self, query):
         since = self.record.last or self._begin
-        overflow = f"&overflow={self.overflow}" if self.overflow else ""
+        overflow = f"&overflow={self._overflow}" if self._overflow else ""
         return f"{self._channel or FOLDER}?since={since}{overflow}&{query}"
 
     async def _stream(self, query, version, take):
         """
         Read a stream, of which a function takes one item after the other.
         """
-        connection = Connection(self._soak.port, small=self.overflow is not None)
+        connection = Connection(self._soak.port, small=self._overflow is not None)
         try:
             await connection.ask("GET", self._path(query), version=version)
             status, _ = await connection.answer()
@@ -91,7 +96,7 @@ class Reader:
                 raise Wrong(f"A subscription was answered with {status}.")
             idle = time.monotonic() + READ_SECONDS
             while True:
-                if self.overflow and not self._soak.ending and time.monotonic() > idle:
+                if self._overflow and not self._soak.ending and time.monotonic() > idle:
                     await asyncio.sleep(random.uniform(*IDLE_SECONDS))
                     idle = time.monotonic() + READ_SECONDS
                 await take(connection)
