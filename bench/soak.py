@@ -27,6 +27,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from load import Daemon, Progress, print_line
+from soaking.admin import Operator
 from soaking.ledger import Ledger, Wrong
 from soaking.publishers import CHANNELS, PUBLISHERS, Publisher
 from soaking.readers import FORMS, Newest, Reader
@@ -51,7 +52,6 @@ SLOW = ("drop-newest", "drop-oldest", "latest", "close")
 STRANGERS_A_SECOND = 10
 
 SAMPLE_SECONDS = 2
-LOOK_SECONDS = 1
 # How long readers may take to get the last messages, and the bus to let everything go.
 END_SECONDS = 90
 
@@ -139,7 +139,7 @@ class Soak:
         port: Of the bus.
         ledger: Of what is published.
         ending: Whether publishers and comers shall stop.
-        looks: How often the operator has looked.
+        operator: Who looks at all that.
     """
 
     def __init__(self, folder, options, progress):
@@ -148,11 +148,11 @@ class Soak:
         self._folder = folder
         self._options = options
         self._progress = progress
-        self.port, self._admin = free_port(), free_port()
+        self.port = free_port()
+        self.operator = Operator(self, free_port())
         self.ledger = Ledger()
         self.lives = []
         self.ending = False
-        self.looks = 0
         self._up = asyncio.Event()
         pause = len(PUBLISHERS) / options.rate
         self.publishers = [Publisher(self, form, pause) for form in PUBLISHERS]
@@ -179,19 +179,12 @@ class Soak:
         """
         return [*self.steady, *self.comers, *self.slow]
 
-    @property
-    def life(self):
-        """
-        The number of the process, from 1.
-        """
-        return len(self.lives)
-
     def _start(self):
         listen = f"tcp:{self.port}:interface=127.0.0.1"
         script = Path(__file__).parent / "soaking/counted_twistd.py"
         daemon = Daemon(
             self._folder,
-            *("--listen", listen, "--admin", f"tcp:{self._admin}", *OPTIONS),
+            *("--listen", listen, "--admin", f"tcp:{self.operator.port}", *OPTIONS),
             command=(script, "-n", "--pidfile="),
         )
         return Life(daemon, {name: [] for name in GROWTH})
@@ -212,58 +205,34 @@ class Soak:
         self.ledger.kills.append(time.time_ns() // 10**6)
         self.lives[-1].daemon.kill()
 
-    async def watch(self):
+    async def alive(self):
+        """
+        The number of the process, from 1, once there is one that is not killed.
+        """
+        await self._up.wait()
+        return len(self.lives)
+
+    def is_alive(self, life):
+        """
+        Is the process with this number not killed?
+        """
+        return self._up.is_set() and len(self.lives) == life
+
+    async def _watch(self):
         """
         Take samples of the process, until cancelled.
         """
         while True:
             await asyncio.sleep(SAMPLE_SECONDS)
-            await self._up.wait()
-            life = self.lives[-1]
+            life = await self.alive()
             try:
-                life.keep(await asyncio.to_thread(life.sample))
+                sample = await asyncio.to_thread(self.lives[-1].sample)
             except (OSError, AssertionError, IndexError):
                 # It was killed in the meantime.
-                if self._up.is_set() and life is self.lives[-1]:
+                if self.is_alive(life):
                     raise
-
-    async def look(self):
-        """
-        Look at the operator's pages, until cancelled.
-        """
-        unready = 0
-        while True:
-            await asyncio.sleep(LOOK_SECONDS)
-            await self._up.wait()
-            life = self.life
-            try:
-                for path in ("/metrics", "/healthz", "/readyz", "/"):
-                    status, text = await self._ask_operator(path)
-                    if path == "/readyz":
-                        unready = unready + 1 if status != 200 else 0
-                    elif path != "/" and status != 200:
-                        raise Wrong(f"{path} was answered with {status}: {text}")
-            except OSError:
-                if life == self.life and self._up.is_set():
-                    raise
-                unready = 0
-                continue
-            # Once may be because the machine is busy.
-            if unready > 2:
-                raise Wrong(f"The bus is not ready: {text}")
-            self.looks += 1
-
-    async def _ask_operator(self, path):
-        reader, writer = await asyncio.open_connection("127.0.0.1", self._admin)
-        try:
-            writer.write(f"GET {path} HTTP/1.0\r\nHost: localhost\r\n\r\n".encode())
-            answer = (await asyncio.wait_for(reader.read(), END_SECONDS)).decode()
-        finally:
-            writer.transport.abort()
-        if not answer:
-            raise ConnectionError
-        head, _, text = answer.partition("\r\n\r\n")
-        return int(head.split()[1]), text
+            else:
+                self.lives[life - 1].keep(sample)
 
     async def run(self):
         """
@@ -276,7 +245,10 @@ class Soak:
         await asyncio.sleep(SAMPLE_SECONDS)
         publishers = [asyncio.create_task(p.run()) for p in self.publishers]
         others = [asyncio.create_task(s.run()) for s in self.strangers]
-        others += [asyncio.create_task(self.watch()), asyncio.create_task(self.look())]
+        others += [
+            asyncio.create_task(coroutine)
+            for coroutine in (self._watch(), self.operator.run(), self.operator.watch())
+        ]
         every = [*readers, *publishers, *others]
         faults = []
         try:
@@ -370,9 +342,12 @@ async def cancel(tasks):
     """
     End tasks.
     """
-    for task in tasks:
-        task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)
+    left = {task for task in tasks if not task.done()}
+    while left:
+        # More than once, because what a task awaits may take a cancellation for its own.
+        for task in left:
+            task.cancel()
+        _, left = await asyncio.wait(left, timeout=1)
 
 
 def check(tasks):
@@ -466,8 +441,9 @@ def print_tables(soak):
     )
     print_table(("stranger", "visits"), [(s.name, s.visits) for s in soak.strangers])
     print(
-        f"\nThe operator looked {soak.looks} times. {soak.ledger.twice} messages were"
-        " published in two lives."
+        f"\nThe operator looked {soak.operator.looks} times, has got {soak.operator.events}"
+        f" lines of events, and has ended {soak.operator.ended} streams."
+        f" {soak.ledger.twice} messages were published in two lives."
     )
     print_table(
         ("life of the bus", "seconds", *GROWTH),

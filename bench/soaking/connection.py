@@ -7,7 +7,7 @@ import asyncio
 import base64
 import socket
 
-__all__ = ["AUTHORIZATION", "LOST", "Connection", "basic"]
+__all__ = ["ANSWER_SECONDS", "AUTHORIZATION", "LOST", "Connection", "basic"]
 
 ANSWER_SECONDS = 40
 
@@ -75,13 +75,15 @@ class Connection:
         Send bytes, once the bus reads.
         """
         self._writer.write(data)
-        await asyncio.wait_for(self._writer.drain(), ANSWER_SECONDS)
+        async with asyncio.timeout(ANSWER_SECONDS):
+            await self._writer.drain()
 
     async def answer(self):
         """
         The status and the headers of an answer, of which the names are in lower case.
         """
-        return await asyncio.wait_for(self._answer(), ANSWER_SECONDS)
+        async with asyncio.timeout(ANSWER_SECONDS):
+            return await self._answer()
 
     async def _answer(self):
         head = (await self._reader.readuntil(b"\r\n\r\n")).decode()

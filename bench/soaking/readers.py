@@ -195,9 +195,9 @@ class Newest:
         """
         Ask until cancelled.
         """
-        last = (0, 0)
+        last, before = (0, 0), None
         while True:
-            life = self._soak.life
+            life = await self._soak.alive()
             connection = Connection(self._soak.port)
             try:
                 path = FOLDER + "?format=message"
@@ -209,9 +209,9 @@ class Newest:
                         ledger.serial(told["msgbus-id"], body.decode(), channel)
                     )
                     # A kill may take away the newest message, before it was acknowledged.
-                    if pair < last and life == self._soak.life:
+                    if pair < last and life == before:
                         raise Wrong(f"The newest message was {last}, and is {pair}.")
-                    last = pair
+                    last, before = pair, life
                     self.received += 1
             except LOST:
                 pass

@@ -9,7 +9,7 @@ import random
 import ssl
 from contextlib import suppress
 
-from soaking.connection import AUTHORIZATION, LOST, Connection, basic
+from soaking.connection import ANSWER_SECONDS, AUTHORIZATION, LOST, Connection, basic
 
 __all__ = ["STRANGERS", "Stranger"]
 
@@ -130,7 +130,8 @@ class Stranger:
         try:
             writer.write(STRANGERS[self.name]())
             if random.random() < 0.5:
-                await asyncio.wait_for(reader.read(), STAY_SECONDS)
+                async with asyncio.timeout(STAY_SECONDS):
+                    await reader.read()
         finally:
             writer.transport.abort()
 
@@ -142,7 +143,8 @@ class Stranger:
             writer.write(
                 f"GET /msgbus/ HTTP/1.1\r\nHost: localhost\r\n{header}\r\n\r\n".encode()
             )
-            status = (await asyncio.wait_for(reader.readline(), 40)).split()[1:2]
+            async with asyncio.timeout(ANSWER_SECONDS):
+                status = (await reader.readline()).split()[1:2]
             if status and status[0] not in (b"401", b"429", b"503"):
                 raise AssertionError(f"A wrong password was answered with {status}.")
         finally:
