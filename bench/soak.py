@@ -52,6 +52,7 @@ SLOW = ("drop-newest", "drop-oldest", "latest", "close")
 STRANGERS_A_SECOND = 10
 
 SAMPLE_SECONDS = 2
+LONG_SAMPLES = 9
 # How long readers may take to get the last messages, and the bus to let everything go.
 END_SECONDS = 90
 
@@ -86,6 +87,13 @@ class Life:
             "threads": int(status.partition("Threads:")[2].split()[0]),
             "delayed calls": delayed,
         }
+
+    @property
+    def is_long(self):
+        """
+        Are there enough samples to see growth?
+        """
+        return len(self.samples["memory"]) >= LONG_SAMPLES
 
     def keep(self, sample):
         """
@@ -124,7 +132,7 @@ class Life:
             if complaint in self.daemon.log:
                 at = self.daemon.log.index(complaint)
                 yield f"The log has: {self.daemon.log[max(0, at - 200) : at + 1500]}"
-        if len(self.samples["memory"]) >= 9:
+        if self.is_long:
             for name, most in GROWTH.items():
                 before, after = self.compared(name)
                 if after - before > most:
@@ -374,7 +382,7 @@ def arguments():
         "--kill",
         type=float,
         metavar="SECONDS",
-        help="how long the bus lives before it is killed [240, but a third of the minutes]",
+        help="how long the bus lives before it is killed [240, or a third of the minutes]",
     )
     options = parser.parse_args()
     if options.kill is None:
@@ -401,7 +409,9 @@ def main():
         print(f"\n{fault}")
     if faults:
         sys.exit(1)
-    print("\nNothing was lost or doubled, and nothing has grown.")
+    print("\nNothing was lost or doubled.")
+    if any(life.is_long for life in soak.lives):
+        print("Nothing has grown.")
 
 
 def print_tables(soak):
@@ -457,7 +467,7 @@ def print_tables(soak):
                 ),
             )
             for number, life in enumerate(soak.lives, 1)
-            if len(life.samples["memory"]) >= 9
+            if life.is_long
         ],
     )
 
