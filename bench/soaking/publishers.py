@@ -72,6 +72,7 @@ class Publisher:
         self.form = form
         self._soak = soak
         self._pause = pause
+        self._due = time.monotonic()
         self._connection = Connection(soak.port)
         self._publish = getattr(self, f"_{form}")
         self.published = self.acknowledged = self.unsure = self.unanswered = 0
@@ -91,7 +92,10 @@ class Publisher:
         """
         The body and the channel of the next message, once it is time to publish it.
         """
-        await asyncio.sleep(random.uniform(0.5, 1.5) * self._pause)
+        # Late answers do not lower the rate, but nor does a pause make a burst of a minute.
+        now = time.monotonic()
+        self._due = max(self._due, now - 1) + random.uniform(0.5, 1.5) * self._pause
+        await asyncio.sleep(max(0.0, self._due - now))
         self.published += 1
         # Until there is an answer.
         self.unanswered += 1
