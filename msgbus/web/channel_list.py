@@ -16,13 +16,12 @@ from twisted.web.server import NOT_DONE_YET
 
 from ..bus.known_channels import KnownChannel
 from ..ids import parse_id
-from ..message import is_folder
 from .auth import visitor_of
 from .channel_search import ChannelSearch
 from .mount import Mount
 from .query import WantedList
 from .refusals import refuse
-from .responses import Refusal, answer
+from .responses import answer
 from .sorted_names import SortedNames
 from .visitor import Denied
 
@@ -55,10 +54,7 @@ class ChannelLists:
 
         Raises:
             Denied: The visitor may read nothing there.
-            Refusal: It is no folder.
         """
-        if not is_folder(folder):
-            raise Refusal(400, "A list is of a folder, whose address ends in a slash.")
         search = ChannelSearch(
             self._mount.bus, self._names, visitor_of(request), folder, wanted
         )

@@ -27,6 +27,7 @@ __all__ = [
     "WantedList",
     "channel_name",
     "is_no_store",
+    "is_page_preferred",
     "parse_line_stream",
     "parse_list",
     "parse_subscription",
@@ -116,11 +117,13 @@ class WantedList:
     What somebody asks for who wants a list of channels.
 
     Attributes:
+        page: Whether it is to be a page for a browser.
         filter: Its `channel` says which names are listed.
         limit: How many of them at most.
         after: The name behind which the list begins; None for its beginning.
     """
 
+    page: bool = False
     filter: Filter = EVERYTHING
     limit: int = 100
     after: str | None = None
@@ -173,12 +176,13 @@ def parse_subscription(
     )
 
 
-def parse_list(query: bytes) -> WantedList | None:
+def parse_list(query: bytes, accept: str | None = None) -> WantedList | None:
     """
     What somebody asks for who wants, by `?list`, a list of channels; None if they do not.
 
     Args:
         query: See `parse_subscription`.
+        accept: The `Accept` header, if there is one.
 
     Raises:
         Invalid: The value of a parameter is not one that it may have.
@@ -197,6 +201,7 @@ def parse_list(query: bytes) -> WantedList | None:
     if len(after) > 1:
         raise Invalid("A list begins behind one name: give one 'after'.")
     return WantedList(
+        is_page_preferred(accept),
         Filter(channel=",".join(parameters.get("channel", ()))),
         int(limit),
         after[0],
@@ -324,6 +329,14 @@ def _decode(what: str, text: bytes) -> str:
         return unquote_to_bytes(text).decode("utf-8")
     except UnicodeDecodeError:
         raise Invalid(f"The {what} is not UTF-8, percent-encoded.") from None
+
+
+def is_page_preferred(accept: str | None) -> bool:
+    """
+    Does an `Accept` header ask for a page, as those of browsers do for what is opened in a
+    window?
+    """
+    return _preferred(accept or "*/*") == PAGE
 
 
 def _preferred(accept: str) -> str:

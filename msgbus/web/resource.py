@@ -18,12 +18,13 @@ from twisted.web.server import NOT_DONE_YET
 
 from ..bus.bus import Bus
 from ..fanout.fanout import Limits
+from ..message import is_folder
 from .auth import visitor_of
 from .channel_list import ChannelLists
 from .headers import check_host, foreign_page, header, is_preflight, set_safety_headers
 from .mount import Mount
 from .origins import Origins
-from .pages import MODULES, SIGN_IN, live_page, module, sign_in
+from .pages import MODULES, SIGN_IN, list_page, live_page, module, sign_in
 from .poll import Polls
 from .publication_stream import publish_stream
 from .publish import publish
@@ -164,14 +165,16 @@ class BusResource(Resource):
     def _subscribe(self, request: server.Request, path: bytes) -> int:
         name = channel_name(path)
         query = request.uri.partition(b"?")[2]
-        if (wanted_list := parse_list(query)) is not None:
-            return self._lists.list(request, name, wanted_list)
-        wanted = parse_subscription(
-            query,
-            header(request, b"Accept", many=True),
-            header(request, b"Last-Event-ID"),
-        )
+        accept = header(request, b"Accept", many=True)
         visitor = visitor_of(request)
+        if (wanted_list := parse_list(query, accept)) is not None:
+            if not is_folder(name):
+                raise Refusal(400, "A list is of a folder, whose address ends in a slash.")
+            visitor.check_subscribe(name, wanted_list.filter)
+            if wanted_list.page:
+                return list_page(request, path)
+            return self._lists.list(request, name, wanted_list)
+        wanted = parse_subscription(query, accept, header(request, b"Last-Event-ID"))
         filter = visitor.check_subscribe(name, wanted.filter)
         since = self.mount.within_history(visitor, name, wanted.since)
         wanted = replace(wanted, filter=filter, since=since)

@@ -199,6 +199,9 @@ def _doors():
         doors[f"list of {path!r} {method}"] = Door(
             "subscribe", "self._lists.list", method, f"/msgbus/{path}?list&limit=9"
         )
+        doors[f"page of the list of {path!r} {method}"] = Door(
+            "subscribe", "list_page", method, f"/msgbus/{path}?list", page
+        )
     socket = ("subscribe", "open_websocket", "GET")
     for raw in (0, 1):
         path = f"/msgbus/foo?last=1&raw={raw}"

@@ -58,6 +58,16 @@ const SENTENCE_CHARACTERS = 300;
  */
 
 /**
+ * A channel, as it was when it was listed.
+ *
+ * @typedef {object} Channel
+ * @property {string} name - Any text: show it as text.
+ * @property {number} subscribers - How many are subscribed to exactly this channel.
+ * @property {{id: string, time: string, type: string} | null} last - The newest message that
+ *   is kept; null if there is none, or one may not read it.
+ */
+
+/**
  * The bus refused a request, or could not be reached.  The message is one sentence that can be
  * shown as text.
  */
@@ -204,6 +214,51 @@ export async function publish(url, body, type, options = {}) {
       await pause(seconds, signal);
       signal?.throwIfAborted();
     }
+  }
+}
+
+/**
+ * List the channels below a folder that one may read, in the order of their names.
+ *
+ * @param {string | URL} url - Of the folder; it ends in a slash.
+ * @param {object} [options]
+ * @param {string} [options.channel] - A list of globs that the names must match.
+ * @param {string} [options.after] - Only names behind this one.
+ * @param {number} [options.limit] - How many at most, from 1 to 1000; 100, unless given.
+ * @param {string} [options.user] - As for `subscribe`.
+ * @param {string} [options.password]
+ * @param {AbortSignal} [options.signal] - Gives up.
+ * @returns {Promise<{channels: Channel[], next: string | null}>} The channels; and, if there
+ *   are more, the name to be given as `after`.  Rejected with a `BusError`, or with the reason
+ *   of `signal`.
+ */
+export async function channels(url, options = {}) {
+  const { channel, after, limit, signal } = options;
+  const { address, user, password } = addressOf(url, options);
+  withQuery(address, { list: 1, channel, after, limit });
+  signal?.throwIfAborted();
+  const attempt = attemptUnder(signal);
+  const patience = timer(ANSWER_SECONDS, attempt.end);
+  patience.start();
+  try {
+    const request = new Request(address, {
+      headers: { ...authorization(user, password), Accept: "application/json" },
+      ...access(user),
+      cache: "no-store",
+      signal: attempt.signal,
+    });
+    const response = await reached(fetch(request));
+    const contentType = response.headers.get("Content-Type") ?? "";
+    if (response.status !== 200 || !contentType.startsWith("application/json")) {
+      throw await refusal(response);
+    }
+    return JSON.parse(await reached(response.text()));
+  } catch (error) {
+    signal?.throwIfAborted();
+    throw error;
+  } finally {
+    patience.stop();
+    attempt.end();
   }
 }
 
