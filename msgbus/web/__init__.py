@@ -18,10 +18,10 @@ the operator wants.
 
 `root` is the root of the site, with `origins`, `auth` and `sign_in` (who may use the bus),
 `visitor` (what they may do), `grants` and `bearer` (the same for links and tokens),
-`certified` (the same for client certificates), `rights` (what ends when they do), and
-`documents` (files beside the bus).  A `site` has as many `connections` as it may, and a
-`shortage` says when there are too many.  Each of them has a `peer` at its other end, and is
-a `channel`, on which `request`s are read within
+`certified` (the same for client certificates), `rights` (what ends when they do),
+`documents` (files beside the bus) and `front` (the page in their place).  A `site` has as
+many `connections` as it may, and a `shortage` says when there are too many.  Each of them
+has a `peer` at its other end, and is a `channel`, on which `request`s are read within
 limits; its `repeater` answers requests whose `heads` are remembered, without having them
 parsed again.  If it is asked for, there is an `access_log`.
 """

@@ -25,6 +25,7 @@ __all__ = [
     "answer_refusal",
     "plain_refusal",
     "reason_of",
+    "set_refusal_headers",
     "set_stream_headers",
     "status_of",
 ]
@@ -118,8 +119,7 @@ class Refusal(Exception):
         """
         Answer this request with the status, the sentence and the headers.
         """
-        for name, value in self.headers:
-            request.setHeader(name, value)
+        set_refusal_headers(request, self)
         return answer(request, self.code, str(self))
 
 
@@ -156,18 +156,26 @@ def answer_refusal(request: server.Request, error: Exception) -> int:
     Answer a request that is refused because of an error, which is a `Refusal` or one of
     `REFUSALS`.
     """
-    if isinstance(error, Refusal):
-        return error.answer(request)
+    set_refusal_headers(request, error)
+    return answer(request, status_of(error), str(error))
+
+
+def set_refusal_headers(request: server.Request, error: Exception) -> None:
+    """
+    Set the headers that an answer has beside its status and sentence.
+
+    Args:
+        error: A refusal, or one of `REFUSALS`.
+    """
     if isinstance(error, Denied) and error.challenges:
         request.responseHeaders.setRawHeaders(
             b"WWW-Authenticate", [text.encode("ascii") for text in error.challenges]
         )
-    elif isinstance(error, Throttled):
+    elif isinstance(error, Throttled | Refusal):
         for name, value in error.headers:
             request.setHeader(name, value)
     elif isinstance(error, Unavailable | Stopping):
         request.setHeader(b"Retry-After", _retry_after(error))
-    return answer(request, status_of(error), str(error))
 
 
 def plain_refusal(error: Exception, headers: bytes, closing: bool) -> bytes:

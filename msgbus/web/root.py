@@ -26,13 +26,15 @@ from .auth import is_constant, sender_of, set_visitor, visitor_of
 from .bearer import Bearer, Stranger, refused
 from .certified import OR_CERTIFICATE, Certificates, Certified
 from .documents import Document
+from .front import Front, is_front, wants_front_page
 from .grants import Grants
 from .headers import check_host, header, is_preflight, set_safety_headers
 from .origins import Origins
-from .refusals import journal_of, refuse
+from .pages import closed_page
+from .refusals import attempt_of, journal_of, refuse
 from .request import Request, peer_of
 from .resource import BusResource
-from .responses import Refusal
+from .responses import Refusal, set_refusal_headers, status_of
 from .sign_in import SignIn, TooManyGuesses
 from .site import Site
 from .visitor import Access, Denied, Visitor
@@ -259,8 +261,8 @@ class Root(Resource):
 
     def getChild(self, path: bytes, request: server.Request) -> Resource:
         """
-        The document that the path names; without documents, a page that says where the bus
-        is.
+        The document that the path names; without documents, the front page at the root, and
+        elsewhere a sentence that says where the bus is.
         """
         try:
             visitor_of(request).check_enter()
@@ -269,10 +271,8 @@ class Root(Resource):
             return _Page(denied)
         if self._documents is not None:
             return Document(self._documents)
-        if request.path == b"/" and request.method in (b"GET", b"HEAD"):
-            return _Page(
-                Refusal(200, "This is msgbus: POST to /msgbus/CHANNEL, and GET it.")
-            )
+        if is_front(request):
+            return Front(self._origins, self.children.items())
         return _Page(Refusal(404, "Nothing is here; the bus is at /msgbus/."))
 
     def _denied(self, failure: Failure, request: server.Request) -> Resource:
@@ -302,7 +302,8 @@ class Root(Resource):
 
 class _Page(Resource):
     """
-    Answers any request with the same status and sentence.
+    Answers any request with the same status and sentence.  A browser that asks for the
+    front page, and may not see it, gets the sentence in a page.
     """
 
     isLeaf = True
@@ -312,7 +313,16 @@ class _Page(Resource):
         self._refusal = refusal
 
     def render(self, request: server.Request) -> int:
-        return refuse(journal_of(request), request, self._refusal)
+        """
+        Answer with the status and the sentence.
+        """
+        journal, refusal = journal_of(request), self._refusal
+        code = status_of(refusal)
+        if code not in (401, 403) or not wants_front_page(request):
+            return refuse(journal, request, refusal)
+        journal.refuses(attempt_of(journal, request), refusal)
+        set_refusal_headers(request, refusal)
+        return closed_page(request, code, str(refusal))
 
 
 def _keep_private(request: server.Request) -> None:

@@ -498,7 +498,7 @@ class DoorTests(SynchronousTestCase):
             | _called(resource.BusResource._subscribe),
             by - {"Document", ""} | {"self._subscribe"},
         )
-        self.assertEqual(_called(root.Root.getChild), {"Document", "_Page"})
+        self.assertEqual(_called(root.Root.getChild), {"Document", "Front", "_Page"})
         self.assertEqual(
             _called(root.Root.getChildWithDefault),
             {"self._behind", "_Page", "DeferredResource"},
