@@ -111,7 +111,7 @@ def test_quick_test(bus, tmp_path):
 @pytest.mark.parametrize("command", commands(*PAGES))
 def test_command(command, bus, tmp_path):
     """
-    Every command subscribes, or publishes.
+    Every command subscribes, publishes, or lists channels.
     """
     (tmp_path / "photo.jpg").write_bytes(b"\xff\xd8")
     process = run(command, bus, tmp_path)
@@ -121,6 +121,8 @@ def test_command(command, bus, tmp_path):
         assert process.stdout.readline().startswith(("--msgbus", "retry: ", "hello\n"))
         os.killpg(process.pid, signal.SIGTERM)
         process.communicate(timeout=30)
+    elif "?list" in command:
+        assert process.communicate(timeout=30)[0] == '{"channels": [], "next": null}\n'
     else:
         assert process.communicate(timeout=30)[0] == ""
         assert process.returncode == 0
