@@ -7,7 +7,6 @@ Which channels those are is up to `channel_search`.
 from __future__ import annotations
 
 import json
-from datetime import UTC, datetime
 from time import perf_counter
 from urllib.parse import quote
 
@@ -15,7 +14,7 @@ from twisted.web import server
 from twisted.web.server import NOT_DONE_YET
 
 from ..bus.known_channels import KnownChannel
-from ..ids import parse_id
+from ..formats.envelope import line, published_at
 from .auth import visitor_of
 from .channel_search import ChannelSearch
 from .mount import Mount
@@ -94,7 +93,7 @@ class _List:
         done = self._search.look(begun + LOOK_SECONDS)
         # Not all at the end, because of many that takes some milliseconds.
         new = self._search.found[len(self._rows) :]
-        self._rows += (json.dumps(_row(channel)) for channel in new)
+        self._rows += (line(_row(channel)).decode() for channel in new)
         if done:
             self._answer()
         else:
@@ -123,12 +122,11 @@ def _row(channel: KnownChannel) -> dict[str, object]:
     """
     last = None
     if channel.last is not None:
-        seconds = parse_id(channel.last.id)[0] / 1000
-        time = datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds")
+        published = published_at(channel.last.id)
         last = {
             "id": channel.last.id,
-            # RFC 3339
-            "time": time.replace("+00:00", "Z"),
+            # RFC 3339, as in the envelopes of messages.
+            "time": published and published.isoformat(timespec="milliseconds"),
             "type": channel.last.content_type,
         }
     return {"name": channel.name, "subscribers": channel.subscribers, "last": last}

@@ -74,7 +74,7 @@ class ListTests(ListTestCase):
         first, second, third = told["channels"]
         self.assertEqual(first["name"], "a/b")
         self.assertRegex(
-            first["last"]["time"], r"\A\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z\Z"
+            first["last"]["time"], r"\A\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}\+00:00\Z"
         )
         self.assertEqual(second["last"]["id"], id)
         self.assertEqual(second["last"]["type"], 'text/plain; x="<>"')
@@ -88,7 +88,7 @@ class ListTests(ListTestCase):
         message = Message("a", b"").published("1764303153007-5")
         self.server.bus.history.add((1764303153007, 5), message)
         [channel] = self.list()["channels"]
-        self.assertEqual(channel["last"]["time"], "2025-11-28T04:12:33.007Z")
+        self.assertEqual(channel["last"]["time"], "2025-11-28T04:12:33.007+00:00")
 
     def test_none(self):
         """
