@@ -91,6 +91,7 @@ PURE = {
     "client.resumable",
     "client.publication_stream",
     "client.response_reader",
+    "client.channel_pages",
 }
 IMPURE = {"twisted", "socket", "select", "ssl", "time", "threading", "sqlite3"}
 
@@ -225,6 +226,7 @@ def test_functions_fit_on_a_screen():
         "msgbus.access.Users",
         "msgbus.access.new_pool",
         "msgbus.blocking.Publisher",
+        "msgbus.blocking.channels",
         "msgbus.blocking.publish",
         "msgbus.blocking.stream",
         "msgbus.blocking.subscribe",
