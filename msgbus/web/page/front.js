@@ -10,6 +10,7 @@ import { publish } from "./msgbus.js";
 import {
   addressOf,
   article,
+  fix,
   listOf,
   Log,
   part,
@@ -80,10 +81,22 @@ function writing(used) {
   });
 }
 
+/**
+ * Browsers send a name and a password to what is below the bus only, so this page would be the
+ * same if it were loaded again.
+ */
+function signIn() {
+  const button = part("sign-in", HTMLButtonElement);
+  signingIn(button, BUS, part("outcome-of-sign-in", HTMLOutputElement), () => {
+    button.hidden = true;
+    fix(part("sender", HTMLInputElement));
+  });
+}
+
 commands();
 writing(reading());
 part("all", HTMLAnchorElement).href = listOf(BUS, "").href;
-signingIn(part("sign-in", HTMLButtonElement), BUS, part("outcome-of-sign-in", HTMLOutputElement));
+signIn();
 new ChannelTable(BUS, "", {
   body: part("channels", HTMLTableSectionElement),
   search: part("search", HTMLInputElement),

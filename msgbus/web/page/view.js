@@ -268,10 +268,19 @@ export async function publishAs(field, bus, send, user = field.value) {
     if (!(error instanceof BusError) || error.status !== 401) throw error;
   }
   await signIn(bus);
+  fix(field);
+  return send(undefined);
+}
+
+/**
+ * Show in a field for a name that its user has signed in, under a name that a page cannot know.
+ *
+ * @param {HTMLInputElement} field
+ */
+export function fix(field) {
   field.disabled = true;
   field.value = "";
   field.placeholder = "as you signed in";
-  return send(undefined);
 }
 
 /**
@@ -303,17 +312,18 @@ export function publishing(form, outcome, send) {
 }
 
 /**
- * A button by which the user of the browser signs in, after which the page is loaded again.
+ * A button by which the user of the browser signs in.
  *
  * @param {HTMLButtonElement} button
  * @param {URL} bus
  * @param {HTMLElement} output - Where to say what went wrong.
+ * @param {() => void} [signedIn] - Called then; unless given, the page is loaded again.
  */
-export function signingIn(button, bus, output) {
+export function signingIn(button, bus, output, signedIn = () => location.reload()) {
   button.onclick = async () => {
     try {
       await signIn(bus);
-      location.reload();
+      signedIn();
     } catch (error) {
       output.textContent = sentenceOf(error);
     }
