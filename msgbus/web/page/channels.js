@@ -30,34 +30,45 @@ export class ChannelTable {
   #search = "";
   #bus;
   #folder;
-  #parts;
+  #state;
   /** @type {ReturnType<typeof setTimeout> | undefined} */
   #timer;
   /** @type {AbortController | undefined} */
   #asking;
 
+  #field = element("input", { id: "search", type: "search", placeholder: "Search" });
+  #body = element("tbody", { id: "channels" });
+  #none = element("p", { id: "none", className: "note", hidden: true });
+  #previous = element("button", { id: "previous", type: "button", textContent: "Previous page" });
+  #following = element("button", { id: "following", type: "button", textContent: "Next page" });
+  #pager = element("div", { className: "pager", hidden: true }, this.#previous, this.#following);
+
   /**
    * @param {URL} bus
    * @param {string} folder - Its name, which ends in a slash or is empty.
-   * @param {object} parts - Of the page.
-   * @param {HTMLTableSectionElement} parts.body - Gets the rows.
-   * @param {HTMLInputElement} parts.search - What is typed there is searched for.
-   * @param {HTMLOutputElement} parts.state - Tells how many channels there are, or what went
-   *   wrong.
-   * @param {HTMLElement} parts.none - Shown if there are no channels.
-   * @param {HTMLButtonElement} parts.previous - Leads to the page before.
-   * @param {HTMLButtonElement} parts.following - Leads to the next page.
+   * @param {HTMLElement} place - Gets the table, and what belongs to it.
+   * @param {HTMLOutputElement} state - Tells how many channels there are, or what went wrong.
    */
-  constructor(bus, folder, parts) {
+  constructor(bus, folder, place, state) {
     this.#bus = bus;
     this.#folder = folder;
-    this.#parts = parts;
-    parts.search.oninput = () => this.#refreshAfter(TYPING_MILLISECONDS);
-    parts.following.onclick = () => {
+    this.#state = state;
+    const head = element(
+      "tr",
+      {},
+      element("th", { scope: "col", textContent: "Channel" }),
+      element("th", { scope: "col", className: "number", textContent: "Subscribers" }),
+      element("th", { scope: "col", textContent: "Last message" }),
+    );
+    const table = element("table", {}, element("thead", {}, head), this.#body);
+    place.append(this.#field, table, this.#none, this.#pager);
+    this.#field.ariaLabel = "Search for a channel";
+    this.#field.oninput = () => this.#refreshAfter(TYPING_MILLISECONDS);
+    this.#following.onclick = () => {
       this.#before.push(this.#after);
       this.#turn(this.#next ?? "");
     };
-    parts.previous.onclick = () => this.#turn(this.#before.pop() ?? "");
+    this.#previous.onclick = () => this.#turn(this.#before.pop() ?? "");
     // What nobody sees is not asked for.
     document.addEventListener("visibilitychange", () => this.#refreshAfter(0));
     this.#refreshAfter(0);
@@ -77,11 +88,10 @@ export class ChannelTable {
   }
 
   async #refresh() {
-    const { search, state } = this.#parts;
     this.#asking?.abort();
     const asking = (this.#asking = new AbortController());
-    if (search.value !== this.#search) {
-      this.#search = search.value;
+    if (this.#field.value !== this.#search) {
+      this.#search = this.#field.value;
       this.#before = [];
       this.#after = "";
     }
@@ -98,24 +108,23 @@ export class ChannelTable {
       this.#tell(listed.channels.length);
     } catch (error) {
       if (asking.signal.aborted) return;
-      state.dataset.state = error instanceof BusError && !error.passing ? "closed" : "lost";
-      state.textContent = sentenceOf(error);
+      this.#state.dataset.state = error instanceof BusError && !error.passing ? "closed" : "lost";
+      this.#state.textContent = sentenceOf(error);
     }
     this.#refreshAfter(REFRESH_MILLISECONDS);
   }
 
   /** @param {Channel[]} listed */
   #show(listed) {
-    const { body } = this.#parts;
     const rows = new Map();
     // Only what has changed is touched, so that the focus stays where it is.
-    let place = body.firstElementChild;
+    let place = this.#body.firstElementChild;
     for (const channel of listed) {
       const row = this.#rows.get(channel.name) ?? new Row(this.#bus, this.#folder, channel);
       row.update(channel);
       rows.set(channel.name, row);
       if (row.element === place) place = place.nextElementSibling;
-      else body.insertBefore(row.element, place);
+      else this.#body.insertBefore(row.element, place);
     }
     while (place) {
       const next = place.nextElementSibling;
@@ -127,18 +136,17 @@ export class ChannelTable {
 
   /** @param {number} count */
   #tell(count) {
-    const { state, none, previous, following } = this.#parts;
     const paged = this.#before.length > 0 || this.#next !== null;
     const pages = paged ? `, page ${this.#before.length + 1}` : "";
     const told = `${count} channel${count === 1 ? "" : "s"}${pages}`;
     // A screen reader need not say the same again.
-    if (state.textContent !== told) state.textContent = told;
-    state.dataset.state = "open";
-    none.hidden = count > 0;
-    none.textContent = this.#search ? "No channel has such a name." : "There are no channels yet.";
-    previous.parentElement?.toggleAttribute("hidden", !paged);
-    previous.disabled = this.#before.length === 0;
-    following.disabled = this.#next === null;
+    if (this.#state.textContent !== told) this.#state.textContent = told;
+    this.#state.dataset.state = "open";
+    this.#none.hidden = count > 0;
+    this.#none.textContent = this.#search ? "No channel has such a name." : "There are no channels yet.";
+    this.#pager.hidden = !paged;
+    this.#previous.disabled = this.#before.length === 0;
+    this.#following.disabled = this.#next === null;
   }
 }
 

@@ -97,11 +97,4 @@ commands();
 writing(reading());
 part("all", HTMLAnchorElement).href = listOf(BUS, "").href;
 signIn();
-new ChannelTable(BUS, "", {
-  body: part("channels", HTMLTableSectionElement),
-  search: part("search", HTMLInputElement),
-  state: part("state", HTMLOutputElement),
-  none: part("none", HTMLElement),
-  previous: part("previous", HTMLButtonElement),
-  following: part("following", HTMLButtonElement),
-});
+new ChannelTable(BUS, "", part("list", HTMLElement), part("state", HTMLOutputElement));

@@ -20,11 +20,4 @@ heading(part("name", HTMLHeadingElement), BUS, NAME, listOf);
 document.title = `${NAME || "channels"} · msgbus`;
 part("live", HTMLAnchorElement).href = addressOf(BUS, NAME).href;
 signingIn(part("sign-in", HTMLButtonElement), BUS, state);
-new ChannelTable(BUS, NAME, {
-  body: part("channels", HTMLTableSectionElement),
-  search: part("search", HTMLInputElement),
-  state,
-  none: part("none", HTMLElement),
-  previous: part("previous", HTMLButtonElement),
-  following: part("following", HTMLButtonElement),
-});
+new ChannelTable(BUS, NAME, part("list", HTMLElement), state);

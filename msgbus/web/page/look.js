@@ -89,9 +89,8 @@ look.replaceSync(`
   body.scrolled { height: auto; min-height: 100vh; min-height: 100dvh; }
   .slash { margin: 0 0.25rem; color: var(--faint); }
   .note { margin: 0; color: var(--faint); }
-  .search { flex: 1 1 12rem; }
 
-  table { width: 100%; border-collapse: collapse; }
+  table { width: 100%; margin: 0.4rem 0; border-collapse: collapse; }
   th { font-size: 0.85rem; font-weight: 400; color: var(--faint); }
   th, td { padding: 0.4rem 0.6rem; text-align: start; vertical-align: top; }
   th:first-child, td:first-child { padding-left: 0; }
