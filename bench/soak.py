@@ -165,7 +165,8 @@ class Soak:
         pause = len(PUBLISHERS) / options.rate
         self.publishers = [Publisher(self, form, pause) for form in PUBLISHERS]
         self.steady = [Reader(self, form) for form in FORMS if form != "polls"]
-        self.steady.append(Reader(self, "polls", CHANNELS[0]))
+        # Who asks for each message may be slower than they come.
+        self.poller = Reader(self, "polls", CHANNELS[0])
         forms, count = list(FORMS), round(COMERS_A_SECOND * sum(STAY_SECONDS) / 2)
         self.comers = [
             Reader(self, forms[n % len(forms)], CHANNELS[n % len(CHANNELS)], STAY_SECONDS)
@@ -185,7 +186,7 @@ class Soak:
         """
         All whose messages are checked.
         """
-        return [*self.steady, *self.comers, *self.slow]
+        return [*self.steady, self.poller, *self.comers, *self.slow]
 
     def _start(self):
         listen = f"tcp:{self.port}:interface=127.0.0.1"
