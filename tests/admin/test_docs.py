@@ -21,12 +21,16 @@ def test_all_numbers():
     """
     server = Server()
     metrics = Metrics(server.resource.mount, server.site, ReactorDelay(server.clock))
+    text = metrics.text().decode()
     numbers = {
         family.name + "_total" * (family.type == "counter")
-        for family in text_string_to_metric_families(metrics.text().decode())
+        for family in text_string_to_metric_families(text)
         if not family.name.startswith("process_")
     }
     table = PAGE.partition("| number |")[2].partition("\n\n")[0]
     cells = re.findall(r"^\| (`.*?`) \| ", table, re.MULTILINE)
     explained = [name for cell in cells for name in re.findall(r"`(\w+)`", cell)]
     assert sorted(explained) == sorted(numbers)
+    refused = set(re.findall(r'refused_requests_total{reason="(\w+)"}', text))
+    row = re.search(r"`msgbus_refused_requests_total` \| (.*)", table)[1]
+    assert set(re.findall(r"`([a-z_]+)`", row)) == {*refused, "reason"}

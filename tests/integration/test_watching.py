@@ -214,6 +214,8 @@ def test_clients(start, watch, tmp_path):
     answers = [post(admin.bus, 1, client, source=PROXY) for _ in range(3)]
     assert b" 429 " in answers[-1]
     shows("publishers get 429")
+    assert b" 413 " in post(admin.bus, 1_100_000)
+    shows("publishers get 413")
     stranger = socket.create_connection(("127.0.0.1", tls_port), timeout=SECONDS)
     stranger.sendall(b"this is no TLS")
     shows("clients cannot connect by TLS")
