@@ -483,6 +483,8 @@ class Channel(http.HTTPChannel):
             self._body = None
             self.persistent = self._body_persistent and not self.site.draining
             self.setTimeout(self.site.timeOut)  # type: ignore[no-untyped-call]  # Twisted
+        # Another one may have begun already, in the same bytes.
+        self._began = None
         super().allContentReceived()  # type: ignore[no-untyped-call]  # Twisted
 
     def requestDone(self, request: Any) -> None:

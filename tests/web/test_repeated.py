@@ -672,6 +672,23 @@ class RepeatedTests(SynchronousTestCase):
         pieces = [burst[n : n + 1] for n in range(len(burst))]
         self.check(*known, *[("send", 0, piece) for piece in pieces], hits=0)
 
+    def test_slow_first(self):
+        """
+        A request is not refused because the one before it, whose end came with it, took
+        long.
+        """
+        first = render(POST, b"1")
+        watched = self.check(
+            ("send", 0, render(POST)),
+            ("send", 0, first[:1]),
+            ("advance", 55),
+            ("send", 0, first[1:2]),
+            ("advance", 59),
+            ("send", 0, first[2:] + render(POST)),
+            ("advance", 0.5),
+        )
+        self.assertEqual(len(watched.published), 3)
+
     def test_stopped_anywhere(self):
         """
         However much of a repeated request has come when the server stops, it is answered,
