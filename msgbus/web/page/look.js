@@ -152,3 +152,6 @@ look.replaceSync(`
   }
 `);
 document.adoptedStyleSheets.push(look);
+
+// So that it is a module to whoever reads it alone.
+export {};
