@@ -14,7 +14,14 @@ from typing import Any
 
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import LoopingCall
-from twisted.logger import ILogObserver, LogEvent, LogLevel, formatEvent, globalLogPublisher
+from twisted.logger import (
+    ILogObserver,
+    LogEvent,
+    Logger,
+    LogLevel,
+    formatEvent,
+    globalLogPublisher,
+)
 from zope.interface import implementer
 
 from ..bus.bus import Bus
@@ -69,6 +76,8 @@ class Events:
     Attributes:
         bus: Where it is told.
     """
+
+    _log = Logger()
 
     def __init__(self, mount: Mount, reactor: IReactorTime) -> None:
         self.bus = OwnBus()
@@ -159,8 +168,15 @@ class Events:
 
     def _tell(self, channel: str, event: str, told: dict[str, Any]) -> None:
         self._counts[channel] += 1
-        if self._counts[channel] <= MOST:
+        if self._counts[channel] > MOST:
+            return
+        try:
             self.bus.tell(channel, {"event": event, **told})
+        except Exception:
+            # What happens goes on, whether or not it can be told.
+            self._telling_log = True
+            self._log.failure("Cannot tell an event")
+            self._telling_log = False
 
     def _look(self) -> None:
         """

@@ -6,6 +6,7 @@ in it.
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -269,20 +270,23 @@ def test_rotated(start, tmp_path):
     log, pid = tmp_path / "bus.log", tmp_path / "bus.pid"
     command = ("twistd", "-n", f"--pidfile={pid}", f"--logfile={log}")
     listen = f"unix:{tmp_path / 'socket'}"
-    with subprocess.Popen(
+    process = subprocess.Popen(
         [sys.executable, BIN / command[0], *command[1:], "msgbus", "--listen", listen],
         cwd=tmp_path,
-    ) as process:
+    )
+    try:
         wait_until(lambda: log.exists() and "Serving" in log.read_text())
         config = tmp_path / "logrotate"
         shown = shown.replace("/var/log/msgbus", str(tmp_path))
         config.write_text(shown.replace("/run/msgbus.pid", str(pid)))
         config.chmod(0o644)
         tmp_path.chmod(0o755)
+        logrotate = shutil.which("logrotate", path="/usr/sbin:/usr/bin")
         subprocess.run(
-            ["logrotate", "--force", "--state", tmp_path / "state", config], check=True
+            [logrotate, "--force", "--state", tmp_path / "state", config], check=True
         )
         wait_until(log.exists)
+    finally:
         process.terminate()
         assert process.wait(SECONDS) == 0
     assert "Serving" in (tmp_path / "bus.log.1").read_text()

@@ -6,6 +6,7 @@ in every form, and the bus knows the addresses of the clients.
 import re
 import socket
 import statistics
+import subprocess
 import time
 from itertools import count
 
@@ -118,7 +119,12 @@ class Proxied:
         Stop both.
         """
         self._process.terminate()
-        self._process.wait(START_SECONDS)
+        try:
+            self._process.wait(5)
+        except subprocess.TimeoutExpired:
+            # Vinyl Cache waits for the ends of its pipes.
+            self._process.kill()
+            self._process.wait(START_SECONDS)
         self.bus.stop()
 
 

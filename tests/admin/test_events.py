@@ -1,0 +1,59 @@
+"""
+Tests for `msgbus.admin.events`.
+"""
+
+import json
+
+import pytest
+
+from msgbus.admin.events import MOST, Events
+
+from ..memory import Server
+from ..requests import get, post
+
+
+@pytest.fixture
+def server():
+    """
+    A server that tells what happens.
+    """
+    server = Server()
+    server.events = Events(server.resource.mount, server.clock)
+    server.events.start()
+    yield server
+    server.events.stop()
+    assert server.resource.mount.journal.observer is None
+
+
+def told(server, channel):
+    """
+    What was told on this channel.
+    """
+    history = server.events.bus.history
+    return [json.loads(entry.message.body) for entry in history.entries(channel)]
+
+
+def test_one_second(server):
+    """
+    So many events of a channel are told in a second, then how many more there were.
+    """
+    for _ in range(MOST + 3):
+        server.ask(post(path="/msgbus/a//b", body="x"))
+    server.clock.advance(1)
+    server.ask(post(path="/msgbus/a//b", body="x"))
+    events = [event["event"] for event in told(server, "refusals")]
+    assert events == ["refused"] * MOST + ["omitted", "refused"]
+    assert told(server, "refusals")[MOST]["count"] == 3
+
+
+def test_failure(server, monkeypatch):
+    """
+    If an event cannot be told, that is logged, and whatever happened goes on.
+    """
+    monkeypatch.setattr(server.events.bus, "tell", None)
+    reader = server.connect()
+    reader.send(get())
+    assert reader.received()
+    status, _, _ = server.ask(post(body="hello"))
+    assert status == 204
+    assert b"hello" in reader.received()
