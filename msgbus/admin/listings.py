@@ -11,19 +11,19 @@ import heapq
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any, ClassVar
 from urllib.parse import parse_qsl, urlencode
 
 from twisted.internet.defer import Deferred
-from twisted.internet.task import coiterate
+from twisted.internet.task import Cooperator
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 from twisted.web import server
 from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET
 
-from ..bus.bus import Bus
-from ..formats.envelope import line
-from ..ids import parse_id
+from ..formats.envelope import line, published_at
 from ..match import Filter
 from ..message import Invalid
 from ..web.mount import Mount
@@ -72,8 +72,10 @@ class _List(Resource):
 
     _log = Logger()
 
-    def __init__(self) -> None:
+    def __init__(self, mount: Mount) -> None:
         super().__init__()  # type: ignore[no-untyped-call]  # Twisted
+        self._mount = mount
+        self._cooperator = Cooperator(scheduler=partial(mount.reactor.callLater, 0))
 
     def rows(self) -> Iterator[Row]:
         """
@@ -98,8 +100,11 @@ class _List(Resource):
                 request.setHeader(b"Cache-Control", b"no-store")
                 answer(request, 200, line(told) + b"\n", b"application/json")
 
-        made.addCallback(send)
-        made.addErrback(lambda failure: self._log.failure("Cannot list", failure))
+        def fail(failure: Failure) -> None:
+            self._log.failure("Cannot list", failure)
+            Refusal(500, "The list cannot be made; the log says why.").answer(request)
+
+        made.addCallbacks(send, fail)
         return NOT_DONE_YET
 
     async def _make(self, page: _Page) -> Row:
@@ -122,7 +127,7 @@ class _List(Resource):
                 yield
 
         # Twisted stops it every ten milliseconds.
-        await coiterate(collect())
+        await self._cooperator.coiterate(collect())
         shown = [row for *_, row in sorted(best, reverse=True)[page.offset :]]
         told: Row = {self.name: shown, "total": total}
         if total > length and length <= MAX_OFFSET:
@@ -141,8 +146,8 @@ class _List(Resource):
         except ValueError:
             raise Invalid("The query has too many parameters.") from None
         sort = wanted.pop("sort", next(iter(self.orders)))
-        limit = _number(wanted.pop("limit", f"{DEFAULT_LENGTH}"), "limit", MAX_LENGTH)
-        offset = _number(wanted.pop("offset", "0"), "offset", MAX_OFFSET)
+        limit = _number(wanted.pop("limit", f"{DEFAULT_LENGTH}"), "limit", 1, MAX_LENGTH)
+        offset = _number(wanted.pop("offset", "0"), "offset", 0, MAX_OFFSET)
         if sort not in self.orders:
             raise Invalid(f"sort is one of {', '.join(self.orders)}.")
         if wanted:
@@ -150,9 +155,10 @@ class _List(Resource):
         return _Page(sort, limit, offset)
 
 
-def _number(text: str, name: str, most: int) -> int:
-    if not (text.isascii() and text.isdigit() and len(text) < 10 and int(text) <= most):
-        raise Invalid(f"{name} is a number of at most {most}.")
+def _number(text: str, name: str, least: int, most: int) -> int:
+    is_number = text.isascii() and text.isdigit() and len(text) < 10
+    if not (is_number and least <= int(text) <= most):
+        raise Invalid(f"{name} is a number from {least} to {most}.")
     return int(text)
 
 
@@ -170,8 +176,7 @@ class SubscriberList(_List):
     }
 
     def __init__(self, mount: Mount, rates: GroupRates) -> None:
-        super().__init__()
-        self._mount = mount
+        super().__init__(mount)
         self._rates = rates
 
     def getChild(self, path: bytes, request: server.Request) -> Resource:
@@ -202,7 +207,7 @@ class SubscriberList(_List):
             "waiting": {"messages": standing.messages, "bytes": standing.bytes},
             "missed": standing.missed,
             "rate": round(self._rates.of(group), 3),
-            "since": _time(subscriber.began),
+            "since": _time(datetime.fromtimestamp(subscriber.began, UTC)),
             "age": round(max(0.0, self._mount.bus.log.seconds() - subscriber.began), 3),
         }
 
@@ -268,19 +273,14 @@ class ChannelList(_List):
         "newest": lambda row: row["time"] or "",
     }
 
-    def __init__(self, bus: Bus, subscribers: dict[int, Subscriber]) -> None:
-        super().__init__()
-        self._bus = bus
-        self._subscribers = subscribers
-
     def rows(self) -> Iterator[Row]:
         """
         All channels.  What waits and was missed is told of those that are subscribed to by
         their own names.
         """
-        bus = self._bus
+        bus = self._mount.bus
         hurt: dict[str, list[int]] = {}
-        for subscriber in tuple(self._subscribers.values()):
+        for subscriber in tuple(self._mount.subscribers.values()):
             standing = subscriber.member.standing
             if standing.bytes or standing.missed:
                 sums = hurt.setdefault(subscriber.name, [0, 0])
@@ -300,7 +300,7 @@ class ChannelList(_List):
                 "waiting": waiting,
                 "missed": missed,
                 "id": None if last is None else last.id,
-                "time": None if last is None else _time(parse_id(last.id)[0] / 1000),
+                "time": None if last is None else _time(published_at(last.id)),
                 "type": None if last is None else last.content_type,
             }
 
@@ -310,8 +310,8 @@ def _patterns(filter: Filter) -> dict[str, str]:
     return {name: pattern.text for name, pattern in patterns.items() if pattern.text}
 
 
-def _time(seconds: float) -> str:
+def _time(moment: datetime | None) -> str | None:
     """
-    This time as RFC 3339 has it, in UTC.
+    This time as RFC 3339 has it; None if it is not known.
     """
-    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds")
+    return None if moment is None else moment.isoformat(timespec="milliseconds")

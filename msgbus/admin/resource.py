@@ -75,7 +75,7 @@ def pages(
         # This answers whenever the reactor does, whatever else is wrong.
         b"healthz": _Text(lambda: b"alive\n"),
         b"readyz": _Ready(readiness),
-        b"channels": ChannelList(mount.bus, mount.subscribers),
+        b"channels": ChannelList(mount),
         b"subscribers": SubscriberList(mount, rates),
         b"events": events,
     }
