@@ -208,11 +208,10 @@ def who(subscriber: Subscriber) -> dict[str, Any]:
     """
     Who a subscriber is, and what it reads.
     """
-    group = subscriber.member.group
     return {
         "subscriber": subscriber.number,
         "name": subscriber.name,
         "user": subscriber.visitor.user or subscriber.visitor.sender or None,
         "address": str(subscriber.peer),
-        "form": None if group is None else group.framing.form,
+        "form": subscriber.form,
     }

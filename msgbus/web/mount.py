@@ -270,6 +270,7 @@ class Mount:
             response,
             self.bus.log.seconds(),
         )
+        subscriber.form = framing.form
         self.subscribers[subscriber.number] = subscriber
         subscriber.opened = self.quotas.open_subscription(visitor, peer, name)
         subscriber.right = self.rights.depend(

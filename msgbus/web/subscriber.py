@@ -24,6 +24,7 @@ class Subscriber:
         name: The channel or folder.
         member: Gets the messages.
         began: When it came, in seconds since 1970.
+        form: That of its stream; see `Framing.form`.
         right: The right that it may lose; None if it cannot.
         opened: What it has open, as the quotas count it.
     """
@@ -35,6 +36,7 @@ class Subscriber:
         "name",
         "member",
         "began",
+        "form",
         "right",
         "opened",
         "_response",
@@ -56,6 +58,7 @@ class Subscriber:
         self.name = name
         self.member = member
         self.began = began
+        self.form = ""
         self.right: Right | None = None
         self.opened: Opened = ()
         self._response = response

@@ -5,6 +5,7 @@ Tests for `msgbus.admin.events`.
 import json
 
 import pytest
+from twisted.internet.error import ConnectionDone
 
 from msgbus.admin.events import MOST, Events
 
@@ -57,3 +58,15 @@ def test_failure(server, monkeypatch):
     status, _, _ = server.ask(post(body="hello"))
     assert status == 204
     assert b"hello" in reader.received()
+
+
+def test_form(server):
+    """
+    Who has left is told with the form of the stream, as who has come.
+    """
+    peer = server.connect()
+    peer.send(get("/msgbus/foo?format=ndjson"))
+    peer.leave(ConnectionDone())
+    came, left = told(server, "subscriptions")
+    assert (came["event"], left["event"]) == ("subscribed", "left")
+    assert came["form"] == left["form"] == "ndjson"
