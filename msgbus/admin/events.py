@@ -186,17 +186,22 @@ class Events:
         if self._mount.fanout.counters.waiting or self._dropped != self._count_dropped():
             self._dropped = self._count_dropped()
             self._find_losses()
-        for channel, count in self._counts.items():
+        # Telling it may have something logged, which is an event of the next second.
+        counts, self._counts = self._counts, Counter()
+        for channel, count in counts.items():
             if count > MOST:
                 self.bus.tell(channel, {"event": "omitted", "count": count - MOST})
-        self._counts.clear()
 
     def _count_dropped(self) -> int:
         return self._mount.fanout.counters.dropped.total()
 
     def _find_losses(self) -> None:
         for subscriber in self._mount.subscribers.values():
-            standing = subscriber.member.standing
+            member = subscriber.member
+            if member.position is None and not member.missed:
+                # So it is for most of many.
+                continue
+            standing = member.standing
             more = standing.missed - self._missed.get(subscriber.number, 0)
             if more:
                 self._missed[subscriber.number] = standing.missed

@@ -6,6 +6,7 @@ import json
 
 import pytest
 from twisted.internet.error import ConnectionDone
+from twisted.logger import Logger
 
 from msgbus.admin.events import MOST, Events
 
@@ -70,3 +71,18 @@ def test_form(server):
     came, left = told(server, "subscriptions")
     assert (came["event"], left["event"]) == ("subscribed", "left")
     assert came["form"] == left["form"] == "ndjson"
+
+
+def test_logged_while_told(server):
+    """
+    A warning that is logged while the bus tells how many events it left out holds up
+    nothing.
+    """
+    for _ in range(MOST + 3):
+        server.ask(post(path="/msgbus/a//b", body="x"))
+    reader = server.events.bus.subscribe("refusals", lambda message: Logger().warn("late"))
+    server.clock.advance(1)
+    reader.cancel()
+    server.ask(post(path="/msgbus/a//b", body="x"))
+    assert told(server, "refusals")[-1]["event"] == "refused"
+    assert told(server, "warnings") == [{"event": "warn", "text": "late"}]
