@@ -186,7 +186,11 @@ class SubscriberList(_List):
         if not path:
             return self
         number = int(path) if path.isdigit() and len(path) < 19 else 0
-        return _One(self._mount.subscribers.get(number), self._row)
+        found = self._mount.subscribers.get(number)
+        if found is not None and found.member.group is None:
+            # Its stream has ended, and only its connection is left.
+            found = None
+        return _One(found, self._row)
 
     def rows(self) -> Iterator[Row]:
         """
@@ -281,7 +285,11 @@ class ChannelList(_List):
         bus = self._mount.bus
         hurt: dict[str, list[int]] = {}
         for subscriber in tuple(self._mount.subscribers.values()):
-            standing = subscriber.member.standing
+            member = subscriber.member
+            if member.position is None and member.replay is None and not member.missed:
+                # So it is for most of many.
+                continue
+            standing = member.standing
             if standing.bytes or standing.missed:
                 sums = hurt.setdefault(subscriber.name, [0, 0])
                 sums[0] += standing.bytes
