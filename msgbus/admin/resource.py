@@ -17,7 +17,7 @@ from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET
 
 from .. import __version__
-from ..web.headers import header
+from ..web.front import wants_front_page
 from ..web.mount import Mount
 from ..web.resource import BusResource
 from .listings import ChannelList, SubscriberList
@@ -93,8 +93,7 @@ class _Status(Resource):
         The page, if the client prefers pages.
         """
         request.setHeader(b"Vary", b"Accept")
-        accept = header(request, b"Accept", many=True) or ""
-        if "text/html" not in accept:
+        if not wants_front_page(request):
             _set_headers(request)
             return _INDEX
         nonce = secrets.token_urlsafe(16)
