@@ -35,6 +35,7 @@ class AdminService(Service):
         secret: The password that is asked for; None asks for none.
         bus: The bus.
         site: The connections of the bus.
+        origins: Those of the bus, of which only the names of hosts count here.
     """
 
     def __init__(
@@ -50,6 +51,9 @@ class AdminService(Service):
         self._ports: list[IListeningPort] = []
         self._loops: list[ReactorDelay | Events | NumbersLoop]
         self._delay = ReactorDelay(reactor)
+        # Pages that may use the bus may not see what its operator sees.  And where any name
+        # of a host passed, any page could be one of this host's, by DNS rebinding.
+        origins = Origins(hosts=sorted(origins.hosts - {"*"}))
         root = Root(origins, portal=portal_for(secret) if secret else None)
         metrics = Metrics(bus.mount, site, self._delay)
         readiness = Readiness(bus.mount, site, reactor)

@@ -179,6 +179,22 @@ def test_password(start, tmp_path):
     assert "--admin-secret-file" in result.stdout + result.stderr
 
 
+def test_foreign_pages(start):
+    """
+    Pages of other sites read nothing there, also where they may use the bus.
+    """
+    admin = Admin(start, "--allow-origin", "*", "--host", "*", "--host", "bus.example")
+    for path in ("/", "/metrics", "/subscribers", "/events/?list"):
+        request = urllib.request.Request(
+            f"http://localhost:{admin.port}{path}",
+            headers={"Origin": "http://evil.example"},
+        )
+        with urllib.request.urlopen(request, timeout=30) as answer:
+            assert "Access-Control-Allow-Origin" not in answer.headers, path
+        assert admin.get(path, Host="evil.example")[0] == 421
+        assert admin.get(path, Host="bus.example")[0] == 200
+
+
 def test_unix(start, tmp_path):
     """
     The operator's address can be a Unix socket.
