@@ -16,13 +16,20 @@ from ..admin.numbers import NumbersLoop
 from ..admin.rates import GroupRates
 from ..admin.reactor_delay import ReactorDelay
 from ..web.auth import portal_for
+from ..web.connections import Connections
 from ..web.origins import Origins
 from ..web.resource import BusResource
 from ..web.root import Root
+from ..web.shortage import Shortage
 from ..web.site import Site
 from .listen import open_ports
+from .out_of_files import watch_port
 
 __all__ = ["AdminService"]
+
+# How many connections there may be to the operator's address.  The open files of more would
+# be missing to the bus, and strangers can connect, although they have no password.
+MOST_CONNECTIONS = 100
 
 
 class AdminService(Service):
@@ -67,7 +74,10 @@ class AdminService(Service):
         ]
         for path, page in pages(bus.mount, metrics, readiness, rates, own).items():
             root.putChild(path, page)
-        self._site = Site(root, reactor=reactor)
+        connections = Connections(MOST_CONNECTIONS)
+        connections.shortage = Shortage("The operator's address has too many connections")
+        self._site = Site(root, reactor=reactor, connections=connections)
+        self._reactor = reactor
 
     def privilegedStartService(self) -> None:
         """
@@ -78,6 +88,8 @@ class AdminService(Service):
         """
         text, endpoint = self._endpoint
         self._ports += open_ports({text: endpoint}, self._site).values()
+        for port in self._ports:
+            watch_port(port, self._site, self._reactor)
 
     def startService(self) -> None:
         """

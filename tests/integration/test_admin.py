@@ -9,7 +9,7 @@ import subprocess
 import time
 import urllib.error
 import urllib.request
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
@@ -193,6 +193,22 @@ def test_foreign_pages(start):
             assert "Access-Control-Allow-Origin" not in answer.headers, path
         assert admin.get(path, Host="evil.example")[0] == 421
         assert admin.get(path, Host="bus.example")[0] == 200
+
+
+def test_many_connections(start):
+    """
+    Whoever keeps connections to the operator's address takes no more files than it may
+    have, and the bus still serves.
+    """
+    admin = Admin(start)
+    with ExitStack() as stack:
+        for _ in range(101):
+            peer = socket.create_connection(("127.0.0.1", admin.port), timeout=30)
+            stack.enter_context(peer)
+        assert peer.recv(100).startswith(b"HTTP/1.1 503 ")
+        admin.bus.wait_for("The operator's address has too many connections")
+        publish(admin.bus, [1])
+    admin.wait_until_ready()
 
 
 def test_unix(start, tmp_path):
