@@ -63,9 +63,14 @@ class MemoryWatch:
 
     def look(self) -> None:
         """
-        Find out whether there is a shortage now.
+        Find out whether there is a shortage now.  While there is no file left to read that
+        from, all stays as it was.
         """
-        taken, shortage = _taken(), self._shortage
+        with suppress(OSError):
+            self._look(_taken())
+
+    def _look(self, taken: int) -> None:
+        shortage = self._shortage
         if not shortage.lasts and taken > self._bound * SHORT:
             self._looks = 0
             gc.collect()

@@ -8,6 +8,8 @@ from twisted.internet.task import Clock
 from msgbus.server.memory import MemoryWatch, cgroup_bound
 from msgbus.web.shortage import Shortage
 
+from .no_files import no_files
+
 
 @pytest.mark.parametrize(
     ("limits", "bound"),
@@ -52,3 +54,18 @@ def test_watch():
     assert not shortage.lasts
     watch.stop()
     assert clock.getDelayedCalls() == []
+
+
+def test_no_files():
+    """
+    While no file is left, nobody can look; then the watch goes on.
+    """
+    clock, shortage = Clock(), Shortage("x")
+    watch = MemoryWatch(clock, shortage, 1000)
+    watch.start()
+    with no_files():
+        clock.advance(1)
+    assert not shortage.lasts
+    clock.advance(1)
+    assert shortage.lasts
+    watch.stop()
