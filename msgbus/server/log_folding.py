@@ -16,15 +16,18 @@ __all__ = ["LogFolding"]
 
 FOLD_SECONDS = 60
 
-# How many different lines are told apart in this time.
+# How many different lines are told apart in this time, and how many before those below a
+# warning are only counted.  Clients choose names that are in the latter, such as refusals,
+# and must not be able to keep warnings out of the log.
 MAX_KEYS = 1000
+MAX_STRANGERS = 500
 
 # What is logged by this room is about the life of the process, or answers the operator, who
 # wants to see of each reload that it has failed.
 _OURS = __package__ or ""
 
-# Of lower levels, only events that say how they are folded.
-_FOLDED = (LogLevel.warn, LogLevel.error, LogLevel.critical)
+# Of lower levels, only events are folded that say how.
+_WARNINGS = (LogLevel.warn, LogLevel.error, LogLevel.critical)
 
 
 @dataclass(slots=True)
@@ -69,7 +72,7 @@ class LogFolding:
         elif (folded := self._folded.get(key)) is not None:
             folded.event = event
             folded.count += 1
-        elif len(self._folded) >= MAX_KEYS:
+        elif len(self._folded) >= (MAX_KEYS if _is_warning(event) else MAX_STRANGERS):
             self._others += 1
         else:
             self._folded[key] = _Folded(event)
@@ -123,9 +126,13 @@ def _key(event: LogEvent) -> Hashable:
     if failure is not None:
         place = failure.frames[-1][1:3] if failure.frames else ()
         return namespace, event.get("log_format"), str(failure.type), place
-    if event.get("log_level") not in _FOLDED or str(namespace).startswith(_OURS):
+    if not _is_warning(event) or str(namespace).startswith(_OURS):
         return None
     return namespace, formatEvent(event)
+
+
+def _is_warning(event: LogEvent) -> bool:
+    return event.get("log_level") in _WARNINGS
 
 
 def _summary(event: LogEvent, count: int) -> LogEvent:

@@ -6,7 +6,7 @@ from twisted.internet.task import Clock
 from twisted.logger import Logger, LogLevel, formatEvent
 from twisted.trial.unittest import SynchronousTestCase
 
-from msgbus.server.log_folding import FOLD_SECONDS, MAX_KEYS, LogFolding
+from msgbus.server.log_folding import FOLD_SECONDS, MAX_KEYS, MAX_STRANGERS, LogFolding
 
 
 class FoldingTests(SynchronousTestCase):
@@ -94,13 +94,17 @@ class FoldingTests(SynchronousTestCase):
 
     def test_many_kinds(self):
         """
-        Whoever makes events of more and more kinds gets no more than so many lines.
+        Whoever makes events of more and more kinds gets no more than so many lines, and
+        does not keep warnings out of the log.
         """
         for number in range(3 * MAX_KEYS):
             self.log.info("{number}", number=number, log_fold=str(number))
-        self.assertEqual(len(self.lines()), MAX_KEYS)
+        self.assertEqual(len(self.lines()), MAX_STRANGERS)
+        for number in range(3 * MAX_KEYS):
+            self.log.warn("warning {number}", number=number)
+        self.assertEqual(len(self.lines()), MAX_KEYS - MAX_STRANGERS)
         (line,) = self.lines(FOLD_SECONDS)
-        self.assertEqual(line, f"{2 * MAX_KEYS} more lines of too many other kinds")
+        self.assertEqual(line, f"{5 * MAX_KEYS} more lines of too many other kinds")
 
     def test_summary(self):
         """
