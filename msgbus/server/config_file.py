@@ -39,7 +39,8 @@ class ConfigFile:
     def read(cls, file: Path, options: usage.Options) -> ConfigFile:
         """
         Read a file, and check that it gives nothing but these options, each as a text, a
-        number, a list or `true`, as the option takes it.
+        number, a list or `true`, as the option takes it.  One without a value takes the
+        number of times that it is given, too.
 
         Args:
             options: Those that there are.  An option whose value is a list at first may be
@@ -69,17 +70,18 @@ class ConfigFile:
         """
         take = getattr(options, f"opt_{name.replace('-', '_')}")
         try:
-            for value in self._given(name):
-                if value is True:
-                    take()
-                else:
+            if f"{name}=" in options.longOpt:
+                for value in self._given(name):
                     take(str(value))
+            else:
+                for _ in range(self.values[name]):
+                    take()
         except usage.UsageError as error:
             raise self._wrong(name, str(error)) from None
 
     def _given(self, name: str) -> Iterator[object]:
         value = self.values[name]
-        yield from value if isinstance(value, list) else [value] * (value is not False)
+        yield from value if isinstance(value, list) else [value]
 
     def _check(self, name: str, options: usage.Options) -> None:
         takes_value = f"{name}=" in options.longOpt
@@ -87,7 +89,8 @@ class ConfigFile:
             raise self._wrong(name, f"There is no option {name!r} here.")
         value = self.values[name]
         if not takes_value:
-            wanted, is_right = "true", value is True or value is False
+            wanted = "true, or how often it is given"
+            is_right = isinstance(value, int) and value in range(10)
         elif isinstance(options.get(name), list):
             wanted = "a text, or a list of texts"
             is_right = all(isinstance(each, str) for each in self._given(name))

@@ -55,6 +55,7 @@ class ConfigFileTests(SynchronousTestCase):
         ):
             self.assertEqual(options[name], given[name], name)
         self.assertEqual(self.parse("verbose = false")["verbosity"], 0)
+        self.assertEqual(self.parse("verbose = 2")["verbosity"], 2)
 
     def test_command_line_wins(self):
         """
@@ -78,7 +79,8 @@ class ConfigFileTests(SynchronousTestCase):
             ("version = true", "toml, line 1: There is no option 'version' here"),
             ("history = [1]", "toml, line 1: 'history' should be a text or a number"),
             ("history = true", "toml, line 1: 'history' should be a text or a number"),
-            ("verbose = 2", "toml, line 1: 'verbose' should be true"),
+            ("verbose = -1", "toml, line 1: 'verbose' should be true, or how often"),
+            ("verbose = 'x'", "toml, line 1: 'verbose' should be true, or how often"),
             ("host = 1", "toml, line 1: 'host' should be a text, or a list of texts"),
             ("host = ['a', 1]", "toml, line 1: 'host' should be a text, or a list"),
             ("\n\nhistory = 'x'", "toml, line 3: --history 'x' is no number of messages"),
