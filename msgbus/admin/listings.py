@@ -28,7 +28,7 @@ from ..match import Filter
 from ..message import Invalid
 from ..web.mount import Mount
 from ..web.request import peer_of
-from ..web.responses import Refusal, answer
+from ..web.responses import answer
 from ..web.subscriber import Subscriber
 from ..web.visitor import Denied
 from .events import who
@@ -90,7 +90,7 @@ class _List(Resource):
         try:
             page = self._page(request)
         except Invalid as error:
-            return Refusal(400, str(error)).answer(request)
+            return answer(request, 400, str(error))
         made = Deferred.fromCoroutine(self._make(page))
         # That the client has gone is seen when the list is there.
         request.notifyFinish().addErrback(lambda _: None)
@@ -102,7 +102,7 @@ class _List(Resource):
 
         def fail(failure: Failure) -> None:
             self._log.failure("Cannot list", failure)
-            Refusal(500, "The list cannot be made; the log says why.").answer(request)
+            answer(request, 500, "The list cannot be made; the log says why.")
 
         made.addCallbacks(send, fail)
         return NOT_DONE_YET
@@ -259,7 +259,7 @@ class _One(Resource):
 
 
 def _gone(request: server.Request) -> int:
-    return Refusal(404, "There is no such subscriber; it may have left.").answer(request)
+    return answer(request, 404, "There is no such subscriber; it may have left.")
 
 
 class ChannelList(_List):

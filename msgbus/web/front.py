@@ -16,7 +16,7 @@ from .origins import Origins
 from .pages import front_page
 from .query import is_page_preferred
 from .resource import BusResource
-from .responses import Refusal
+from .responses import Refusal, answer
 
 __all__ = ["Front", "is_front", "wants_front_page"]
 
@@ -66,4 +66,5 @@ class Front(Resource):
             set_safety_headers(request, self._origins)
             return front_page(request, f"{quote(self._bus, '')}/")
         sentence = "This is msgbus: POST to /msgbus/CHANNEL, and GET it."
-        return Refusal(200, sentence, [(b"Vary", b"Accept")]).answer(request)
+        request.setHeader(b"Vary", b"Accept")
+        return answer(request, 200, sentence)

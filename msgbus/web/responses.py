@@ -115,13 +115,6 @@ class Refusal(Exception):
         """
         return self.code >= http.BAD_REQUEST and self.code != http.NOT_FOUND
 
-    def answer(self, request: server.Request) -> int:
-        """
-        Answer this request with the status, the sentence and the headers.
-        """
-        set_refusal_headers(request, self)
-        return answer(request, self.code, str(self))
-
 
 def answer(
     request: server.Request,
