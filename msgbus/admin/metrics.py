@@ -180,7 +180,7 @@ class _Bus(Collector):
         yield GaugeMetricFamily(
             "msgbus_replays",
             "Subscriptions that are being sent history.",
-            value=sizes.replaying,
+            value=self._mount.fanout.counters.replays,
         )
         yield GaugeMetricFamily(
             "msgbus_slow_subscriptions",

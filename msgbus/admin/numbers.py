@@ -6,9 +6,10 @@ limits are.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import partial
 
 from twisted.internet.interfaces import IReactorTime
-from twisted.internet.task import LoopingCall
+from twisted.internet.task import Cooperator, LoopingCall
 
 from ..meters import Histogram
 from ..web.mount import Mount
@@ -58,6 +59,7 @@ class NumbersLoop:
         self._looks = 0
         self._last = 0.0
         self._totals: dict[str, int] = {}
+        self._cooperator = Cooperator(scheduler=partial(reactor.callLater, 0))
         self._looking = LoopingCall(self._look)
         self._looking.clock = reactor
 
@@ -79,7 +81,8 @@ class NumbersLoop:
         now = self._reactor.seconds()
         seconds = now - self._last
         if self._looks % GROUPS_EACH == 0:
-            self._rates.look(now)
+            # There may be very many groups.
+            self._cooperator.cooperate(self._rates.look(now))
         self._looks += 1
         if seconds <= 0:
             # The clock was set back.
@@ -101,7 +104,7 @@ class NumbersLoop:
                 "streams": len(self._mount.publication_streams),
                 "connections": len(self._site.channels),
                 "waiting": fanout.counters.waiting,
-                "replays": fanout.sizes().replaying,
+                "replays": fanout.counters.replays,
                 "limits": self._limits(),
             },
         )

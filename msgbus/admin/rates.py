@@ -9,6 +9,7 @@ its kept messages.
 from __future__ import annotations
 
 from bisect import bisect_right
+from collections.abc import Iterator
 
 from ..bus.history import History, entry_id
 from ..fanout.fanout import Fanout
@@ -33,13 +34,16 @@ class GroupRates:
         self._numbers: dict[Group, int] = {}
         self._next: dict[Group, int] = {}
 
-    def look(self, seconds: float) -> None:
+    def look(self, seconds: float) -> Iterator[None]:
         """
-        Look at all groups, at this time.
+        Look at all groups, beginning at this time, one with each step of the iterator.
         """
+        numbers = {}
+        for group in self._fanout.groups():
+            numbers[group] = group.backlog.numbered
+            yield
         self._before, self._numbers = self._last, self._next
-        self._last = seconds
-        self._next = {group: group.backlog.numbered for group in self._fanout.groups()}
+        self._last, self._next = seconds, numbers
 
     def of(self, group: object) -> float:
         """

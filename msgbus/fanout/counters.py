@@ -24,6 +24,7 @@ class Counters:
 
     Attributes:
         waiting: Bytes that wait in backlogs and replays.
+        replays: Members that are being sent kept messages.
         dropped: Messages that were not delivered, by what the subscriber has chosen,
             counted once for each member that did not get them, when that member is told.
         gaps: How often members were told that messages were dropped for them, by the same.
@@ -35,10 +36,20 @@ class Counters:
             the sockets of all members that are level have it, once for each of them.
     """
 
-    __slots__ = ("waiting", "dropped", "gaps", "closed", "stalled", "delivered", "delay")
+    __slots__ = (
+        "waiting",
+        "replays",
+        "dropped",
+        "gaps",
+        "closed",
+        "stalled",
+        "delivered",
+        "delay",
+    )
 
     def __init__(self) -> None:
         self.waiting = 0
+        self.replays = 0
         self.dropped: Counter[Overflow] = Counter()
         self.gaps: Counter[Overflow] = Counter()
         self.closed = 0

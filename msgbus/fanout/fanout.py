@@ -60,12 +60,10 @@ class Sizes(NamedTuple):
     Attributes:
         by_form: By the form of their streams.
         behind: Those for which messages wait because they are read slowly.
-        replaying: Those that are being sent kept messages.
     """
 
     by_form: dict[str, int]
     behind: int
-    replaying: int
 
 
 # No channel has this name, so that nothing takes the place of a gap that waits.
@@ -186,17 +184,16 @@ class Fanout:
         """
         # By identity, since there are few framings, and may be many groups.
         totals: Counter[int] = Counter()
-        all_behind = all_replaying = 0
+        all_behind = 0
         for (_, _, framing), group in self._groups.items():
-            size, behind, replaying = group.sizes
+            size, behind = group.sizes
             totals[id(framing)] += size
             all_behind += behind
-            all_replaying += replaying
         by_form: Counter[str] = Counter()
         for framing in self._framings:
             if total := totals[id(framing)]:
                 by_form[framing.form] += total
-        return Sizes(by_form, all_behind, all_replaying)
+        return Sizes(by_form, all_behind)
 
     def groups(self) -> tuple[Group, ...]:
         """

@@ -76,21 +76,22 @@ class Group:
         self._flushing: IDelayedCall | None = None
         self._level = Level()
         self._behind: dict[Position, Member] = {}
-        self._replaying = Replaying(reactor, turns, self._send, self._caught_up)
+        self._replaying = Replaying(
+            reactor, turns, backlog.counters, self._send, self._caught_up
+        )
         self._heartbeats = Heartbeats()
 
     def __len__(self) -> int:
         return len(self._level.members) + len(self._behind) + len(self._replaying.members)
 
     @property
-    def sizes(self) -> tuple[int, int, int]:
+    def sizes(self) -> tuple[int, int]:
         """
-        How many members there are, how many of them are behind, and how many others are
-        being sent a replay.
+        How many members there are, and how many of them are behind.
         """
-        # All at once, since somebody may ask thousands of groups.
-        behind, replaying = len(self._behind), len(self._replaying.members)
-        return len(self._level.members) + behind + replaying, behind, replaying
+        # Both at once, since somebody may ask thousands of groups.
+        behind = len(self._behind)
+        return len(self._level.members) + behind + len(self._replaying.members), behind
 
     def deliver(self, channel: str, frame: bytes) -> None:
         """

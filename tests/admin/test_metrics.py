@@ -10,6 +10,7 @@ from msgbus.admin import Metrics
 from msgbus.admin.reactor_delay import ReactorDelay
 from msgbus.fanout.member import Response
 from msgbus.formats.ndjson import NdjsonFraming
+from msgbus.ids import Since
 from msgbus.match import EVERYTHING
 from msgbus.web.connections import Connections
 
@@ -104,6 +105,30 @@ def test_slow(server):
     assert now["dropped_messages_total", "drop-newest"] == 2
     assert now["gaps_total", "drop-newest"] == 1
     assert now["gaps_total", "latest"] == 0
+
+
+def test_replays(server):
+    """
+    Whoever is being sent kept messages is counted until that has ended, in either way.
+    """
+    fanout, cuts = server.resource.mount.fanout, []
+    server.ask(post(body="x" * 100_000))
+    members = []
+    for pipe in (Pipe(), Pipe()):
+        pipe.abort = lambda: cuts.append(1)
+        cursor = server.bus.replay("foo", EVERYTHING, Since())
+        response = Response(pipe, lambda: None)
+        members.append(
+            fanout.subscribe("foo", EVERYTHING, NdjsonFraming(), response, cursor=cursor)
+        )
+    server.turn()
+    assert values(server)["replays",] == 2
+    members[0].outlet.grant(members[0], 10_000_000)
+    server.turn()
+    assert values(server)["replays",] == 1
+    members[1].end()
+    assert values(server)["replays",] == 0
+    assert cuts == [1]
 
 
 def test_connections(server):
