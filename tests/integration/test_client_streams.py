@@ -204,7 +204,7 @@ def test_cuts(connect, serve):
     peer = connect(f"{bus.url}foo", patience=60)
     bodies = numbers(3000)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("msgbus.client.retry.delay", lambda failures, chance: 0.01)
+        patch.setattr("msgbus.client.retry.delay", lambda *_: 0.01)
         for body in bodies:
             peer.publish(body, "text/plain")
         peer.close()
