@@ -17,6 +17,7 @@ TEST = [
     *ARGON2,
     "pytest",
     "pytest-twisted",
+    "pytest-xdist",
     "hypothesis",
     "h2",
     "pexpect",
@@ -52,6 +53,7 @@ setup(
     package_dir={"msgbus.chatdemo": "chatdemo"},
     package_data={
         "msgbus": ["py.typed"],
+        "msgbus.admin": ["page/*"],
         "msgbus.web": ["page/*"],
         "msgbus.chatdemo": ["*"],
     },

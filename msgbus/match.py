@@ -160,6 +160,16 @@ class Filter:
         """
         return self.readable is None or self.readable.allows(channel)
 
+    def admits(self, channel: str) -> bool:
+        """
+        Can a message of this channel pass, whatever its type and sender?
+        """
+        return (
+            self.covers(channel)
+            and self.channel.matches(channel)
+            and (self.also is None or self.also.admits(channel))
+        )
+
     def matches(self, message: Message) -> bool:
         """
         Does this message pass?

@@ -76,7 +76,12 @@ class Server:
         self.root = Root(origins, documents, portal, self.access, grants)
         self.resource = BusResource(self.bus, self.clock, origins=origins, **options)
         self.root.putChild(b"msgbus", self.resource)
-        self.site = Site(self.root, max_body=max_message, reactor=self.clock)
+        self.site = Site(
+            self.root,
+            max_body=max_message,
+            reactor=self.clock,
+            journal=self.resource.mount.journal,
+        )
 
     def allow(self, users, rules):
         """

@@ -48,6 +48,7 @@ PURE = {
     "bus.cursor",
     "bus.id_sequence",
     "bus.subscriptions",
+    "bus.known_channels",
     "bus.idempotency",
     "redis.address",
     "redis.scripts",
@@ -70,6 +71,7 @@ PURE = {
     "access.addresses",
     "web.query",
     "web.origins",
+    "web.sorted_names",
     "access.rules",
     "access.patterns",
     "access.rule_limits",
@@ -89,6 +91,7 @@ PURE = {
     "client.resumable",
     "client.publication_stream",
     "client.response_reader",
+    "client.channel_pages",
 }
 IMPURE = {"twisted", "socket", "select", "ssl", "time", "threading", "sqlite3"}
 
@@ -223,6 +226,7 @@ def test_functions_fit_on_a_screen():
         "msgbus.access.Users",
         "msgbus.access.new_pool",
         "msgbus.blocking.Publisher",
+        "msgbus.blocking.channels",
         "msgbus.blocking.publish",
         "msgbus.blocking.stream",
         "msgbus.blocking.subscribe",

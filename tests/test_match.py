@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from msgbus.match import MAX_REMEMBERED, Filter, Pattern
+from msgbus.access.channels import Channels
+from msgbus.match import EVERYTHING, MAX_REMEMBERED, Filter, Pattern
 from msgbus.message import Invalid, Message
 
 
@@ -176,6 +177,18 @@ class FilterTests(SynchronousTestCase):
         self.assertFalse(filter.matches(Message("sensors/1", b"", "image/gif", "alice")))
         self.assertFalse(filter.matches(Message("sensors/1", b"", "text/plain", "bob")))
         self.assertFalse(filter.matches(Message("doors/1", b"", "text/plain", "alice")))
+
+    def test_admits(self):
+        """
+        A channel is admitted if a message of it can pass, whatever the type and sender.
+        """
+        for filter in (
+            Filter("text/*", "alice", "a/*"),
+            EVERYTHING.within(None, Filter(channel="a/*")),
+            EVERYTHING.within(Channels(("a/*",))),
+        ):
+            self.assertTrue(filter.admits("a/b"))
+            self.assertFalse(filter.admits("b/a"))
 
     def test_type_without_case_and_parameters(self):
         """

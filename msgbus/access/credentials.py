@@ -11,20 +11,13 @@ from urllib.parse import unquote_to_bytes
 
 from .grant import INVALID_REQUEST, BadGrant
 
-__all__ = ["PARAMETER", "bearer_of", "link_of", "without_links"]
+__all__ = ["PARAMETER", "bearer_of", "link_of"]
 
 # The parameter of a query that holds a link.
 PARAMETER = "link"
 
 # RFC 6750, section 2.1: a `b64token`.
 _BEARER = re.compile(r"bearer +([A-Za-z0-9._~+/-]+=*) *", re.IGNORECASE)
-
-# A link wherever it stands in a text, its name percent-encoded or not.
-_LINK = re.compile(
-    "".join(rf"(?:{c}|%{ord(c):02x}|%{ord(c.upper()):02x})" for c in PARAMETER)
-    + r"=[^&\s\"']+",
-    re.IGNORECASE,
-)
 
 
 def bearer_of(authorization: str | None) -> str | None:
@@ -67,10 +60,3 @@ def link_of(query: bytes) -> str | None:
         raise BadGrant(
             "The query has more than one link, or one that was changed.", INVALID_REQUEST
         ) from None
-
-
-def without_links(text: str) -> str:
-    """
-    The text, such as a request line for a log, with dots in place of each link.
-    """
-    return _LINK.sub(f"{PARAMETER}=...", text)

@@ -15,10 +15,13 @@ class OpenCounts:
     is no larger than the number of open things.
 
     Args:
-        limit: How many of them a key may have open.
+        limit: How many of them a key may have open; `math.inf` for any number.
+
+    Attributes:
+        limit: As given; may be changed.
     """
 
-    def __init__(self, limit: int) -> None:
+    def __init__(self, limit: float) -> None:
         self.limit = limit
         self._open: dict[Hashable, int] = {}
 

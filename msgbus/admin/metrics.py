@@ -25,6 +25,7 @@ from prometheus_client.registry import Collector
 import twisted
 
 from .. import __version__
+from ..fanout.overflow import Overflow
 from ..meters import Histogram, Traffic
 from ..web.mount import Mount
 from ..web.responses import REASONS
@@ -32,6 +33,10 @@ from ..web.site import Site
 from .reactor_delay import ReactorDelay
 
 __all__ = ["Metrics"]
+
+# The forms of streams, so that each has a number before it is first used: Prometheus does
+# not see the first increase of a number that was not there before.
+_FORMS = ("multipart", "event-stream", "ndjson", "websocket", "message")
 
 
 class Metrics:
@@ -72,6 +77,7 @@ class _Bus(Collector):
         yield from self._delivered()
         yield from self._open()
         yield from self._kept()
+        yield from self._stored()
         yield _histogram(
             "msgbus_reactor_delay_seconds",
             "How late the server gets to what is due, measured twice a second.",
@@ -106,7 +112,7 @@ class _Bus(Collector):
         )
         yield _labelled(
             "msgbus_refused_requests",
-            "Publications and subscriptions that were refused, by reason.",
+            "Connections, requests and publications that were refused, by reason.",
             "reason",
             {reason: counters.refused[reason] for reason in REASONS},
         )
@@ -127,14 +133,21 @@ class _Bus(Collector):
         yield from _traffic(
             "delivered",
             "delivered, once for each subscriber, by the form of its stream",
-            counters.delivered,
+            {form: Traffic() for form in _FORMS} | counters.delivered,
         )
         yield _labelled(
             "msgbus_dropped_messages",
             "Messages that were not delivered to a subscriber that reads too slowly, by"
             " what it has chosen.",
             "overflow",
-            {overflow.value: count for overflow, count in counters.dropped.items()},
+            {overflow.value: counters.dropped[overflow] for overflow in Overflow},
+        )
+        yield _labelled(
+            "msgbus_gaps",
+            "How often a subscriber was told that messages were dropped for it, by what it"
+            " has chosen.",
+            "overflow",
+            {overflow.value: counters.gaps[overflow] for overflow in Overflow},
         )
         yield _labelled(
             "msgbus_closed_subscriptions",
@@ -156,18 +169,23 @@ class _Bus(Collector):
         )
 
     def _open(self) -> Iterator[Metric]:
-        fanout = self._mount.fanout
+        sizes = self._mount.fanout.sizes()
         yield _labelled(
             "msgbus_subscriptions",
             "Open subscriptions, by the form of their streams.",
             "form",
-            fanout.open_by_form(),
+            dict.fromkeys(_FORMS, 0) | sizes.by_form,
             counts=False,
         )
         yield GaugeMetricFamily(
             "msgbus_replays",
             "Subscriptions that are being sent history.",
-            value=fanout.replays(),
+            value=self._mount.fanout.counters.replays,
+        )
+        yield GaugeMetricFamily(
+            "msgbus_slow_subscriptions",
+            "Subscriptions for which messages wait because they are read slowly.",
+            value=sizes.behind,
         )
         yield GaugeMetricFamily(
             "msgbus_publication_streams",
@@ -176,6 +194,19 @@ class _Bus(Collector):
         )
         yield GaugeMetricFamily(
             "msgbus_connections", "Open connections.", value=len(self._site.channels)
+        )
+        connections = self._site.connections
+        yield _labelled(
+            "msgbus_refused_connections",
+            "Connections that were one too many: of all, or of those from one address.",
+            "limit",
+            connections.refused,
+        )
+        yield _labelled(
+            "msgbus_tls_handshakes",
+            "Handshakes of TLS, and connections that ended before theirs was done.",
+            "result",
+            connections.handshakes,
         )
 
     def _kept(self) -> Iterator[Metric]:
@@ -186,11 +217,31 @@ class _Bus(Collector):
             ("channels", "Channels of which history keeps messages.", history.channels),
         ):
             yield GaugeMetricFamily(f"msgbus_history_{name}", what, value=value)
-        trouble = self._mount.bus.log.trouble
+
+    def _stored(self) -> Iterator[Metric]:
+        log = self._mount.bus.log
+        numbers = log.numbers()
         yield GaugeMetricFamily(
             "msgbus_log_up",
             "Whether the log of the bus works: its history file, or its Redis.",
-            value=not trouble,
+            value=not log.trouble,
+        )
+        yield GaugeMetricFamily(
+            "msgbus_log_unsaved_messages",
+            "Messages that were published here and are not yet in the history file, or not"
+            " yet confirmed by Redis.",
+            value=numbers.unsaved,
+        )
+        yield GaugeMetricFamily(
+            "msgbus_log_unread_messages",
+            "Messages in Redis that this process has not read yet, at its last check.",
+            value=numbers.unread,
+        )
+        yield CounterMetricFamily(
+            "msgbus_log_failures",
+            "How often writing to the history file has failed, or appending in Redis or"
+            " connecting to it.",
+            value=numbers.failures,
         )
 
 

@@ -11,12 +11,13 @@ from twisted.internet import defer
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 
+from ..bus.bus import Stopping
 from ..fanout.member import Response
 from ..fanout.outlet import BufferedOutlet
 from ..formats.ndjson import NdjsonFraming
 from ..match import EVERYTHING
 from ..message import Message
-from ..web.mount import STOPPING, Mount
+from ..web.mount import Mount
 from ..web.site import Site
 
 __all__ = ["Readiness"]
@@ -47,7 +48,7 @@ class Readiness:
         A sentence that says why the bus cannot do its work; empty if it can.
         """
         if self._site.draining or self._mount.closed:
-            return STOPPING
+            return str(Stopping())
         if trouble := self._mount.bus.log.trouble:
             return trouble
         return await self._deliver()

@@ -7,8 +7,8 @@ It knows neither HTTP nor how a message becomes bytes; a subscriber is any Pytho
 Read `bus` first, then `subscriptions` (who gets a message), `log` (what a bus needs of the
 place where its messages are), `memory_log` (the log of one process), `id_sequence` (how
 messages get their ids), `idempotency` (publications that are repeated), `history` (what is
-kept), `cursor` (reading it again), `file_log` (when it is copied to a file), and `database`
-(that file).
+kept), `cursor` (reading it again), `known_channels` (those with messages or subscribers),
+`file_log` (when history is copied to a file), and `database` (that file).
 """
 
 from .bus import Bus, Nobody, Stopping, TooLarge

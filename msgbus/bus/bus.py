@@ -21,6 +21,7 @@ from .cursor import Cursor
 from .history import History
 from .id_sequence import zero_id
 from .idempotency import Fingerprint
+from .known_channels import KnownChannel, find_channel, known_names
 from .log import Follower, Log
 from .memory_log import MemoryLog
 from .subscriptions import Subscription, Subscriptions
@@ -43,7 +44,14 @@ class Nobody(Exception):
 class Stopping(Exception):
     """
     The bus is being stopped and takes no more messages.
+
+    Attributes:
+        seconds: After how many seconds to try again.
     """
+
+    def __init__(self, seconds: float = 1.0) -> None:
+        super().__init__("The bus is stopping; try again in a moment.")
+        self.seconds = seconds
 
 
 class Bus:
@@ -283,6 +291,20 @@ class Bus:
         """
         id = cursor.begins
         return None if id is None else (id[0], max(id[1], zero_id(self.life)[1]))
+
+    def channel_names(self) -> list[str]:
+        """
+        The names of all channels that have kept messages or are subscribed to; some twice,
+        and others that `find_channel` does not find.  See `known_channels.known_names`.
+        """
+        self.history.expire(self.milliseconds())
+        return known_names(self.history, self._subscriptions)
+
+    def find_channel(self, name: str) -> KnownChannel | None:
+        """
+        What is known of the channel of this name; None if there is nothing.
+        """
+        return find_channel(self.history, self._subscriptions, name)
 
     def milliseconds(self) -> int:
         """

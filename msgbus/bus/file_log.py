@@ -30,7 +30,7 @@ from .database import Batch, Database, explain
 from .history import Changes, History
 from .id_sequence import zero_id
 from .idempotency import MAX_ANSWERS, SECONDS, Answered, Fingerprint
-from .log import CannotLoad
+from .log import CannotLoad, LogNumbers
 from .memory_log import MemoryLog
 
 __all__ = ["FileLog"]
@@ -89,6 +89,8 @@ class FileLog(MemoryLog):
         self._failed_until = 0.0
         # What is wrong, as the operator was told; empty again after a success.
         self._trouble = ""
+        # How many batches could not be written.
+        self._failures = 0
         # Whether the next batch replaces everything in the file.
         self._rewrite = False
 
@@ -98,6 +100,14 @@ class FileLog(MemoryLog):
         See `Log.trouble`.
         """
         return self._trouble
+
+    def numbers(self) -> LogNumbers:
+        """
+        See `Log.numbers`.
+        """
+        # Ids are given without gaps, also to messages that are not kept.
+        unsaved = self.history.newest[1] - self._saved[1]
+        return LogNumbers(unsaved=unsaved, failures=self._failures)
 
     def load(self) -> None:
         """
@@ -280,6 +290,7 @@ class FileLog(MemoryLog):
         # The changes that were in the batch are gone from the history, so the next batch
         # cannot be a difference.
         self._rewrite = True
+        self._failures += 1
         self._unwritten.extendleft(reversed(batch.answered))
         self._failed_until = self._reactor.seconds() + PAUSE_SECONDS
         self._retrying = self._reactor.callLater(PAUSE_SECONDS, self._schedule)

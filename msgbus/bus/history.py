@@ -18,7 +18,7 @@ from typing import Protocol
 from ..ids import ZERO, Id
 from ..message import Message, is_folder, names_of
 
-__all__ = ["Keep", "History", "Changes", "Entry", "Reader", "entry_id"]
+__all__ = ["Keep", "History", "Changes", "Entry", "Reader", "Watcher", "entry_id"]
 
 # Bytes of memory that a message takes beyond its text, and a channel beyond its name.
 MESSAGE_OVERHEAD = 700
@@ -115,6 +115,22 @@ class Reader(Protocol):
         """
 
 
+class Watcher(Protocol):
+    """
+    Somebody who wants to know which channels have kept messages.
+    """
+
+    def appeared(self, channel: str) -> None:
+        """
+        Learn that a channel has its first message that is kept.
+        """
+
+    def gone(self, channel: str) -> None:
+        """
+        Learn that no message of a channel is kept any more.
+        """
+
+
 class _EntryList:
     """
     Entries in the order of their ids.
@@ -179,6 +195,7 @@ class History:
             number is a missing message.
         unwritten: What has changed since it was last asked for, for a log that has a copy
             of the history elsewhere; None for a log that has none.
+        watcher: Is told which channels come and go; None for nobody.
     """
 
     def __init__(self, keep: Keep | None = None) -> None:
@@ -187,6 +204,7 @@ class History:
         self.forgotten = ZERO
         self.counted_from = 0
         self.unwritten: Changes | None = None
+        self.watcher: Watcher | None = None
         self._all = _EntryList()
         self._channels: dict[str, _EntryList] = {}
         self.lost_ids: dict[str, Id] = {}
@@ -213,6 +231,8 @@ class History:
                 self._drop_silent()
             log = self._channels[message.channel] = _EntryList()
             self.size += len(message.channel) + CHANNEL_OVERHEAD
+            if self.watcher is not None:
+                self.watcher.appeared(message.channel)
         entry = Entry(id, message)
         self._all.entries.append(entry)
         log.entries.append(entry)
@@ -223,6 +243,20 @@ class History:
             self._drop(self._all.oldest())
         if limits.seconds is not None:
             self.expire(id[0])
+
+    def keep_within(self, keep: Keep) -> None:
+        """
+        Change how much is kept, and drop what is too much now.
+        """
+        self.keep = keep
+        for log in tuple(self._channels.values()):
+            while len(log) > keep.count:
+                self._drop(log.oldest(), log)
+        while len(self._channels) > keep.channels:
+            self._drop_silent()
+        while self.size > keep.size and len(self._all):
+            self._drop(self._all.oldest())
+        self.expire(self.newest[0])
 
     def restore(self, forgotten: Id, lost: dict[str, Id]) -> None:
         """
@@ -241,6 +275,9 @@ class History:
         Args:
             counted_from: See the attribute.
         """
+        if self.watcher is not None:
+            for channel in self._channels:
+                self.watcher.gone(channel)
         self._all, self._channels, self.lost_ids = _EntryList(), {}, {}
         self._transient, self._transient_size = [], 0
         self.size = 0
@@ -299,6 +336,19 @@ class History:
         How many channels have messages that are kept.
         """
         return len(self._channels)
+
+    def names(self) -> list[str]:
+        """
+        The names of the channels that have kept messages, in no particular order.
+        """
+        return list(self._channels)
+
+    def last(self, channel: str) -> tuple[int, Message | None]:
+        """
+        How many messages of a channel are kept, and the newest of them.
+        """
+        log = self._channels.get(channel)
+        return (0, None) if log is None else (len(log), log.entries[-1].message)
 
     def entries(self, name: str) -> list[Entry]:
         """
@@ -391,6 +441,8 @@ class History:
         if not log.entries:
             del self._channels[message.channel]
             self.size -= len(message.channel) + CHANNEL_OVERHEAD
+            if self.watcher is not None:
+                self.watcher.gone(message.channel)
 
     def _drop_silent(self) -> None:
         """

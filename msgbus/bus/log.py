@@ -19,7 +19,7 @@ from ..message import Message, Receipt
 from .history import History
 from .idempotency import Fingerprint
 
-__all__ = ["CannotLoad", "Follower", "Log", "StoredLog", "Unavailable"]
+__all__ = ["CannotLoad", "Follower", "Log", "LogNumbers", "StoredLog", "Unavailable"]
 
 
 class Follower(NamedTuple):
@@ -36,6 +36,22 @@ class Follower(NamedTuple):
     deliver: Callable[[Message], int]
     count: Callable[[Message], int]
     miss: Callable[[], object]
+
+
+class LogNumbers(NamedTuple):
+    """
+    How far the place where messages are stored lags behind.
+
+    Attributes:
+        unsaved: How many messages were published here and are not stored yet.
+        unread: How many messages are stored by other processes that this one has not got
+            yet, as far as it knows.
+        failures: How often storing has failed since the start.
+    """
+
+    unsaved: int = 0
+    unread: int = 0
+    failures: int = 0
 
 
 class Log(Protocol):
@@ -62,6 +78,11 @@ class Log(Protocol):
         """
         A sentence that says why messages cannot be kept as they should be; empty if they
         can.
+        """
+
+    def numbers(self) -> LogNumbers:
+        """
+        How far storing lags behind now.
         """
 
     @property

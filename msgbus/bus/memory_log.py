@@ -19,7 +19,7 @@ from ..message import Message, Receipt
 from .history import History
 from .id_sequence import IdSequence, zero_id
 from .idempotency import Answered, Answers, Fingerprint
-from .log import Follower
+from .log import Follower, LogNumbers
 
 __all__ = ["MemoryLog"]
 
@@ -78,6 +78,12 @@ class MemoryLog:
         See `Log.trouble`: a log in memory has none.
         """
         return ""
+
+    def numbers(self) -> LogNumbers:
+        """
+        See `Log.numbers`: a log in memory stores nothing.
+        """
+        return LogNumbers()
 
     def gave(self, id: Id) -> bool:
         """

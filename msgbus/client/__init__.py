@@ -8,9 +8,10 @@ send, read and wait.
 Read `url` first (where a bus is), then `options` (what the user of a client may choose),
 `errors` (what may fail), `requests` (what is sent), `responses` (what comes back), `stream`
 (the messages in a response), `notices` (what a subscriber is told beside messages), `retry`
-(when to try again), and `resumable` (one subscription over several streams).  Publishing by
-a stream is in `publication_stream` (what is sent again on another connection) and
-`response_reader` (a response that comes while the request is sent).
+(when to try again), `resumable` (one subscription over several streams), and
+`channel_pages` (a list of channels).  Publishing by a stream is in `publication_stream`
+(what is sent again on another connection) and `response_reader` (a response that comes
+while the request is sent).
 
 `client`, `subscription` and `stream_publisher` are the client for Twisted, on top of
 `agent` (one request), `stream_reader` (one stream of messages), `stream_connection` (one
@@ -22,6 +23,7 @@ that blocks, on top of `blocking_http`; it needs only the standard library.
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from .channel_pages import Channel
 from .errors import BusError, Closed, Refused, Unreachable, Untrusted
 from .notices import Lost, Subscribed
 
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "BusError",
+    "Channel",
     "Client",
     "Closed",
     "Lost",

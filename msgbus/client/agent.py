@@ -64,11 +64,14 @@ class BusAgent:
         """
         return self._request(b"POST", url, headers, _RequestBody(body))
 
-    def text(self, response: IResponse) -> Deferred[bytes]:
+    def text(self, response: IResponse, limit: int = SENTENCE_BYTES) -> Deferred[bytes]:
         """
-        The first `SENTENCE_BYTES` of the body of a response, or as much of it as comes.
+        The first bytes of the body of a response, or as much of it as comes.
+
+        Args:
+            limit: How many bytes.
         """
-        reader = _TextReader(self.abort)
+        reader = _TextReader(self.abort, limit)
         response.deliverBody(reader)
         return self._in_time(reader.text)
 
@@ -169,22 +172,24 @@ class _TextReader(Protocol):
 
     Args:
         abort: Closes the connection.
+        limit: How many bytes are read.
 
     Attributes:
-        text: A Deferred of the first `SENTENCE_BYTES`.  It fires when the body has ended or
+        text: A Deferred of those bytes.  It fires when the body has ended or
             is longer.
     """
 
-    def __init__(self, abort: Callable[[], None]) -> None:
+    def __init__(self, abort: Callable[[], None], limit: int) -> None:
         self._abort = abort
-        self._read = b""
+        self._limit = limit
+        self._read = bytearray()
         self.text: Deferred[bytes] = Deferred(lambda _: abort())
 
     def dataReceived(self, data: bytes) -> None:
         self._read += data
-        if len(self._read) > SENTENCE_BYTES:
+        if len(self._read) > self._limit:
             self._abort()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         if not self.text.called:
-            self.text.callback(self._read[:SENTENCE_BYTES])
+            self.text.callback(bytes(self._read[: self._limit]))

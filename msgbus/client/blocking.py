@@ -16,6 +16,7 @@ from ..ids import Gap
 from ..message import Message, Receipt
 from .blocking_http import Connection, explained, headers_of, tls_context
 from .blocking_stream import StreamPublisher
+from .channel_pages import PAGE_BYTES, Channel, ChannelPages
 from .errors import Unreachable
 from .notices import Notice, Subscribed
 from .options import (
@@ -28,14 +29,14 @@ from .options import (
     with_access,
 )
 from .publication_stream import PublicationStream
-from .requests import publication_headers
+from .requests import list_headers, publication_headers
 from .responses import Answer, receipt, refusal
 from .resumable import ResumableStream
 from .retry import Retry
 from .stream import Stream
 from .url import BusURL
 
-__all__ = ["Publisher", "publish", "stream", "subscribe"]
+__all__ = ["Publisher", "channels", "publish", "stream", "subscribe"]
 
 _log = logging.getLogger(__name__)
 
@@ -263,16 +264,57 @@ def _messages(
                     notify(item)
                 else:
                     yield item
-            reason = stream.end()
+            reason, asked = stream.end(), streams.retry_seconds
         except Unreachable as error:
-            reason = str(error)
+            reason, asked = str(error), error.seconds
         finally:
             if response is not None:
                 response.close()
             connection.close()
-        lost = streams.lost(reason)
+        lost = streams.lost(reason, asked)
         notify(lost)
         time.sleep(lost.seconds)
+
+
+def channels(
+    url: str | BusURL, *, channel: str = "", **access: Unpack[Access]
+) -> Iterator[Channel]:
+    """
+    The channels below a folder that one may read, in the order of their names.  They come
+    in pages of 100, each of which is asked for when the one before was iterated over.
+
+    Args:
+        url: The URL of the folder, which ends in a slash; see `Publisher`.
+        channel: A list of patterns for the names.
+        access: See `Publisher`.
+
+    Raises:
+        Invalid: The URL, the pattern or one of the files is not valid.
+        Refused: While channels are asked for: the server says no.
+        Untrusted: While channels are asked for: one end did not prove its identity by TLS.
+        Unreachable: While channels are asked for: there is no response.  No other try is
+            made.
+    """
+    refuse_unknown("channels", access, Access)
+    where = with_access(url, access)
+    context = tls_context(where, access.get("ca"), access.get("certificate"))
+    timeout = access.get("timeout", TIMEOUT_SECONDS)
+    return _channels(ChannelPages(where, channel), context, timeout)
+
+
+def _channels(
+    pages: ChannelPages, context: ssl.SSLContext | None, timeout: float
+) -> Iterator[Channel]:
+    while pages.url is not None:
+        connection = Connection(pages.url, context, timeout)
+        try:
+            response = connection.ask("GET", list_headers(pages.url))
+            text = connection.text(response, PAGE_BYTES)
+            page = pages.read(response.status, headers_of(response), text)
+            response.close()
+        finally:
+            connection.close()
+        yield from page
 
 
 def _items(

@@ -162,16 +162,21 @@ class Connection(http.client.HTTPConnection):
                     raise
             return self.getresponse()
 
-    def text(self, response: http.client.HTTPResponse) -> bytes:
+    def text(
+        self, response: http.client.HTTPResponse, limit: int = SENTENCE_BYTES
+    ) -> bytes:
         """
-        The first `SENTENCE_BYTES` of the body of a response, or as much of it as comes
-        within the timeout.
+        The first bytes of the body of a response, or as much of it as comes within the
+        timeout.
+
+        Args:
+            limit: How many bytes.
         """
         text = b""
         deadline = time.monotonic() + self._seconds
         with suppress(OSError, http.client.HTTPException):
-            while len(text) < SENTENCE_BYTES and time.monotonic() < deadline:
-                piece = response.read1(SENTENCE_BYTES - len(text))
+            while len(text) < limit and time.monotonic() < deadline:
+                piece = response.read1(limit - len(text))
                 if not piece:
                     break
                 text += piece

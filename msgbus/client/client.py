@@ -15,6 +15,7 @@ from twisted.web.client import HTTPConnectionPool
 
 from ..message import Message, Receipt
 from .agent import BusAgent, headers_of
+from .channel_pages import PAGE_BYTES, Channel, ChannelPages
 from .endpoint import BusEndpoint
 from .errors import Closed, Unreachable
 from .notices import Notice
@@ -28,7 +29,7 @@ from .options import (
     with_access,
 )
 from .publication_stream import PublicationStream
-from .requests import publication_headers
+from .requests import list_headers, publication_headers
 from .responses import receipt
 from .resumable import ResumableStream
 from .retry import Retry
@@ -220,6 +221,30 @@ class Client:
         subscription.start(self._subscriptions.discard)
         return subscription
 
+    def channels(self, folder: str = "", channel: str = "") -> Deferred[list[Channel]]:
+        """
+        List the channels below a folder that one may read, in the order of their names.
+
+        Args:
+            folder: Its name, which ends in a slash; the empty name is the root.
+            channel: A list of patterns for the names.
+
+        Returns:
+            A Deferred of all of them.  It fails with `Refused` if the server says no, with
+            `Untrusted` if one end did not prove its identity by TLS, and with `Unreachable`
+            if there was no response; no other try is made.  Cancelling it closes the
+            connection.
+
+        Raises:
+            Invalid: The name or the pattern is not valid.
+            Closed: The client was closed.
+        """
+        if self._closed:
+            raise Closed("The client was closed.")
+        pages = ChannelPages(self._url.channel(folder), channel)
+        agent = BusAgent(self._reactor, self._endpoint.another(), self._timeout)
+        return Deferred.fromCoroutine(_list(agent, pages))
+
     def close(self) -> Deferred[None]:
         """
         Cancel all subscriptions, close all streams, and take no more publications.
@@ -248,3 +273,15 @@ class Client:
                 lost = retry.after(error, self._reactor.seconds())
                 self._log.warn("{url}: {lost}", url=url, lost=lost)
                 await deferLater(self._reactor, lost.seconds)
+
+
+async def _list(agent: BusAgent, pages: ChannelPages) -> list[Channel]:
+    """
+    The channels of all pages.
+    """
+    channels: list[Channel] = []
+    while pages.url is not None:
+        response = await agent.get(pages.url, list_headers(pages.url))
+        text = await agent.text(response, PAGE_BYTES)
+        channels += pages.read(response.code, headers_of(response), text)
+    return channels

@@ -52,7 +52,14 @@ class Untrusted(BusError):
 class Unreachable(BusError):
     """
     There was no response, or one that may be different at the next try.
+
+    Attributes:
+        seconds: How long the server has asked to wait before that; 0 if it has not.
     """
+
+    def __init__(self, sentence: str, seconds: float = 0) -> None:
+        super().__init__(sentence)
+        self.seconds = seconds
 
 
 class Closed(Exception):

@@ -15,6 +15,7 @@ from ..message import Message
 from .url import BusURL
 
 __all__ = [
+    "list_headers",
     "part_of",
     "publication_headers",
     "publication_stream_head",
@@ -55,6 +56,13 @@ def subscription_headers(url: BusURL, last_id: str = "") -> dict[str, str]:
     if last_id:
         headers["Last-Event-ID"] = last_id
     return headers
+
+
+def list_headers(url: BusURL) -> dict[str, str]:
+    """
+    The headers with which to ask for a list of channels.
+    """
+    return {**_authorization(url), "Accept": "application/json"}
 
 
 def publication_stream_head(url: BusURL, boundary: str) -> bytes:

@@ -8,6 +8,7 @@ No I/O.  The response to a subscription that the bus accepts is read by `stream`
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -22,6 +23,7 @@ __all__ = [
     "part_answer",
     "receipt",
     "refusal",
+    "seconds_of",
 ]
 
 # How much of the body of a refusal is read.
@@ -93,7 +95,7 @@ def refusal(status: int, head: Mapping[str, str], text: bytes) -> BusError:
         sentence = f"It is at {printable(location)}."
     answered = f"The answer is {status}" + (f": {sentence}" if sentence else ".")
     if status in _PASSING or status >= 500:
-        return Unreachable(answered)
+        return Unreachable(answered, seconds_of(head.get("retry-after", "")))
     return Refused(answered, status)
 
 
@@ -129,6 +131,14 @@ def part_answer(line: bytes) -> PartAnswer:
 def _no_answer(line: bytes) -> Refused:
     text = printable(line.decode("utf-8", "replace"))
     return Refused(f"This is no bus: it answered a part of a stream with {text!r}.", 200)
+
+
+def seconds_of(text: str) -> float:
+    """
+    The time in a header, such as `Retry-After: 5`, or 0 if there is none.  A date is taken
+    for none.
+    """
+    return float(text) if re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,3})?", text) else 0.0
 
 
 def count_of(text: str) -> int | None:

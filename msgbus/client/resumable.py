@@ -75,6 +75,13 @@ class ResumableStream:
         beats = self._stream is not None and self._stream.beats
         return self._silence_seconds if beats else 0
 
+    @property
+    def retry_seconds(self) -> float:
+        """
+        See `Stream.retry_seconds`, of the present stream.
+        """
+        return 0 if self._stream is None else self._stream.retry_seconds
+
     def headers(self) -> dict[str, str]:
         """
         The headers of the request for the next stream.
@@ -94,12 +101,15 @@ class ResumableStream:
         self._failures = 0
         return self._stream, Subscribed(again=again)
 
-    def lost(self, reason: str) -> Lost:
+    def lost(self, reason: str, asked: float = 0) -> Lost:
         """
-        Take note that a stream has ended, or could not begin: the notice that says when to
+        Take note that a stream could not begin, or has ended: the notice that says when to
         ask for the next one.
+
+        Args:
+            asked: How many seconds the server has asked to wait.
         """
-        seconds = delay(self._failures, random.random())
+        seconds = delay(self._failures, random.random(), asked)
         self._failures += 1
         return Lost(reason, seconds)
 

@@ -17,18 +17,21 @@ _FIRST_DELAY_SECONDS = 0.5
 _LAST_DELAY_SECONDS = 60.0
 
 
-def delay(failures: int, chance: float) -> float:
+def delay(failures: int, chance: float, asked: float = 0) -> float:
     """
     How many seconds to wait before the next try: 0.25 to 0.5 after the first failure, twice
-    that after each further one, and at most a minute.
+    that after each further one, and at most a minute; but as long as the server has asked,
+    up to a minute, and up to a quarter longer, because it may have asked all the same.
 
     Args:
         failures: How many tries had failed in a row before the latest one.
         chance: A random number from 0 to 1, so that clients that lost the same bus at the
             same moment do not all come back at the same moment.
+        asked: How many seconds the server has asked to wait.
     """
     longest = min(_FIRST_DELAY_SECONDS * 2.0 ** min(failures, 20), _LAST_DELAY_SECONDS)
-    return longest * (0.5 + chance / 2)
+    own = longest * (0.5 + chance / 2)
+    return max(own, min(asked, _LAST_DELAY_SECONDS) * (1 + chance / 4))
 
 
 class Retry:
@@ -54,7 +57,7 @@ class Retry:
         Raises:
             Unreachable: The given error, because the next try would come too late.
         """
-        seconds = 0.0 if at_once else delay(self._failures, random.random())
+        seconds = 0.0 if at_once else delay(self._failures, random.random(), error.seconds)
         self._failures += 1
         if now + seconds > self._give_up:
             raise error

@@ -14,7 +14,7 @@ from ..formats.multipart import Decoder, Malformed, Part, boundary_of
 from ..ids import Gap
 from ..message import Invalid, Message
 from .errors import printable
-from .responses import count_of, refusal
+from .responses import count_of, refusal, seconds_of
 
 __all__ = ["Stream"]
 
@@ -91,6 +91,14 @@ class Stream:
         except Malformed as error:
             return str(error)
         return "The server ended the stream."
+
+    @property
+    def retry_seconds(self) -> float:
+        """
+        After how many seconds the server has asked its client to come back, before it ended
+        the stream; 0 if it has not.
+        """
+        return seconds_of(self._decoder.ahead.get("msgbus-retry", ""))
 
     def _read(self) -> Iterator[Message | Gap]:
         """

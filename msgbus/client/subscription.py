@@ -111,13 +111,15 @@ class Subscription:
         # Twisted's `ClientService` has such a loop too, but it takes a connection for a
         # success before the request on it is answered.
         while self._active:
+            asked = 0.0
             try:
                 reason = await self._subscribe()
+                asked = self._streams.retry_seconds
             except Unreachable as error:
-                reason = str(error)
+                reason, asked = str(error), error.seconds
             if not self._active:
                 break
-            lost = self._streams.lost(reason)
+            lost = self._streams.lost(reason, asked)
             self._tell(lost)
             if self._active:
                 self._waiting = deferLater(self._reactor, lost.seconds)

@@ -34,11 +34,13 @@ class Position:
         offset: Bytes of that message that the member has got.
         limit: The number of the first message that is dropped for the member, because too
             much waits for it; None if nothing is dropped.
+        end: Bytes of all messages of the group before that one.
         line: Bytes that the member gets before the message: the rest of a gap, or of bytes
             for this member alone.
+        missed: How many messages were dropped for the member since it is behind.
     """
 
-    __slots__ = ("overflow", "number", "start", "offset", "limit", "line")
+    __slots__ = ("overflow", "number", "start", "offset", "limit", "end", "line", "missed")
 
     def __init__(self, overflow: Overflow, number: int, start: int) -> None:
         self.overflow = overflow
@@ -46,7 +48,9 @@ class Position:
         self.start = start
         self.offset = 0
         self.limit: int | None = None
+        self.end = 0
         self.line = b""
+        self.missed = 0
 
 
 class Backlog:
@@ -101,6 +105,15 @@ class Backlog:
         # For `LATEST`: the newest message of each channel.
         self._latest = Latest(limit)
 
+    def limit_to(self, limit: int) -> None:
+        """
+        Change how many bytes may wait for one member.  For whom more waits already, it is
+        dropped when the next message is added.
+        """
+        self._limit = self._latest.limit = limit
+        self._enough = 2 * self.kept + limit
+        self._be_patient()
+
     def fall_behind(
         self, overflow: Overflow, frames: Sequence[bytes] = (), taken: int = 0
     ) -> Position:
@@ -128,6 +141,37 @@ class Backlog:
         if overflow in (Overflow.DROP_NEWEST, Overflow.CLOSE):
             self._keep_all_for(position)
         return position
+
+    @property
+    def numbered(self) -> int:
+        """
+        How many messages the group has had.
+        """
+        return self._next
+
+    def waiting(self, position: Position) -> tuple[int, int, int]:
+        """
+        How many messages wait for the member at this position, how many bytes, and how many
+        messages are dropped for it of which it has not been told yet.  With `LATEST`,
+        fewer may wait, because it is not counted which messages have been replaced.
+        """
+        number, start = position.number, position.start
+        messages = size = lost = 0
+        if position.offset:
+            # The rest of a message goes first, whatever becomes of those behind it.
+            whole = len(self._frames[number])
+            messages, size = 1, whole - position.offset
+            number, start = number + 1, start + whole
+        if position.overflow is Overflow.DROP_OLDEST and number < self._oldest:
+            lost = self._oldest - number
+            number, start = self._oldest, self._oldest_start
+        last, end = self._next, self._bytes
+        if position.limit is not None:
+            last, end = max(number, position.limit), max(start, position.end)
+            lost = self._next - last
+        elif position.overflow is Overflow.LATEST:
+            end = min(end, start + self._limit)
+        return messages + last - number, size + end - start, lost
 
     def add(self, channel: str, frame: bytes) -> None:
         """
@@ -264,7 +308,10 @@ class Backlog:
                 self.late.add(position)
             if position.overflow in (Overflow.CLOSE, Overflow.DROP_NEWEST):
                 self._open.discard(position)
-                position.limit = position.number + bool(position.offset)
+                position.limit, position.end = position.number, position.start
+                if position.offset:
+                    position.limit += 1
+                    position.end += len(self._frames[position.number])
         while self._oldest < cut and self._behind[Overflow.DROP_OLDEST]:
             self._roll_one()
         self._latest.drop(cut)
@@ -283,7 +330,8 @@ class Backlog:
             newest = self._latest.next(number)
             number = self._next if newest is None else newest
         elif position.overflow is Overflow.DROP_OLDEST:
-            number = max(position.number, self._oldest)
+            if self._oldest > number:
+                number, position.start = self._oldest, self._oldest_start
         elif position.limit is not None and position.number >= position.limit:
             number = self._next
             position.start = self._bytes
@@ -293,7 +341,9 @@ class Backlog:
         if missed > 0:
             position.number = number
             position.line = self._gap(missed)
+            position.missed += missed
             self.counters.dropped[position.overflow] += missed
+            self.counters.gaps[position.overflow] += 1
 
     def _get(self, position: Position, size: int) -> None:
         """
@@ -312,9 +362,12 @@ class Backlog:
         for position in tuple(self._open):
             if self._bytes - position.start > self._limit:
                 self._open.discard(position)
-                position.limit = self._next
+                position.limit, position.end = self._next, self._bytes
                 if position.overflow is Overflow.CLOSE:
                     self.late.add(position)
+        self._be_patient()
+
+    def _be_patient(self) -> None:
         starts = [position.start for position in self._open]
         self._patience = min(starts, default=0) + self._limit
 

@@ -24,8 +24,10 @@ class Counters:
 
     Attributes:
         waiting: Bytes that wait in backlogs and replays.
+        replays: Members that are being sent kept messages.
         dropped: Messages that were not delivered, by what the subscriber has chosen,
             counted once for each member that did not get them, when that member is told.
+        gaps: How often members were told that messages were dropped for them, by the same.
         closed: Members whose response was ended because too much waited for them.
         stalled: Members whose connection was cut because they took nothing for too long.
         delivered: What was delivered, by the form of the stream; see `Framing.form`.  A
@@ -34,11 +36,22 @@ class Counters:
             the sockets of all members that are level have it, once for each of them.
     """
 
-    __slots__ = ("waiting", "dropped", "closed", "stalled", "delivered", "delay")
+    __slots__ = (
+        "waiting",
+        "replays",
+        "dropped",
+        "gaps",
+        "closed",
+        "stalled",
+        "delivered",
+        "delay",
+    )
 
     def __init__(self) -> None:
         self.waiting = 0
+        self.replays = 0
         self.dropped: Counter[Overflow] = Counter()
+        self.gaps: Counter[Overflow] = Counter()
         self.closed = 0
         self.stalled = 0
         self.delivered: dict[str, Traffic] = {}

@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from typing import NamedTuple
 
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import LoopingCall
@@ -30,7 +31,7 @@ from .overflow import Overflow
 from .replay import HeldFrames, Replay, SingleMessage, Source
 from .turns import Turns
 
-__all__ = ["Fanout", "Limits"]
+__all__ = ["Fanout", "Limits", "Sizes"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +51,19 @@ class Limits:
     backlog: int = 1_000_000
     waiting: int = 256 * 1024 * 1024
     stall_seconds: float = 300
+
+
+class Sizes(NamedTuple):
+    """
+    How many responses are open.
+
+    Attributes:
+        by_form: By the form of their streams.
+        behind: Those for which messages wait because they are read slowly.
+    """
+
+    by_form: dict[str, int]
+    behind: int
 
 
 # No channel has this name, so that nothing takes the place of a gap that waits.
@@ -152,7 +166,7 @@ class Fanout:
         key = ("", EVERYTHING, framing)
         group = self._groups.get(key)
         if group is None:
-            group = self._new_group(framing, partial(self._remove, key))
+            group = self._new_group(EVERYTHING, framing, partial(self._remove, key))
             self._groups[key] = group
             # In a group that ends, a member is finished when it has been sent everything.
             group.end()
@@ -164,25 +178,39 @@ class Fanout:
         delivered = self.counters.delivered_in(framing.form)
         return Replay(source, framing, self._bus.milliseconds, self._held, delivered)
 
-    def open_by_form(self) -> dict[str, int]:
+    def sizes(self) -> Sizes:
         """
-        How many responses are open, by the form of their streams.
+        How many responses are open now.
         """
         # By identity, since there are few framings, and may be many groups.
-        sizes: Counter[int] = Counter()
+        totals: Counter[int] = Counter()
+        all_behind = 0
         for (_, _, framing), group in self._groups.items():
-            sizes[id(framing)] += len(group)
-        forms: Counter[str] = Counter()
+            size, behind = group.sizes
+            totals[id(framing)] += size
+            all_behind += behind
+        by_form: Counter[str] = Counter()
         for framing in self._framings:
-            if size := sizes[id(framing)]:
-                forms[framing.form] += size
-        return forms
+            if total := totals[id(framing)]:
+                by_form[framing.form] += total
+        return Sizes(by_form, all_behind)
 
-    def replays(self) -> int:
+    def groups(self) -> tuple[Group, ...]:
         """
-        How many responses are being sent kept messages.
+        The groups of all responses.
         """
-        return sum(group.replays for group in self._groups.values())
+        return tuple(self._groups.values())
+
+    def replace_limits(self, limits: Limits) -> None:
+        """
+        Change what may wait for subscribers, also for those that are there.
+        """
+        self.limits = limits
+        for group in self._groups.values():
+            group.backlog.limit_to(limits.backlog)
+        if self._sweeping.running:
+            self._sweeping.stop()
+            self._watch()
 
     def end(self) -> None:
         """
@@ -205,15 +233,17 @@ class Fanout:
             subscription.cancel()
             self._remove((name, filter, framing))
 
-        group = self._new_group(framing, emptied)
+        group = self._new_group(filter, framing, emptied)
         subscription = self._bus.subscribe(name, deliver, filter, group.__len__, missed)
         self._groups[name, filter, framing] = group
         return group
 
-    def _new_group(self, framing: Framing, emptied: Callable[[], None]) -> Group:
+    def _new_group(
+        self, filter: Filter, framing: Framing, emptied: Callable[[], None]
+    ) -> Group:
         delivered = self.counters.delivered_in(framing.form)
         backlog = Backlog(self.limits.backlog, framing.gap, self.counters, delivered)
-        return Group(self._reactor, backlog, framing.heartbeat, self.turns, emptied)
+        return Group(self._reactor, backlog, filter, framing, self.turns, emptied)
 
     def _remove(self, key: tuple[str, Filter, Framing]) -> None:
         del self._groups[key]

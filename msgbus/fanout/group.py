@@ -13,10 +13,12 @@ from collections.abc import Callable
 
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
+from ..formats.framing import Framing
+from ..match import Filter
 from .backlog import SLICE_BYTES, Backlog, Position
 from .heartbeats import Heartbeats
 from .level import Level
-from .member import Member, Response
+from .member import Member, Response, Standing
 from .overflow import Overflow
 from .replay import Replay
 from .replaying import Replaying
@@ -40,24 +42,28 @@ class Group:
     Args:
         reactor: The messages of one of its turns are sent together.
         backlog: Keeps what waits for members that are behind; empty at first.
-        heartbeat: The bytes of a heartbeat.
+        filter: Which messages the members get.
+        framing: In which format.
         turns: The queue in which replays wait for their turn.
         emptied: Called when the last member has left.
 
     Attributes:
-        backlog: As given.
+        backlog, filter, framing: As given.
     """
 
     def __init__(
         self,
         reactor: IReactorTime,
         backlog: Backlog,
-        heartbeat: bytes,
+        filter: Filter,
+        framing: Framing,
         turns: Turns,
         emptied: Callable[[], object],
     ) -> None:
         self.backlog = backlog
-        self._heartbeat = heartbeat
+        self.filter = filter
+        self.framing = framing
+        self._heartbeat = framing.heartbeat
         self._turns = turns
         self._ending = False
         self._reactor = reactor
@@ -70,18 +76,22 @@ class Group:
         self._flushing: IDelayedCall | None = None
         self._level = Level()
         self._behind: dict[Position, Member] = {}
-        self._replaying = Replaying(reactor, turns, self._send, self._caught_up)
+        self._replaying = Replaying(
+            reactor, turns, backlog.counters, self._send, self._caught_up
+        )
         self._heartbeats = Heartbeats()
 
     def __len__(self) -> int:
         return len(self._level.members) + len(self._behind) + len(self._replaying.members)
 
     @property
-    def replays(self) -> int:
+    def sizes(self) -> tuple[int, int]:
         """
-        How many members are being sent a replay.
+        How many members there are, and how many of them are behind.
         """
-        return len(self._replaying.members)
+        # Both at once, since somebody may ask thousands of groups.
+        behind = len(self._behind)
+        return len(self._level.members) + behind + len(self._replaying.members), behind
 
     def deliver(self, channel: str, frame: bytes) -> None:
         """
@@ -126,12 +136,26 @@ class Group:
             self.feed(member)
         return member
 
+    def standing(self, member: Member) -> Standing:
+        """
+        How far a member is.
+        """
+        if (position := member.position) is not None:
+            messages, size, lost = self.backlog.waiting(position)
+            missed = member.missed + position.missed + lost
+            return Standing("behind", messages, size, missed)
+        if member.replay is not None:
+            return Standing("replay", *member.replay.waiting, member.missed)
+        return Standing("level", 0, 0, member.missed)
+
     def leave(self, member: Member) -> None:
         """
         Remove a member, to which nothing is written any more.
         """
+        missed = self.standing(member).missed
         self._level.remove(member)
         self._take_from_behind(member)
+        member.missed = missed
         self._replaying.end(member)
         self._heartbeats.remove(member)
         if not len(self):
@@ -340,5 +364,6 @@ class Group:
     def _take_from_behind(self, member: Member) -> None:
         position, member.position = member.position, None
         if position is not None:
+            member.missed += position.missed
             del self._behind[position]
             self.backlog.discard(position)

@@ -23,11 +23,11 @@ class Latest:
         channels: The channel of each of these messages, by its number.
     """
 
-    __slots__ = ("channels", "_limit", "_numbers", "_order", "_size", "_sizes")
+    __slots__ = ("channels", "limit", "_numbers", "_order", "_size", "_sizes")
 
     def __init__(self, limit: int) -> None:
         self.channels: dict[int, str] = {}
-        self._limit = limit
+        self.limit = limit
         self._numbers: dict[str, int] = {}
         self._sizes: dict[int, int] = {}
         # All numbers in order, among them some that are not the newest any more.
@@ -43,7 +43,7 @@ class Latest:
             size: Bytes of it.
         """
         self._forget(channel)
-        while self._size > self._limit:
+        while self._size > self.limit:
             place = self._live(0)
             self._forget(self.channels[self._order[place]])
             del self._order[: place + 1]

@@ -15,12 +15,33 @@ from typing import Protocol
 from twisted.internet.interfaces import IPushProducer
 from zope.interface import implementer
 
-from .backlog import Position
+from ..formats.framing import Framing
+from ..match import Filter
+from .backlog import Backlog, Position
 from .outlet import Outlet
 from .overflow import Overflow
 from .replay import Replay
 
-__all__ = ["Member", "Response"]
+__all__ = ["Member", "Response", "Standing"]
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """
+    How far a subscriber is.
+
+    Attributes:
+        state: `level` if it has been sent everything; otherwise `behind`, or `replay` if it
+            is being sent kept messages.
+        messages: How many messages wait for it; in a replay, those that have been read.
+        bytes: How many bytes that is.
+        missed: How many messages it does not get because too much waited for it.
+    """
+
+    state: str
+    messages: int
+    bytes: int
+    missed: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,11 +69,16 @@ class Response:
 
 class _Group(Protocol):
     """
-    A group, as far as a member uses it; see `group.Group`.
+    A group, as far as a member uses it, and those who ask the member; see `group.Group`.
     """
+
+    backlog: Backlog
+    filter: Filter
+    framing: Framing
 
     def feed(self, member: Member) -> None: ...
     def leave(self, member: Member) -> None: ...
+    def standing(self, member: Member) -> Standing: ...
     def tell(self, member: Member, data: bytes) -> None: ...
     def dismiss(self, member: Member, data: bytes) -> None: ...
 
@@ -71,6 +97,8 @@ class Member:
         progress: When it last took a byte, or last had none to take; in seconds of the
             reactor's clock.
         close_late: See `Response`.
+        missed: How many messages were dropped for it, each time that it was behind; the
+            last time is counted when that is over.
     """
 
     __slots__ = (
@@ -81,6 +109,7 @@ class Member:
         "aside",
         "progress",
         "close_late",
+        "missed",
         "_finish",
         "_group",
     )
@@ -93,6 +122,7 @@ class Member:
         self.aside = b""
         self.progress = 0.0
         self.close_late = response.close_late
+        self.missed = 0
         self._finish = response.finish
         # None once it has left.
         self._group: _Group | None = group
@@ -121,6 +151,22 @@ class Member:
             # A flush or a replay that is going on must not write to it either.
             self.outlet.paused = True
             group.leave(self)
+
+    @property
+    def group(self) -> _Group | None:
+        """
+        The group; None once the member has left.
+        """
+        return self._group
+
+    @property
+    def standing(self) -> Standing:
+        """
+        How far it is.
+        """
+        if self._group is None:
+            return Standing("level", 0, 0, self.missed)
+        return self._group.standing(self)
 
     def cut(self) -> None:
         """

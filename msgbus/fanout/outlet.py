@@ -18,6 +18,7 @@ from .backlog import SLICE_BYTES
 
 __all__ = [
     "BufferedOutlet",
+    "CountedOutlet",
     "DirectOutlet",
     "Outlet",
     "is_plain",
@@ -232,6 +233,62 @@ class BufferedOutlet:
         Take all of these bytes.
         """
         self._write(bytes(data))
+
+
+class CountedOutlet:
+    """
+    Counts the bytes that another outlet takes.
+
+    Attributes:
+        count: How many there were.
+    """
+
+    __slots__ = ("_outlet", "abort", "count")
+
+    def __init__(self, outlet: Outlet) -> None:
+        self._outlet = outlet
+        self.abort = outlet.abort
+        self.count = 0
+
+    @property
+    def paused(self) -> bool:
+        """
+        See `Outlet.paused`.
+        """
+        return self._outlet.paused
+
+    @paused.setter
+    def paused(self, paused: bool) -> None:
+        self._outlet.paused = paused
+
+    def send(self, data: bytes | memoryview) -> int:
+        """
+        See `Outlet.send`.
+        """
+        taken = self._outlet.send(data)
+        self.count += taken
+        return taken
+
+    def sendmsg(self, pieces: Sequence[bytes | memoryview]) -> int:
+        """
+        See `Outlet.sendmsg`.
+        """
+        taken = self._outlet.sendmsg(pieces)
+        self.count += taken
+        return taken
+
+    def ask(self) -> bool:
+        """
+        See `Outlet.ask`.
+        """
+        return self._outlet.ask()
+
+    def write(self, data: bytes | memoryview) -> None:
+        """
+        See `Outlet.write`.
+        """
+        self.count += len(data)
+        self._outlet.write(data)
 
 
 def tune(transport: object, stall_seconds: float, unsent_bytes: int) -> None:

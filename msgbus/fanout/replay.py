@@ -191,6 +191,15 @@ class Replay:
         return self._source.waits
 
     @property
+    def waiting(self) -> tuple[int, int]:
+        """
+        How many messages have been read and not been taken, and how many bytes of them.
+        """
+        messages = sum(message is not None for message, _ in self._items)
+        size = sum(len(piece) for _, pieces in self._items for piece in pieces)
+        return messages, size - self._offset
+
+    @property
     def rest(self) -> bytes:
         """
         The bytes that must still be sent if the response gets no further message: the rest

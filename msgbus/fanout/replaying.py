@@ -13,6 +13,7 @@ from functools import partial
 from twisted.internet.interfaces import IReactorTime
 
 from .backlog import SLICE_BYTES
+from .counters import Counters
 from .member import Member
 from .replay import Replay
 from .turns import Turns
@@ -27,6 +28,7 @@ class Replaying:
     Args:
         reactor: Its clock tells when a member last took a byte.
         turns: The queue in which replays wait for their turn.
+        counters: Count the members.
         send: Sends pieces to a member; returns how many bytes it took, and whether these
             were all.
         caught_up: Called with a member whose replay has reached the present; has to `end`
@@ -40,11 +42,13 @@ class Replaying:
         self,
         reactor: IReactorTime,
         turns: Turns,
+        counters: Counters,
         send: Callable[[Member, list[bytes | memoryview]], tuple[int, bool]],
         caught_up: Callable[[Member], None],
     ) -> None:
         self._reactor = reactor
         self._turns = turns
+        self._counters = counters
         self._send = send
         self._caught_up = caught_up
         self.members: set[Member] = set()
@@ -59,6 +63,7 @@ class Replaying:
         member.replay = replay
         member.progress = self._reactor.seconds()
         self.members.add(member)
+        self._counters.replays += 1
 
     def end(self, member: Member) -> None:
         """
@@ -68,6 +73,7 @@ class Replaying:
         if replay is not None:
             replay.close()
             self.members.discard(member)
+            self._counters.replays -= 1
 
     def go_on(self, member: Member) -> None:
         """

@@ -75,6 +75,12 @@ class EventStreamFraming(Framing):
         """
         return b"event: gap\n%s\n" % _data(gap(count))
 
+    def retry(self, seconds: float) -> bytes:
+        """
+        The time after which `EventSource` reconnects, in place of that of the opening.
+        """
+        return b"retry: %d\n" % (seconds * 1000)
+
     @property
     def heartbeat(self) -> bytes:
         """

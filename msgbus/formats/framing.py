@@ -79,6 +79,13 @@ class Framing(ABC):
         knows how many.
         """
 
+    def retry(self, seconds: float) -> bytes:
+        """
+        Tell a subscriber, at the end of the stream, after how many seconds to ask for the
+        next one; nothing where readers would not understand it.
+        """
+        return b""
+
     @property
     @abstractmethod
     def heartbeat(self) -> bytes:
@@ -136,6 +143,14 @@ class ChunkedFraming(Framing):
         A gap, as one chunk.
         """
         return self._chunk(self.framing.gap(count))
+
+    def retry(self, seconds: float) -> bytes:
+        """
+        What the other framing tells, as one chunk.
+        """
+        told = self.framing.retry(seconds)
+        # An empty chunk would be the last.
+        return self._chunk(told) if told else b""
 
     @property
     def heartbeat(self) -> bytes:

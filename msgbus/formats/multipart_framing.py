@@ -83,6 +83,12 @@ class MultipartFraming(Framing):
         """
         return b"Msgbus-Gap: %s\r\n" % gap_value(count)
 
+    def retry(self, seconds: float) -> bytes:
+        """
+        A `Msgbus-Retry` header line of the next part, which does not come any more.
+        """
+        return b"Msgbus-Retry: %.1f\r\n" % seconds
+
     @property
     def heartbeat(self) -> bytes:
         """

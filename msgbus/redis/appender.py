@@ -101,6 +101,8 @@ class RedisAppender:
     Attributes:
         life: The life of the log.
         node: A random name of this node, which is stored with each message that it appends.
+        failures: How many batches were not appended, or had no answer, when they were sent;
+            most of them are sent again.
     """
 
     _log = Logger()
@@ -111,6 +113,7 @@ class RedisAppender:
         stream = address.stream
         self.life = 0
         self.node = secrets.token_hex(6)
+        self.failures = 0
         self._keys = (stream, f"{stream}:meta", f"{stream}:batch:{self.node}")
         self._replicas = address.replicas
         self._reactor = reactor
@@ -200,6 +203,13 @@ class RedisAppender:
         return self._unread_bytes > MAX_UNREAD_BYTES
 
     @property
+    def waiting(self) -> int:
+        """
+        How many messages wait for the answer of Redis.
+        """
+        return len(self._queue) + len(self._batch)
+
+    @property
     def is_idle(self) -> bool:
         """
         Does nothing wait?
@@ -278,6 +288,7 @@ class RedisAppender:
         if connection is self._connection:
             self._sending = False
         self._is_unreplicated = False
+        self.failures += 1
         if failure.check(ConnectionLost):
             # The next connection sends the batch again.
             return

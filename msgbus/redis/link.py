@@ -44,6 +44,7 @@ class RedisLink:
 
     Attributes:
         connection: The connection that can be used; None while there is none.
+        failures: How often connecting has failed since the start.
     """
 
     _log = Logger()
@@ -56,12 +57,14 @@ class RedisLink:
         quiet: bool = False,
     ) -> None:
         self.connection: RedisConnection | None = None
+        self.failures = 0
         self._address = address
         self._reactor = reactor
         self._connected = connected
         self._finder = MasterFinder(address, reactor)
         self._quiet = quiet
-        self._failures = 0
+        # How many of them were the last attempts.
+        self._failures_in_a_row = 0
         self._task: Deferred[None] | None = None
 
     def start(self) -> None:
@@ -120,8 +123,9 @@ class RedisLink:
                 connection.cut()
 
     def _fail(self, error: Exception) -> None:
-        self._failures += 1
-        if self._failures == PATIENCE and not self._quiet:
+        self.failures += 1
+        self._failures_in_a_row += 1
+        if self._failures_in_a_row == PATIENCE and not self._quiet:
             self._log.warn(
                 "Cannot use {address}: {error}. Trying again until it works",
                 address=self._address,
@@ -129,9 +133,9 @@ class RedisLink:
             )
 
     def _succeed(self) -> None:
-        if self._failures >= PATIENCE and not self._quiet:
+        if self._failures_in_a_row >= PATIENCE and not self._quiet:
             self._log.info("Connected to {address} again", address=self._address)
-        self._failures = 0
+        self._failures_in_a_row = 0
 
 
 def run(

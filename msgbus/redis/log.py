@@ -35,7 +35,7 @@ from twisted.python.failure import Failure
 from ..bus.history import Changes, History
 from ..bus.id_sequence import zero_id
 from ..bus.idempotency import REUSED, Fingerprint, Reused
-from ..bus.log import Follower
+from ..bus.log import Follower, LogNumbers
 from ..ids import COUNT_DIGITS, ZERO, Id, format_id, life_of, parse_id
 from ..message import Message, Receipt
 from .address import RedisAddress
@@ -144,6 +144,17 @@ class RedisLog:
         if self._stuck >= STUCK_CHECKS:
             return "This node does not get what other nodes publish."
         return ""
+
+    def numbers(self) -> LogNumbers:
+        """
+        See `Log.numbers`.  How many messages this node has not read is what it knew at the
+        last check, two seconds ago at most while Redis answers.
+        """
+        return LogNumbers(
+            unsaved=self._appender.waiting,
+            unread=0 if self._read is None else max(0, self._last - self._read),
+            failures=self._appender.failures + self._link.failures,
+        )
 
     def gave(self, id: Id) -> bool:
         """

@@ -5,6 +5,7 @@ still see what is wrong.
 
 from __future__ import annotations
 
+import getopt
 import re
 import stat
 import sys
@@ -27,14 +28,20 @@ from ..web.origins import Origins
 from ..web.quotas import QuotaSizes
 from .access_files import AccessFiles
 from .certificates import read_authorities
+from .config_file import ConfigFile
 from .grant_files import GrantFiles
+from .line_file import LineFile
 from .listen import CannotListen, asks_clients, endpoint, is_private, on_loopback
+from .logging import CannotLog, log_to
 from .worker import Worker
 
 __all__ = ["Options"]
 
 # Where the demo is installed.  In a checkout it is not there, but in the top folder.
 _CHAT_DEMO = Path(__file__).parents[1] / "chatdemo"
+
+# What stands for the number of a worker.
+_WORKER = "{worker}"
 
 DEFAULT_LISTEN = "tcp:8888:interface=127.0.0.1"
 
@@ -76,6 +83,9 @@ class Options(usage.Options):
         super().__init__()  # type: ignore[no-untyped-call]  # Twisted
         # Twisted would print the docstrings with the line breaks of the source.
         self.docs = {name: " ".join(doc.split()) for name, doc in self.docs.items()}
+        # The options of the command line, by their long names.
+        self["given"] = frozenset()
+        self["config"] = self["config-file"] = None
         self["listen"] = []
         self["trusted-proxy"] = []
         self["proxy-header"] = None
@@ -110,13 +120,27 @@ class Options(usage.Options):
         self["client-ca"] = self["authorities"] = None
         self["drain"] = 10.0
         self["max-connections"] = None
+        self["max-memory"] = None
         self["max-address-connections"] = 1000
         sizes = QuotaSizes()
         self["rate"] = sizes.publications
         self["byte-rate"] = sizes.content_bytes
         self["max-subscriptions"] = sizes.subscriptions
         self["verbosity"] = 0
+        self["verbose-for"] = []
+        self["log-json"] = False
+        self["access-log"] = None
+        self["log-files"] = []
         self["warnings"] = []
+
+    def opt_config(self, file: str) -> None:
+        """
+        A file of options, in TOML: each by its long name, as in max-message = 65536; those
+        that may be given several times as lists. The command line wins. Limits and the
+        verbosity are read again at SIGHUP.
+        """
+        # A daemon changes its working directory.
+        self["config"] = Path(file).absolute()
 
     def opt_listen(self, endpoint: str) -> None:
         """
@@ -265,10 +289,7 @@ class Options(usage.Options):
         except Invalid as error:
             raise usage.UsageError(f"--log: {error}") from None
         if address.server.password not in ("", *hidden):
-            self["warnings"].append(
-                "Everybody on this machine can see the password of --log in the list of"
-                " processes; ?password-file=FILE in its URL hides it"
-            )
+            self._warn_of_password("log", "?password-file=FILE in its URL")
 
     def opt_workers(self, count: str) -> None:
         """
@@ -284,7 +305,8 @@ class Options(usage.Options):
         """
         Where the operator finds metrics for Prometheus and whether the bus works, as an
         endpoint string: on the loopback unless it says otherwise, and on other addresses
-        only with --admin-secret-file.
+        only with --admin-secret-file. With --workers, each of them has an address of its
+        own: {worker} in the string stands for its number, from 1.
         """
         self["admin"] = endpoint
 
@@ -327,13 +349,32 @@ class Options(usage.Options):
         The password itself. Others on this machine can see it in the list of
         processes; --secret-file hides it.
         """
-        self["warnings"].append(
-            "Everybody on this machine can see the password of --secret in the list of"
-            " processes; --secret-file hides it"
-        )
+        self._warn_of_password("secret", "--secret-file")
         self._take_secret(secret.encode("utf-8", "surrogateescape"))
 
     opt_s = opt_secret
+
+    def _warn_of_password(self, option: str, instead: str) -> None:
+        """
+        Warn of a password that is the value of an option, unless it is in a file that not
+        everybody can read.
+
+        Args:
+            instead: What hides it.
+        """
+        if option in self["given"]:
+            self["warnings"].append(
+                f"Everybody on this machine can see the password of --{option} in the list"
+                f" of processes; {instead} hides it"
+            )
+        elif self["config"] is not None:
+            self._warn_if_readable(self["config"], "password")
+
+    def _warn_if_readable(self, file: Path, what: str) -> None:
+        if file.stat().st_mode & stat.S_IROTH:
+            self["warnings"].append(
+                f"Everybody on this machine can read the {what}: chmod o= {file}"
+            )
 
     def _read_secret(self, option: str, file: str) -> bytes:
         """
@@ -341,13 +382,9 @@ class Options(usage.Options):
         """
         try:
             secret = Path(file).read_bytes()
-            mode = Path(file).stat().st_mode
+            self._warn_if_readable(Path(file), "password")
         except OSError as error:
             raise usage.UsageError(f"--{option} {file!r}: {error.strerror}.") from None
-        if mode & stat.S_IROTH:
-            self["warnings"].append(
-                f"Everybody on this machine can read the password: chmod o= {file}"
-            )
         return secret.removesuffix(b"\n").removesuffix(b"\r")
 
     def _take_secret(self, secret: bytes) -> None:
@@ -429,11 +466,7 @@ class Options(usage.Options):
         """
         path = Path(file).absolute()
         try:
-            if path.stat().st_mode & stat.S_IROTH:
-                self["warnings"].append(
-                    f"Everybody on this machine can read the keys of --{option}:"
-                    f" chmod o= {file}"
-                )
+            self._warn_if_readable(path, f"keys of --{option}")
         except OSError as error:
             raise usage.UsageError(f"--{option} {file!r}: {error.strerror}.") from None
         return path
@@ -475,6 +508,13 @@ class Options(usage.Options):
         """
         self["max-address-connections"] = _count("--max-address-connections", count)
 
+    def opt_max_memory(self, size: str) -> None:
+        """
+        How many bytes of memory the process may take. Near that, new subscriptions are
+        refused. [default: what systemd or the container allows, divided by --workers]
+        """
+        self["max-memory"] = _bytes("--max-memory", size)
+
     def opt_drain(self, seconds: str) -> None:
         """
         Seconds that a stop may take to answer requests and to deliver what
@@ -484,11 +524,34 @@ class Options(usage.Options):
 
     def opt_verbose(self) -> None:
         """
-        Log subscriptions; given twice or more, publications too.
+        Log subscriptions and what is refused; given twice or more, publications too.
         """
         self["verbosity"] += 1
 
     opt_v = opt_verbose
+
+    def opt_verbose_for(self, who: str) -> None:
+        """
+        A user, an address, or a network such as 192.0.2.0/24, of whom everything is
+        logged, as with -vv; may be given several times.
+        """
+        if not who:
+            raise usage.UsageError("--verbose-for takes the name of a user or an address.")
+        self["verbose-for"].append(who)
+
+    def opt_access_log(self, file: str) -> None:
+        """
+        A file to which a line is written for each request, in the Combined Log Format,
+        without its query; at the end of the answer. It costs much of the speed at which
+        the bus answers publications.
+        """
+        self["access-log"] = file
+
+    def opt_log_json(self) -> None:
+        """
+        Log one JSON object a line.
+        """
+        self["log-json"] = True
 
     def opt_version(self) -> None:
         """
@@ -502,11 +565,38 @@ class Options(usage.Options):
         Read the command line.  A mistake ends the process with one sentence; Twisted would
         print the whole help before it.
         """
-        self["arguments"] = sys.argv[1:] if options is None else list(options)
+        arguments = sys.argv[1:] if options is None else list(options)
+        self["arguments"], self["given"] = arguments, self._names(arguments)
         try:
             super().parseOptions(options)  # type: ignore[no-untyped-call]  # Twisted
         except usage.UsageError as error:
             raise SystemExit(f"msgbus: {error}  See twistd msgbus --help.") from None
+
+    def _names(self, arguments: list[str]) -> frozenset[str]:
+        """
+        The long names of these options.
+        """
+        try:
+            given, _ = getopt.getopt(arguments, self.shortOpt, self.longOpt)
+        except getopt.GetoptError:
+            # Twisted says what is wrong.
+            return frozenset()
+        return frozenset(self.synonyms[option.lstrip("-")] for option, _ in given)
+
+    def _take_config(self) -> None:
+        """
+        Take the options of `--config` that the command line does not give.
+
+        Raises:
+            Invalid: They cannot be used.
+        """
+        if self["config"] is None:
+            return
+        config = ConfigFile.read(self["config"], self)
+        for name in config.values:
+            if name not in self["given"]:
+                config.apply(name, self)
+        self["config-file"] = config
 
     def getUsage(self, width: int | None = None) -> str:
         """
@@ -522,6 +612,10 @@ class Options(usage.Options):
         Raises:
             UsageError: An endpoint, an origin or a host name is wrong.
         """
+        try:
+            self._take_config()
+        except Invalid as error:
+            raise usage.UsageError(str(error)) from None
         if self["history-file"] is not None and not self["history"]:
             self["warnings"].append("--history 0 keeps nothing, in --history-file neither")
         if self["history-file"] is not None and self["log"] is not None:
@@ -562,6 +656,41 @@ class Options(usage.Options):
             self["proxies"] = self._proxies()
         except (CannotListen, Invalid) as error:
             raise usage.UsageError(str(error)) from None
+        self._begin_log()
+
+    def _begin_log(self) -> None:
+        """
+        Have the log go where it should.
+
+        Raises:
+            UsageError: It cannot.
+        """
+        from twisted.internet import reactor
+
+        is_worker = self["worker"] is not None
+        runner = getattr(self, "parent", None)
+        try:
+            file = log_to(runner, reactor, self["log-json"], is_worker)
+            self["access-log"] = self._access_log()
+        except CannotLog as error:
+            raise usage.UsageError(str(error)) from None
+        files = (file, self["access-log"])
+        self["log-files"] = [each for each in files if each is not None]
+
+    def _access_log(self) -> LineFile | None:
+        """
+        The access log.  The parent of workers answers no requests.
+
+        Raises:
+            CannotLog: It cannot be opened.
+        """
+        path = self["access-log"]
+        if path is None or (self["workers"] > 1 and self["worker"] is None):
+            return None
+        try:
+            return LineFile(path)
+        except OSError as error:
+            raise CannotLog(f"Cannot write to {path}: {error.strerror}.") from None
 
     def _endpoints(self, listen: Sequence[str]) -> dict[str, IStreamServerEndpoint]:
         """
@@ -596,9 +725,15 @@ class Options(usage.Options):
             if self["admin-secret"] is not None:
                 raise Invalid("The password of --admin-secret-file is for --admin.")
             return None
-        if self["workers"] > 1:
-            raise Invalid("--admin tells about one process: leave out --workers.")
-        text = on_loopback(text)
+        if self["workers"] > 1 and _WORKER not in text:
+            raise Invalid(
+                f"With --workers, each has an address of its own for the operator: write"
+                f" {_WORKER} into --admin where the number of the worker is to be, as in"
+                f" tcp:909{_WORKER} or unix:admin-{_WORKER}.sock."
+            )
+        worker = self["worker"]
+        number = 1 if worker is None else worker.number
+        text = on_loopback(text.replace(_WORKER, str(number)))
         if self["admin-secret"] is None and not is_private(text):
             raise Invalid(
                 "With --admin at an address that others can reach, give a password by"

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import resource
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from twisted.application.service import Service
@@ -27,7 +27,11 @@ from .cannot_start import cannot_start
 from .certificates import CertificateService
 from .grant_files import GrantService
 from .listen import is_tls, open_ports
+from .memory import MemoryWatch
+from .out_of_files import watch_port
+from .settings import SettingsService
 from .signals import handle_signals
+from .status import STATUS_SECONDS, STOPPING_SECONDS, StatusLine, Totals
 from .systemd import notify, watchdog_seconds
 from .users import UserService
 from .worker import Worker
@@ -76,17 +80,28 @@ class BusService(Service):
         self._warnings = warnings
         self._stored = log
         self._ports: list[IListeningPort] = []
-        self._stopping = False
+        # Whether a stop was asked for, and whether it has begun.
+        self._stopping = self._stop_began = False
+        # The limit of open files.
+        self._files = resource.RLIM_INFINITY
         # Set by whoever gives the bus users.
         self.users: UserService | None = None
         # Set by whoever has the bus take links or tokens.
         self.grants: GrantService | None = None
         # Set by whoever has the bus listen at a TLS port.
         self.certificates: CertificateService | None = None
+        # Set by whoever has given the options by a file.
+        self.settings: SettingsService | None = None
         # Set by whoever makes this process one of several that serve the bus.
         self.worker: Worker | None = None
+        # Set by whoever limits the memory.
+        self.memory: MemoryWatch | None = None
+        # Called when the files to which the process logs have been moved away.
+        self.reopen_logs: Sequence[Callable[[], object]] = ()
         self._watchdog = LoopingCall(self._notify, "WATCHDOG=1")
-        self._watchdog.clock = reactor
+        self._status = LoopingCall(self._tell_status)
+        self._watchdog.clock = self._status.clock = reactor
+        self._line = StatusLine()
 
     def privilegedStartService(self) -> None:
         """
@@ -97,6 +112,7 @@ class BusService(Service):
         """
         for text, port in open_ports(self._endpoints, self._site).items():
             self._ports.append(port)
+            watch_port(port, self._site, self._reactor)
             if is_tls(text) and self.certificates is not None:
                 self.certificates.listens(text, port)
 
@@ -111,12 +127,15 @@ class BusService(Service):
         if not self._ports:
             self.privilegedStartService()
         if self._stored is not None:
+            self._notify("STATUS=Loading the history")
             try:
                 self._stored.load()
             except CannotLoad as error:
                 raise cannot_start(str(error)) from error
         if self.users is not None:
             self.users.start()
+        if self.memory is not None:
+            self.memory.start()
         self._raise_file_limit()
         # One of several workers is enough to say this.
         if self.worker is None or self.worker.number == 1:
@@ -139,6 +158,10 @@ class BusService(Service):
 
     async def _stop(self) -> None:
         self._notify("STOPPING=1")
+        self._stop_began = True
+        if self._status.running:
+            self._status.stop()
+        self._status.start(STOPPING_SECONDS)
         deadline = self._reactor.seconds() + self._drain
         ports, self._ports = self._ports, []
         await DeferredList([maybeDeferred(port.stopListening) for port in ports])
@@ -156,10 +179,15 @@ class BusService(Service):
             await self._at_most(
                 max(1.0, deadline - self._reactor.seconds()), self._stored.close()
             )
-        if self._watchdog.running:
-            self._watchdog.stop()
+        for telling in self._watchdog, self._status:
+            if telling.running:
+                telling.stop()
+        if self.memory is not None:
+            self.memory.stop()
         if self.users is not None:
             self.users.stop()
+        # systemd goes on showing the last line.
+        self._notify("STATUS=Stopped")
 
     async def _at_most(self, seconds: float, awaited: Deferred[None]) -> None:
         try:
@@ -179,15 +207,17 @@ class BusService(Service):
                 b"stop": self._stop_once,
                 b"cut": self._site.abort,
                 b"reload": self._reload,
+                b"reopen": lambda: [reopen() for reopen in self.reopen_logs],
             }
             self.worker.obey(self._reactor, commands)
         self._notify("READY=1")
+        self._status.start(STATUS_SECONDS)
         if (seconds := watchdog_seconds()) is not None:
             self._watchdog.start(seconds / 2)
 
     def _reload(self) -> None:
         self._notify(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
-        all_files = self.users, self.grants, self.certificates
+        all_files = self.users, self.grants, self.certificates, self.settings
         read_again = [files for files in all_files if files is not None]
         for files in read_again:
             files.reload()
@@ -212,6 +242,16 @@ class BusService(Service):
             self._stopping = True
             self._reactor.stop()
 
+    def _tell_status(self) -> None:
+        totals = Totals.of(self._bus.mount, self._site)
+        if self.worker is not None:
+            self._notify(f"TOTALS={totals}")
+        elif self._stop_began:
+            self._notify(f"STATUS={self._line.stopping(totals)}")
+        else:
+            line = self._line.serving(totals, self._reactor.seconds())
+            self._notify(f"STATUS={line}")
+
     def _notify(self, state: str) -> None:
         """
         Tell the state of this process to whoever has started it: systemd, or the parent of
@@ -233,19 +273,26 @@ class BusService(Service):
             self._log.warn(
                 "The limit of open files stays at {soft}: {error}", soft=soft, error=error
             )
-            self._limit_connections(soft)
-            return
-        self._limit_connections(hard)
-        self._log.info("Up to {limit} open files, each connection being one", limit=hard)
+            self._files = soft
+        else:
+            self._files = hard
+            self._log.info(
+                "Up to {limit} open files, each connection being one", limit=hard
+            )
+        self.limit_connections()
 
-    def _limit_connections(self, files: int) -> None:
+    def limit_connections(self) -> None:
         """
         Take no more connections than so many open files have room for, unless the operator
         has given a number: if files ran out, nobody would be told why.
         """
         connections = self._site.connections
-        if connections.most is None and files != resource.RLIM_INFINITY:
-            connections.most = max(1, files - SPARE_FILES)
+        connections.shortage.advice = (
+            f"Each is an open file, of which there may be {self._files}: raise the limit by"
+            " LimitNOFILE= in the unit of systemd, or by ulimit -Hn before the start"
+        )
+        if connections.most is None and self._files != resource.RLIM_INFINITY:
+            connections.most = max(1, self._files - SPARE_FILES)
 
     def _warn_of_strangers(self) -> None:
         root = self._site.resource

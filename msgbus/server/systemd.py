@@ -25,11 +25,13 @@ def notify(state: str) -> None:
         return
     if address.startswith("@"):
         address = "\0" + address[1:]
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) as sender:
-        try:
+    kind = socket.SOCK_DGRAM | socket.SOCK_NONBLOCK
+    try:
+        # There may be no file left for the socket.
+        with socket.socket(socket.AF_UNIX, kind) as sender:
             sender.sendto(state.encode("ascii"), address)
-        except OSError as error:
-            Logger().warn("Cannot notify systemd: {error}", error=error)
+    except OSError as error:
+        Logger().warn("Cannot notify systemd: {error}", error=error)
 
 
 def watchdog_seconds() -> float | None:

@@ -158,6 +158,7 @@ class WorkerProcess(ProcessProtocol):
             event, level = {"log_format": "{line}", "line": line}, "info"
             event["log_level"] = LogLevel.info
         event["log_system"] = f"worker {self.number}#{level}"
+        event["worker"] = self.number
         globalLogPublisher(event)
 
     def _complained(self, line: str) -> None:

@@ -16,10 +16,12 @@ from twisted.application.service import Service
 from twisted.internet.defer import Deferred, DeferredList, maybeDeferred
 from twisted.internet.interfaces import IListeningPort, IStreamServerEndpoint
 from twisted.internet.protocol import Factory
+from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
 from .listen import open_ports
 from .signals import handle_signals
+from .status import STATUS_SECONDS, STOPPING_SECONDS, StatusLine, Totals
 from .systemd import notify, watchdog_seconds
 from .worker_process import WorkerProcess
 
@@ -76,6 +78,11 @@ class Workers(Service):
         self._alive: set[int] = set()
         self._started = False
         self._stopping = False
+        # What each worker has last told of itself, and what systemd is told of all.
+        self._totals: dict[int, Totals] = {}
+        self._status = LoopingCall(self._tell_status)
+        self._status.clock = reactor
+        self._line = StatusLine()
         # In a stop, the first fires when no worker accepts connections any more, the second
         # when all have ended.
         self._ports_unused: Deferred[None] = Deferred()
@@ -117,6 +124,9 @@ class Workers(Service):
     async def _stop(self) -> None:
         notify("STOPPING=1")
         self._stopping = True
+        if self._status.running:
+            self._status.stop()
+        self._status.start(STOPPING_SECONDS)
         for restart in self._restarts.values():
             restart.cancel()
         self._tell_all(b"stop")
@@ -130,6 +140,9 @@ class Workers(Service):
         await self._ended
         if end.active():
             end.cancel()
+        self._status.stop()
+        # systemd goes on showing the last line.
+        notify("STATUS=Stopped")
 
     def _go_on_stopping(self) -> None:
         """
@@ -174,12 +187,23 @@ class Workers(Service):
         elif state == "WATCHDOG=1":
             self._alive.add(process.number)
             self._tell_alive()
+        elif state.startswith("TOTALS="):
+            self._totals[process.number] = Totals.parse(state.removeprefix("TOTALS="))
 
     def _tell_ready(self) -> None:
         if not self._started:
             self._started = True
             self._log.info("Serving, until SIGTERM or SIGINT")
         notify("READY=1")
+        if not self._status.running:
+            self._status.start(STATUS_SECONDS)
+
+    def _tell_status(self) -> None:
+        totals = Totals.sum([Totals(), *self._totals.values()])
+        if self._stopping:
+            notify(f"STATUS={self._line.stopping(totals)}")
+        else:
+            notify(f"STATUS={self._line.serving(totals, self._reactor.seconds())}")
 
     def _tell_alive(self) -> None:
         """
@@ -192,6 +216,7 @@ class Workers(Service):
 
     def _lost(self, process: WorkerProcess) -> None:
         del self._processes[process.number]
+        self._totals.pop(process.number, None)
         self._alive.discard(process.number)
         self._tell_alive()
         if self._stopping:
@@ -242,6 +267,12 @@ class Workers(Service):
         notify(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
         self._awaited.update(self._numbers)
         self._tell_all(b"reload")
+
+    def reopen_logs(self) -> None:
+        """
+        Have all workers open the files again to which they log.
+        """
+        self._tell_all(b"reopen")
 
     def _tell_all(self, command: bytes) -> None:
         for process in self._processes.values():

@@ -12,18 +12,22 @@ from collections.abc import Callable, Hashable
 from functools import cached_property
 from typing import Any, Protocol
 
-from twisted.internet.interfaces import IDelayedCall, ISSLTransport
+from OpenSSL import SSL
+from twisted.internet.interfaces import IDelayedCall, IHandshakeListener, ISSLTransport
 from twisted.internet.protocol import connectionDone
 from twisted.protocols.haproxy._wrapper import HAProxyProtocolWrapper
 from twisted.python.failure import Failure
 from twisted.web import http
+from zope.interface import implementer
 
 from ..access.addresses import TrustedProxies
 from ..access.certificates import ClientCertificate
 from .connections import Connections
 from .heads import Heads
+from .journal import Attempt, Journal
 from .peer import Peer
 from .repeater import Repeater
+from .responses import Refusal
 from .streamed_body import StreamedBody
 
 __all__ = ["REQUEST_BYTES_A_SECOND", "Answering", "Channel", "Refused", "too_large"]
@@ -33,6 +37,9 @@ __all__ = ["REQUEST_BYTES_A_SECOND", "Answering", "Channel", "Refused", "too_lar
 # reads would see a reset instead of the answer.
 LINGER_SECONDS = 2
 LINGER_BYTES = 8 * 1024 * 1024
+
+# When whoever finds too many connections may try again.
+_LATER = ((b"Retry-After", b"10"),)
 
 # How many bytes a subscriber may send after its request; they are discarded.
 STREAM_INPUT_BYTES = 16 * 1024
@@ -56,15 +63,17 @@ FIRST_REQUEST_SECONDS = 1
 _MAX_LENGTH_DIGITS = 30
 
 
-class Refused(Exception):
+class Refused(Refusal):
     """
     The request that is being read gets this answer, and the connection is closed.
+
+    Args:
+        phrase: The reason phrase of the status code.
     """
 
-    def __init__(self, code: int, reason: bytes, sentence: str) -> None:
-        super().__init__(sentence)
-        self.code = code
-        self.reason = reason
+    def __init__(self, code: int, phrase: bytes, sentence: str, reason: str = "") -> None:
+        super().__init__(code, sentence, reason=reason)
+        self.phrase = phrase
 
 
 def too_large(limit: int) -> Refused:
@@ -97,6 +106,16 @@ class Answering(Protocol):
         """
 
 
+class AccessLog(Protocol):
+    """
+    The access log, as far as connections and requests know it; see `access_log.AccessLog`.
+    """
+
+    def answered(self, request: Any) -> None: ...
+
+    def refused(self, peer: Peer, status: int, sent: int) -> None: ...
+
+
 class _Site(Protocol):
     """
     The site, as far as a connection knows it; see `site.Site`.
@@ -108,6 +127,8 @@ class _Site(Protocol):
     heads: Heads[Any]
     proxies: TrustedProxies
     connections: Connections
+    journal: Journal
+    access_log: AccessLog | None
     channels: set[Channel]
     streams: set[Channel]
 
@@ -118,6 +139,7 @@ class _Site(Protocol):
     def lost(self, channel: Channel) -> None: ...
 
 
+@implementer(IHandshakeListener)
 class Channel(http.HTTPChannel):
     """
     One connection.
@@ -156,6 +178,8 @@ class Channel(http.HTTPChannel):
     # by the PROXY protocol: until those come, it is the proxy.
     peer: Peer
     _peer_is_final = True
+    # Has the handshake of TLS ended well?
+    _is_secured = False
     # When the request that is being read began, and how many bytes of it have come.
     _began: float | None = None
     _come = 0
@@ -176,7 +200,9 @@ class Channel(http.HTTPChannel):
                     503,
                     b"Service Unavailable",
                     "The bus has as many connections as it may have; try again later.",
-                )
+                    "connections",
+                ),
+                LINGER_SECONDS if self.site.connections.may_linger else 0,
             )
             return
         # What counts is the address of the client.  If its connection counted for the proxy
@@ -184,6 +210,13 @@ class Channel(http.HTTPChannel):
         self._peer_is_final = not isinstance(self.transport, HAProxyProtocolWrapper)
         if self._peer_is_final:
             self._count()
+
+    def handshakeCompleted(self) -> None:
+        """
+        The handshake of TLS has ended well.
+        """
+        self._is_secured = True
+        self.site.connections.handshakes["done"] += 1
 
     @cached_property
     def client_certificate(self) -> ClientCertificate | None:
@@ -208,6 +241,9 @@ class Channel(http.HTTPChannel):
         """
         if not self._peer_is_final and not self.ended:
             self._peer_is_final = True
+            if ISSLTransport.providedBy(self.transport):
+                # Twisted tells only the wrapper between TLS and this connection.
+                self.handshakeCompleted()
             self.peer = Peer.at(self.transport.getPeer(), self.site.proxies)
             self._count()
         if not self.ended and (
@@ -245,6 +281,7 @@ class Channel(http.HTTPChannel):
                     429,
                     b"Too Many Requests",
                     "Your address has as many connections as it may have; close one.",
+                    "connections",
                 )
             )
 
@@ -416,6 +453,11 @@ class Channel(http.HTTPChannel):
         if self._closing is not None and self._closing.active():
             self._closing.cancel()
         super().connectionLost(reason)  # type: ignore[no-untyped-call]  # Twisted
+        if isinstance(reason.value, SSL.Error):
+            refusal = Refusal(400, _reasons(reason.value), reason="tls")
+            self.site.journal.refuses(Attempt(self.peer, way="tls"), refusal)
+        if not self._is_secured and ISSLTransport.providedBy(self.transport):
+            self.site.connections.handshakes["failed"] += 1
         self.site.connections.close()
         if self._counted is not None:
             self.site.connections.close_from(self._counted)
@@ -515,27 +557,34 @@ class Channel(http.HTTPChannel):
             raise Refused(400, b"Bad Request", "The chunks of the body are malformed.")
         raise Refused(400, b"Bad Request", "This is no HTTP/1.0 or 1.1 request.")
 
-    def _refuse(self, refusal: Refused) -> None:
+    def _refuse(self, refusal: Refused, seconds: float = LINGER_SECONDS) -> None:
         if self._body is not None:
             # The request is answered already, or by whoever takes its body.
             self.ended, self._discardable = True, LINGER_BYTES
             self._body.fail(refusal.code, str(refusal))
             return
+        self.site.journal.refuses(Attempt(self.peer), refusal)
         body = f"{refusal}\n".encode()
         self.writeHeaders(  # type: ignore[no-untyped-call]  # Twisted
             b"HTTP/1.1",
             b"%d" % refusal.code,
-            refusal.reason,
+            refusal.phrase,
             [
                 (b"Date", http.datetimeToString()),
                 (b"Content-Type", b"text/plain; charset=utf-8"),
                 (b"Content-Length", b"%d" % len(body)),
                 (b"X-Content-Type-Options", b"nosniff"),
                 (b"Connection", b"close"),
+                *(_LATER if refusal.reason == "connections" else ()),
             ],
         )
         self.write(body)  # type: ignore[no-untyped-call]  # Twisted
-        self._end(LINGER_SECONDS, self.loseConnection)
+        if self.site.access_log is not None:
+            self.site.access_log.refused(self.peer, refusal.code, len(body))
+        if seconds:
+            self._end(seconds, self.loseConnection)
+        else:
+            self.loseConnection()
 
     def _end(self, seconds: float, close: Callable[[], None]) -> None:
         """
@@ -552,3 +601,13 @@ class Channel(http.HTTPChannel):
         self._discardable = (self._discardable or 0) - len(data)
         if self._discardable < 0:
             self.transport.abortConnection()
+
+
+def _reasons(error: SSL.Error) -> str:
+    """
+    Why TLS has failed.  Most errors hold a list of tuples, each with a reason at its end.
+    """
+    found = error.args[0] if error.args else None
+    if not isinstance(found, list):
+        return str(error)
+    return "; ".join(str(each[-1]) for each in found)

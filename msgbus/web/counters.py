@@ -7,7 +7,6 @@ from __future__ import annotations
 from collections import Counter
 
 from ..meters import Histogram, Traffic
-from .responses import reason_of
 
 __all__ = ["WebCounters"]
 
@@ -24,7 +23,7 @@ class WebCounters:
         streams: What was published by streams of messages.
         websockets: What was published by WebSockets.
         waited: For how many seconds publications waited for a disk or for Redis.
-        refused: What was refused, by reason; see `reason_of`.
+        refused: What was refused, by reason; see `responses.REASONS`.
         resumed: How subscribers that named the last id that they have went on: `complete`
             if everything behind it is there, `gap` if some is missing, and `unknown` if it
             is no id of this bus.
@@ -46,9 +45,3 @@ class WebCounters:
         self.waited = Histogram(WAIT_SECONDS)
         self.refused: Counter[str] = Counter()
         self.resumed: Counter[str] = Counter()
-
-    def refuse(self, error: Exception) -> None:
-        """
-        Something is refused because of an error that is one of `REFUSALS`.
-        """
-        self.refused[reason_of(error)] += 1

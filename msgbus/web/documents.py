@@ -8,6 +8,7 @@ left to `twisted.web.static`.
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 from collections.abc import Sequence
@@ -18,6 +19,7 @@ from twisted.web import server, static
 from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET
 
+from .refusals import journal_of, refuse
 from .responses import Refusal
 
 __all__ = ["Document", "find"]
@@ -59,7 +61,7 @@ class Document(Resource):
         try:
             return self._serve(request)
         except Refusal as refusal:
-            return refusal.answer(request)
+            return refuse(journal_of(request), request, refusal)
 
     def _serve(self, request: server.Request) -> int | bytes:
         if request.method not in (b"GET", b"HEAD"):
@@ -129,7 +131,11 @@ class _File(static.File):
         """
         try:
             file = cast(BinaryIO, super().openForReading())  # type: ignore[no-untyped-call]  # Twisted
-        except OSError:
+        except OSError as error:
+            if error.errno in (errno.EMFILE, errno.ENFILE):
+                later = [(b"Retry-After", b"10")]
+                sentence = "The bus has too many open files; try again later."
+                raise Refusal(503, sentence, later, "connections") from None
             raise _not_found() from None
         return cast(BinaryIO, _Announced(file, self.getsize(), self._request))
 

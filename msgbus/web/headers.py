@@ -142,7 +142,7 @@ def foreign_page(origin: str | None) -> Refusal:
             " operator start the bus with --allow-origin and that origin, or, if it is the"
             " bus's own behind a proxy, with --host and its name."
         )
-    return Refusal(403, sentence)
+    return Refusal(403, sentence, reason="cross_site")
 
 
 def is_preflight(request: server.Request) -> bool:

@@ -7,6 +7,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
+from itertools import count
 from time import perf_counter
 from typing import Any, Protocol
 
@@ -27,21 +28,23 @@ from ..match import Filter
 from ..message import Message, Receipt
 from .auth import visitor_of
 from .channel import Channel
-from .counters import WebCounters
+from .journal import Attempt, Journal
 from .origins import Origins
 from .peer import Peer
 from .query import Wanted
-from .quotas import Opened, Quotas
+from .quotas import Quotas
 from .request import Request, peer_of
-from .responses import REFUSALS
-from .rights import Right, Rights, check_unchanged
+from .responses import REFUSALS, Refusal
+from .returns import Returns
+from .rights import Rights, check_unchanged
+from .shortage import Shortage
+from .subscriber import Subscriber
+from .verbosity import Verbosity
 from .visitor import Denied, Visitor
 
-__all__ = ["Mount", "STOPPING", "finish", "when_published"]
+__all__ = ["Mount", "finish", "when_published"]
 
 _log = Logger()
-
-STOPPING = "The bus is stopping; try again in a moment."
 
 
 class Stoppable(Protocol):
@@ -65,20 +68,22 @@ class Mount:
         prefix: The path at which the bus is mounted, percent-encoded, with a slash at both
             ends.
         origins: Which web pages may use it.
-        verbosity: 1 logs subscriptions, 2 publications too.
+        verbosity: 1 logs subscriptions and refusals, 2 publications too.
         limits: What may wait for subscribers that do not read.
         quotas: How much each user and address may do.
 
     Attributes:
         quotas: As given.
-        counters: What is published and refused.
+        journal: What clients do, and what is refused to them, is counted and logged here.
+        counters: Those of the journal.
+        returns: When clients that are sent away because the bus stops are to come back.
+        memory: Whether too little memory is left for more subscriptions.
         closed: Whether the bus has stopped, so that nothing is published any more.
         takes_streams: Whether the body of a request may be a stream of messages.
         publication_streams: The streams that are being published.
         rights: The rights on which streams and waiting requests depend.
+        subscribers: Who reads a stream, by their numbers.
     """
-
-    _log = Logger()
 
     def __init__(
         self,
@@ -96,16 +101,16 @@ class Mount:
         self.origins = origins
         self.fanout = Fanout(bus, reactor, limits)
         self.quotas = quotas or Quotas()
-        self.counters = WebCounters()
+        self.journal = Journal(prefix=prefix, verbosity=Verbosity(verbosity))
+        self.counters = self.journal.counters
+        self.returns = Returns()
+        self.memory = Shortage("Too little memory is left")
         self.closed = False
         self.takes_streams = True
         self.rights = Rights(reactor)
-        # The rights of the members whose subscribers may lose them.
-        self._limited: dict[Member, Right] = {}
-        # What their subscribers have open, as the quotas count it.
-        self._counted: dict[Member, Opened] = {}
+        self.subscribers: dict[int, Subscriber] = {}
+        self._numbers = count(1)
         self.publication_streams: set[Stoppable] = set()
-        self._verbosity = verbosity
 
     def check_open(self) -> None:
         """
@@ -113,7 +118,18 @@ class Mount:
             Stopping: The bus has stopped.
         """
         if self.closed:
-            raise Stopping(STOPPING)
+            raise Stopping(self.returns.next())
+
+    def check_room(self) -> None:
+        """
+        Raises:
+            Refusal: There is too little memory for one more subscription.  Publications
+                need no more than is set aside for them.
+        """
+        if self.memory.lasts:
+            self.memory.refuse()
+            sentence = "The bus has no memory left for a subscription; try again later."
+            raise Refusal(503, sentence, [(b"Retry-After", b"10")], "memory")
 
     def publish(
         self,
@@ -141,7 +157,7 @@ class Mount:
             Throttled: They have published too much.
         """
         if self.closed:
-            raise Stopping(STOPPING)
+            raise Stopping(self.returns.next())
         may_count = visitor.check_publish(message.channel, require)
         visitor.check_message(message, len(body))
         self.quotas.charge_publication(visitor, peer, len(body))
@@ -150,8 +166,8 @@ class Mount:
             published.addCallback(self._timed, perf_counter())
         if not may_count:
             published = _without_count(published)
-        if self._verbosity >= 2:
-            self._log_publication(peer, message, body)
+        if self.journal.logs_publications:
+            self.journal.publishes(visitor.sender, peer, message, body)
         return published
 
     def _timed(self, receipt: Receipt, begun: float) -> Receipt:
@@ -204,7 +220,7 @@ class Mount:
                 socket.
         """
         if isinstance(request, Request):
-            return self.outlet_for(request.channel, latest)
+            return request.count(self.outlet_for(request.channel, latest))
         # The request is of another site, which may chunk, compress or multiplex.  In
         # HTTP/2, the response can be cut without the connection.
         channel: Any = request.channel  # of HTTP/1 or HTTP/2
@@ -226,13 +242,13 @@ class Mount:
         framing: Framing,
         response: Response,
         cursor: Cursor | None,
-    ) -> Member:
+    ) -> Subscriber:
         """
         Send a response what the cursor reads, and then what is published from now on.
 
         Returns:
-            The producer of the response, to be given to `leave` when the response has
-            ended.
+            The subscriber, whose `member` is the producer of the response; to be given to
+            `leave` when the response has ended.
         """
         member = self.fanout.subscribe(
             name,
@@ -245,17 +261,25 @@ class Mount:
         )
         if cursor is not None and cursor.outcome:
             self.counters.resumed[cursor.outcome] += 1
-        if opened := self.quotas.open_subscription(visitor, peer, name):
-            self._counted[member] = opened
-        right = self.rights.depend(
+        subscriber = Subscriber(
+            next(self._numbers),
+            visitor,
+            peer,
+            name,
+            member,
+            response,
+            self.bus.log.seconds(),
+        )
+        subscriber.form = framing.form
+        self.subscribers[subscriber.number] = subscriber
+        subscriber.opened = self.quotas.open_subscription(visitor, peer, name)
+        subscriber.right = self.rights.depend(
             visitor,
             partial(check_unchanged, visitor, name, wanted.filter),
-            lambda denied: _end(member, response, denied),
+            partial(self._revoke, subscriber),
         )
-        if right is not None:
-            self._limited[member] = right
-        self._log_subscription("{peer} subscribes to {name!r}", peer, name)
-        return member
+        self.journal.subscribes(subscriber)
+        return subscriber
 
     def subscribe_request(
         self,
@@ -270,24 +294,30 @@ class Mount:
         The same for the response to a request of Twisted's: its producer is registered, and
         leaves when the request reports that the response has ended.
         """
-        peer = peer_of(request)
-        visitor = visitor_of(request)
-        member = self.subscribe(visitor, peer, name, wanted, framing, response, cursor)
-        request.registerProducer(member, True)
-        request.notifyFinish().addBoth(lambda _: self.leave(member, peer, name))
-        return member
+        subscriber = self.subscribe(
+            visitor_of(request), peer_of(request), name, wanted, framing, response, cursor
+        )
+        request.registerProducer(subscriber.member, True)
+        request.notifyFinish().addBoth(lambda _: self.leave(subscriber))
+        return subscriber.member
 
-    def leave(self, member: Member, peer: Peer, name: str) -> None:
+    def leave(self, subscriber: Subscriber) -> None:
         """
         End the subscription of a response that has ended.
         """
-        member.stopProducing()
-        right = self._limited.pop(member, None)
-        if right is not None:
-            right.cancel()
-        if opened := self._counted.pop(member, None):
-            self.quotas.close_subscription(opened)
-        self._log_subscription("{peer} leaves {name!r}", peer, name)
+        del self.subscribers[subscriber.number]
+        subscriber.member.stopProducing()
+        if subscriber.right is not None:
+            subscriber.right.cancel()
+        self.quotas.close_subscription(subscriber.opened)
+        self.journal.leaves(subscriber)
+
+    def farewell(self, framing: Framing) -> bytes:
+        """
+        The last bytes of a stream: if it ends because the bus stops, they say when to come
+        back.
+        """
+        return framing.retry(self.returns.next()) if self.closed else b""
 
     def close(self) -> None:
         """
@@ -297,29 +327,13 @@ class Mount:
         self.closed = True
         self.fanout.end()
 
-    def _log_publication(self, peer: Peer, message: Message, body: bytes) -> None:
-        self._log.info(
-            "{peer} publishes {size} bytes of {type} to {name!r} as {sender!r}",
-            peer=str(peer),
-            size=len(body),
-            type=message.content_type,
-            name=message.channel,
-            sender=message.sender,
-        )
-
-    def _log_subscription(self, sentence: str, peer: Peer, name: str) -> None:
-        if self._verbosity >= 1:
-            self._log.info(sentence, peer=str(peer), name=name)
-
-
-def _end(member: Member, response: Response, denied: Denied) -> None:
-    """
-    End the response to a subscriber that has lost its right.
-    """
-    if response.deny is not None:
-        response.deny(str(denied))
-    else:
-        member.end()
+    def _revoke(self, subscriber: Subscriber, denied: Denied) -> None:
+        """
+        End the stream of a subscriber that has lost its right.
+        """
+        sender, peer = subscriber.visitor.sender, subscriber.peer
+        self.journal.refuses(Attempt(peer, sender, "stream", subscriber.name), denied)
+        subscriber.end(denied)
 
 
 def when_published(
@@ -358,9 +372,14 @@ def _without_count(
     return published._replace(subscribers=0)
 
 
-def finish(request: server.Request) -> None:
+def finish(request: server.Request, farewell: Callable[[], bytes] = bytes) -> None:
     """
     End the response to a request that has a producer.
+
+    Args:
+        farewell: Returns the last bytes of the response.
     """
     request.unregisterProducer()
+    if last := farewell():
+        request.write(last)
     request.finish()

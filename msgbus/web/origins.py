@@ -70,7 +70,7 @@ class Origins:
         exposed = (
             b"Access-Control-Expose-Headers",
             b"Content-Location, ETag, From, Msgbus-Gap, Msgbus-Id, Msgbus-Origin,"
-            b" Msgbus-Prefix, Msgbus-Subscribers",
+            b" Msgbus-Prefix, Msgbus-Subscribers, Retry-After",
         )
         if "*" in self.allowed:
             return [(b"Access-Control-Allow-Origin", b"*"), exposed]

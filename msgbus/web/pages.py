@@ -1,6 +1,7 @@
 """
-What browsers load from the bus itself: the page at the address of a channel, and the
-JavaScript modules that this page, and pages of other sites, import.
+What browsers load from the bus itself: the front page, the page at the address of a
+channel, that of a list of channels, and the JavaScript modules that these pages, and those
+of other sites, import.
 """
 
 from __future__ import annotations
@@ -19,7 +20,16 @@ from .auth import visitor_of
 from .responses import Refusal, answer
 from .visitor import Denied, Visitor
 
-__all__ = ["MODULES", "SIGN_IN", "live_page", "module", "sign_in"]
+__all__ = [
+    "MODULES",
+    "SIGN_IN",
+    "closed_page",
+    "front_page",
+    "list_page",
+    "live_page",
+    "module",
+    "sign_in",
+]
 
 MODULES = b".js/"
 """
@@ -52,6 +62,9 @@ _POLICY = "; ".join(
     )
 )
 
+# That page needs nothing but the style that is in it.
+_CLOSED_POLICY = "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'self'"
+
 
 def live_page(request: server.Request, path: bytes) -> int:
     """
@@ -60,12 +73,61 @@ def live_page(request: server.Request, path: bytes) -> int:
     Args:
         path: The path of the channel below the root of the bus, percent-encoded.
     """
+    return _page(request, "live.html", _root_from(path))
+
+
+def list_page(request: server.Request, path: bytes) -> int:
+    """
+    Answer with the page that shows the channels below a folder.
+
+    Args:
+        path: The path of the folder below the root of the bus, percent-encoded.
+    """
+    return _page(request, "list.html", _root_from(path))
+
+
+def front_page(request: server.Request, root: str) -> int:
+    """
+    Answer with the page at the root of the site, which lets somebody try the bus.
+
+    Args:
+        root: The address of the root of the bus, relative to that of the site.
+    """
+    return _page(request, "front.html", root)
+
+
+def closed_page(request: server.Request, code: int, sentence: str) -> int:
+    """
+    Answer with a page for somebody who may not see the front page, in place of a sentence
+    alone.
+    """
+    page = Template(_read("closed.html").decode()).substitute(sentence=escape(sentence))
+    request.setHeader(b"Content-Security-Policy", _CLOSED_POLICY.encode("ascii"))
+    request.setHeader(b"Cache-Control", b"no-store")
+    return answer(request, code, page.encode(), b"text/html; charset=utf-8")
+
+
+def _root_from(path: bytes) -> str:
+    """
+    The address of the root of the bus, relative to this path below it, so that a page works
+    at whatever path a proxy serves the bus.
+    """
+    return "../" * path.count(b"/") or "./"
+
+
+def _page(request: server.Request, file: str, root: str) -> int:
+    """
+    Answer with a page.
+
+    Args:
+        file: The file of it, in which `$root`, `$nonce`, `$sender` and `$signed_in` are
+            replaced.
+        root: The address of the root of the bus, relative to that of the page.
+    """
     nonce = secrets.token_urlsafe(16)
-    # With relative addresses, the page works at whatever path a proxy serves the bus.
-    root = "../" * path.count(b"/") or "./"
     visitor = visitor_of(request)
     sender = f'value="{escape(visitor.sender)}" disabled' if visitor.sender else ""
-    page = Template(_read("live.html").decode()).substitute(
+    page = Template(_read(file).decode()).substitute(
         nonce=nonce,
         root=root,
         sender=sender,

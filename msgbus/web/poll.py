@@ -21,11 +21,12 @@ from ..ids import Gap, format_id
 from ..message import Message
 from .auth import visitor_of
 from .headers import header
-from .mount import STOPPING, Mount, finish
+from .mount import Mount, finish
 from .query import Wanted
 from .quotas import Opened
+from .refusals import refuse
 from .request import Request, peer_of
-from .responses import Refusal, answer, refuse, status_of
+from .responses import Refusal, answer
 from .rights import check_unchanged
 from .search import Search
 from .visitor import Denied
@@ -126,7 +127,7 @@ class Polls:
 
         def denied(error: Denied) -> None:
             gone(None)
-            refuse(request, error)
+            refuse(mount.journal, request, error)
 
         right = mount.rights.depend(
             visitor, partial(check_unchanged, visitor, name, wanted.filter), denied
@@ -162,7 +163,7 @@ class Polls:
         """
         for search, request in tuple(self._requests.items()):
             search.stop()
-            answer(request, status_of(Stopping()), STOPPING)
+            refuse(self._mount.journal, request, Stopping(self._mount.returns.next()))
 
     def _respond(
         self, request: server.Request, message: Message | None, gap: Gap | None, tags: str

@@ -22,7 +22,8 @@ from ..formats.multipart import Malformed, declared_boundary
 from .auth import visitor_of
 from .channel import REQUEST_BYTES_A_SECOND
 from .headers import check_origin, check_transfer_encoding, header
-from .mount import STOPPING, Mount
+from .journal import Attempt
+from .mount import Mount
 from .publication_source import Envelopes, Parts, RawLines, Source, Target
 from .query import channel_name, parse_line_stream, requires_subscriber
 from .quotas import Throttled
@@ -58,7 +59,7 @@ def publish_stream(mount: Mount, request: server.Request, path: bytes) -> int:
         Stopping: The bus is about to stop, and would have to wait for the end of the body.
     """
     if not mount.takes_streams:
-        raise Stopping(STOPPING)
+        raise Stopping(mount.returns.next())
     check_transfer_encoding(request)
     check_origin(request, mount.origins)
     visitor = visitor_of(request)
@@ -71,7 +72,7 @@ def publish_stream(mount: Mount, request: server.Request, path: bytes) -> int:
     if body is not None:
         body.accept()
     answer = StreamAnswer(request, mount.reactor, told)
-    stream = PublicationStream(mount, request, source, require, answer)
+    stream = PublicationStream(mount, request, name, source, require, answer)
     mount.publication_streams.add(stream)
     right = mount.rights.depend(
         visitor,
@@ -135,6 +136,7 @@ class PublicationStream:
 
     Args:
         request: The request with that body.
+        name: The channel or folder to which it publishes.
         source: Reads messages in it.
         require: Whether a message is refused if there is no subscriber for it.
         answer: Tells the publisher what becomes of its messages.
@@ -144,6 +146,7 @@ class PublicationStream:
         self,
         mount: Mount,
         request: server.Request,
+        name: str,
         source: Source[Any],
         require: bool,
         answer: StreamAnswer,
@@ -151,6 +154,7 @@ class PublicationStream:
         self._mount = mount
         self._visitor = visitor_of(request)
         self._peer = peer_of(request)
+        self._name = name
         self._body = request.body if isinstance(request, Request) else None
         self._source = source
         self._require = require
@@ -172,6 +176,7 @@ class PublicationStream:
         self._ended = False
         self._answer = answer
         answer.has_room = self._go_on
+        answer.refused = self._refused
         answer.broken = self._broken
 
     def receive(self, data: bytes) -> None:
@@ -205,14 +210,14 @@ class PublicationStream:
         published.
         """
         self._drop_held()
-        self._end_by(partial(self._break, status, sentence))
+        self._end_by(partial(self._break, Refusal(status, sentence)))
 
     def stop(self) -> None:
         """
         Take nothing more, because the bus stops.
         """
         self._drop_held()
-        self._end_by(partial(self._break, 503, STOPPING))
+        self._end_by(partial(self._break, Stopping()))
 
     def gone(self) -> None:
         """
@@ -229,7 +234,8 @@ class PublicationStream:
         ending = self._ended or self._ending is not None
         if ending or self._paused or not self._source.is_inside:
             return True
-        self._break(408, "The rest of the message did not come in time.", of_next=True)
+        sentence = "The rest of the message did not come in time."
+        self._break(Refusal(408, sentence), of_next=True)
         return False
 
     def _check_pace(self, now: float) -> None:
@@ -241,7 +247,7 @@ class PublicationStream:
             return
         seconds = self._mount.fanout.limits.stall_seconds
         if now - self._began > seconds + self._come / REQUEST_BYTES_A_SECOND:
-            self._break(408, "The message comes too slowly.", of_next=True)
+            self._break(Refusal(408, "The message comes too slowly."), of_next=True)
 
     def _end_by(self, ending: Callable[[], None]) -> None:
         if self._ending is None and not self._ended:
@@ -324,9 +330,9 @@ class PublicationStream:
         except multipart.TooLarge as error:
             limit = self._mount.bus.max_message
             sentence = f"{error} A message has at most {limit} bytes here."
-            self._break(413, sentence, of_next=True)
+            self._break(Refusal(413, sentence), of_next=True)
         except Malformed as error:
-            self._break(400, str(error), of_next=True)
+            self._break(Refusal(400, str(error)), of_next=True)
         if count or not self._source.is_inside:
             self._began = None
         self._wait(more)
@@ -391,12 +397,18 @@ class PublicationStream:
         Do not publish the next message.  A publisher that is told so at once may go on; for
         one that would not know, the stream ends here.
         """
-        self._mount.counters.refuse(error)
-        status = status_of(error)
         if self._answer.told and not isinstance(error, Stopping):
-            self._answer.refuse(status, str(error))
+            self._refused(error)
+            self._answer.refuse(status_of(error), str(error))
         else:
-            self._break(status, str(error), of_next=True)
+            self._break(error, of_next=True)
+
+    def _refused(self, error: Exception) -> None:
+        """
+        Count and log that a message, or the rest of the stream, is refused.
+        """
+        attempt = Attempt(self._peer, self._visitor.sender, "stream", self._name)
+        self._mount.journal.refuses(attempt, error)
 
     def _complete(self) -> None:
         """
@@ -410,11 +422,13 @@ class PublicationStream:
         else:
             self._ending = self._end
 
-    def _break(self, status: int, sentence: str, of_next: bool = False) -> None:
+    def _break(self, error: Exception, of_next: bool = False) -> None:
         """
-        Publish nothing any more, because of an error; see `StreamAnswer.fail`.
+        Publish nothing any more, because of an error, which is a `Refusal` or one of
+        `REFUSALS`; see `StreamAnswer.fail`.
         """
-        self._answer.fail(status, sentence, of_next)
+        self._refused(error)
+        self._answer.fail(status_of(error), str(error), of_next)
         self._end()
 
     def _end(self) -> None:

@@ -4,6 +4,7 @@ A way in: a request that publishes.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from typing import BinaryIO, NamedTuple, cast
 
@@ -15,13 +16,14 @@ from twisted.web.server import NOT_DONE_YET
 from ..message import Message, Receipt
 from .auth import visitor_of
 from .channel import Channel
-from .counters import WebCounters
 from .headers import check_origin, check_transfer_encoding, header
 from .heads import Head, ResponseHead
+from .journal import Attempt
 from .mount import Mount, when_published
 from .query import channel_name, is_no_store, requires_subscriber
+from .refusals import refuse
 from .request import Request, peer_of
-from .responses import REFUSALS, Refusal, answer, plain_refusal, refuse
+from .responses import REFUSALS, Refusal, answer, plain_refusal
 from .visitor import Visitor
 
 __all__ = ["publish"]
@@ -73,11 +75,7 @@ def publish(mount: Mount, request: server.Request, path: bytes) -> int:
             )
         answer(request, 204)
 
-    def refused(error: Exception) -> None:
-        mount.counters.refuse(error)
-        refuse(request, error)
-
-    when_published(published, acknowledge, refused)
+    when_published(published, acknowledge, partial(refuse, mount.journal, request))
     return NOT_DONE_YET
 
 
@@ -162,8 +160,9 @@ class RepeatedPublication:
         traffic.messages += 1
         traffic.bytes += len(body)
         if isinstance(published, Deferred):
-            counters = self._mount.counters
-            owed = _PendingAnswer(channel, self._answer, self._headers, counters)
+            attempt = Attempt(peer, self._visitor.sender, "POST", self._message.channel)
+            refused = partial(self._mount.journal.refuses, attempt)
+            owed = _PendingAnswer(channel, self._answer, self._headers, refused)
             channel.begin_answer(owed, self._persistent)
             when_published(published, owed.acknowledge, owed.refuse)
             return True
@@ -186,19 +185,23 @@ class _PendingAnswer:
     Args:
         answer: The answer if the message is published.
         headers: Those of a refusal; see `plain_refusal`.
-        counters: Count refusals.
+        refused: Called with the error if the message is not published.
     """
 
-    __slots__ = ("_answer", "_channel", "_closing", "_counters", "_headers")
+    __slots__ = ("_answer", "_channel", "_closing", "_headers", "_refused")
 
     def __init__(
-        self, channel: Channel, answer: ResponseHead, headers: bytes, counters: WebCounters
+        self,
+        channel: Channel,
+        answer: ResponseHead,
+        headers: bytes,
+        refused: Callable[[Exception], object],
     ) -> None:
         self._channel: Channel | None = channel
         self._answer = answer
         self._headers = headers
         self._closing = False
-        self._counters = counters
+        self._refused = refused
 
     def acknowledge(self, receipt: Receipt) -> None:
         """
@@ -214,7 +217,7 @@ class _PendingAnswer:
         """
         Tell the client that the message is not published, unless the client has gone.
         """
-        self._counters.refuse(error)
+        self._refused(error)
         if self._channel is not None:
             refusal = plain_refusal(error, self._headers, self._closing)
             self._channel.repeater.answers.append(refusal)

@@ -24,9 +24,12 @@ __all__ = [
     "MESSAGE",
     "PAGE",
     "Wanted",
+    "WantedList",
     "channel_name",
     "is_no_store",
+    "is_page_preferred",
     "parse_line_stream",
+    "parse_list",
     "parse_subscription",
     "requires_subscriber",
 ]
@@ -68,6 +71,11 @@ _KNOWN = (
     "wait",
 )
 
+_LIST_KNOWN = ("list", "limit", "after", "channel")
+_IS_LIST = {"": True, "1": True, "0": False}
+_LIMIT = re.compile(r"[1-9][0-9]{0,3}")
+_LIMITS = range(1, 1001)
+
 _DURATION = re.compile(r"([0-9]{1,9})([smhd])")
 _UNIT_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _LAST = re.compile(r"[0-9]{1,6}")
@@ -101,6 +109,24 @@ class Wanted:
     envelope: bool = False
     raw: bool = False
     wait: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class WantedList:
+    """
+    What somebody asks for who wants a list of channels.
+
+    Attributes:
+        page: Whether it is to be a page for a browser.
+        filter: Its `channel` says which names are listed.
+        limit: How many of them at most.
+        after: The name behind which the list begins; None for its beginning.
+    """
+
+    page: bool = False
+    filter: Filter = EVERYTHING
+    limit: int = 100
+    after: str | None = None
 
 
 def channel_name(path: bytes) -> str:
@@ -147,6 +173,38 @@ def parse_subscription(
         _choice(parameters, "envelope", _YES_OR_NO) or False,
         _choice(parameters, "raw", _YES_OR_NO) or False,
         _seconds(parameters, "wait", _WAIT_SECONDS) or 0,
+    )
+
+
+def parse_list(query: bytes, accept: str | None = None) -> WantedList | None:
+    """
+    What somebody asks for who wants, by `?list`, a list of channels; None if they do not.
+
+    Args:
+        query: See `parse_subscription`.
+        accept: The `Accept` header, if there is one.
+
+    Raises:
+        Invalid: The value of a parameter is not one that it may have.
+    """
+    if b"list" not in query:
+        return None
+    parameters = _parameters(query, _LIST_KNOWN)
+    if not _choice(parameters, "list", _IS_LIST):
+        return None
+    limit = ",".join(parameters.get("limit", ["100"]))
+    if not _LIMIT.fullmatch(limit) or int(limit) not in _LIMITS:
+        raise Invalid(
+            f"The limit of a list is {_LIMITS[0]} to {_LIMITS[-1]}, not {limit[:100]!r}."
+        )
+    after = parameters.get("after", [None])
+    if len(after) > 1:
+        raise Invalid("A list begins behind one name: give one 'after'.")
+    return WantedList(
+        is_page_preferred(accept),
+        Filter(channel=",".join(parameters.get("channel", ()))),
+        int(limit),
+        after[0],
     )
 
 
@@ -271,6 +329,14 @@ def _decode(what: str, text: bytes) -> str:
         return unquote_to_bytes(text).decode("utf-8")
     except UnicodeDecodeError:
         raise Invalid(f"The {what} is not UTF-8, percent-encoded.") from None
+
+
+def is_page_preferred(accept: str | None) -> bool:
+    """
+    Does an `Accept` header ask for a page, as those of browsers do for what is opened in a
+    window?
+    """
+    return _preferred(accept or "*/*") == PAGE
 
 
 def _preferred(accept: str) -> str:

@@ -7,6 +7,7 @@ own machine are not limited by their address.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Hashable, Iterable, Iterator
 from dataclasses import dataclass
@@ -95,17 +96,24 @@ class Quotas:
         sizes: QuotaSizes | None = None,
         seconds: Callable[[], float] = time.monotonic,
     ) -> None:
-        sizes = sizes or QuotaSizes()
         self._seconds = seconds
+        self._rule_buckets: dict[Rate, _Bucket] = {}
+        self._subscriptions = OpenCounts(math.inf)
+        # Those of rules, by the limit that the rule sets.
+        self._rule_subscriptions: dict[int, OpenCounts] = {}
+        self.replace_sizes(sizes or QuotaSizes())
+
+    def replace_sizes(self, sizes: QuotaSizes) -> None:
+        """
+        Change how much is allowed.  What was published before does not count any more; the
+        streams that are open do.
+        """
         # Users and addresses have tables of their own, so that no user can be called like
         # an address.
         self._user_buckets = tuple(_buckets(sizes))
         self._address_buckets = tuple(_buckets(sizes))
-        self._rule_buckets: dict[Rate, _Bucket] = {}
         limit = sizes.subscriptions
-        self._subscriptions = None if limit is None else OpenCounts(limit)
-        # Those of rules, by the limit that the rule sets.
-        self._rule_subscriptions: dict[int, OpenCounts] = {}
+        self._subscriptions.limit = math.inf if limit is None else limit
 
     def charge_publication(self, visitor: Visitor, peer: Peer, size: int) -> None:
         """
@@ -204,11 +212,10 @@ class Quotas:
     ) -> list[tuple[OpenCounts, Hashable]]:
         user = visitor.user
         keys: list[tuple[OpenCounts, Hashable]] = []
-        if self._subscriptions is not None:
-            if user:
-                keys.append((self._subscriptions, ("user", user)))
-            if not peer.is_local:
-                keys.append((self._subscriptions, ("address", peer.network)))
+        if user:
+            keys.append((self._subscriptions, ("user", user)))
+        if not peer.is_local:
+            keys.append((self._subscriptions, ("address", peer.network)))
         line, limits = visitor.subscribe_limits(name)
         if limits.max_subscriptions is not None:
             limit = limits.max_subscriptions

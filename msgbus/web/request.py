@@ -11,10 +11,11 @@ from collections.abc import Callable
 from io import BytesIO
 from typing import Any
 
+from twisted.python.failure import Failure
 from twisted.web import server
 from twisted.web.http_headers import Headers
 
-from ..access.credentials import without_links
+from ..fanout.outlet import CountedOutlet, Outlet
 from .channel import Answering, Channel, too_large
 from .heads import Head, Meaning
 from .peer import Peer, forwarded
@@ -51,14 +52,17 @@ class Request(server.Request):
     _forwarded: Peer | None = None
     # The body, if it is taken while it comes.
     body: StreamedBody | None = None
+    # Counts the bytes of an answer that has no end, if there is an access log.
+    counted: CountedOutlet | None = None
     # Was the request judged by nothing but its head and the local address?  Set by `Root`.
     repeatable = False
 
     def __repr__(self) -> str:
         """
-        As Twisted has it, for logs, but without links.
+        For logs, and so without the query, which may hold a link.
         """
-        return without_links(super().__repr__())
+        method, path = self.method, self.uri.partition(b"?")[0]
+        return f"<{type(self).__name__} at {id(self):#x} {method!r} {path!r}>"
 
     @property
     def peer(self) -> Peer:
@@ -101,6 +105,25 @@ class Request(server.Request):
             return
         self._check_body(self.content.tell() + len(data))
         self.content.write(data)
+
+    def count(self, outlet: Outlet) -> Outlet:
+        """
+        The outlet for an answer that has no end: one that counts its bytes, if there is an
+        access log.
+        """
+        if self.channel.site.access_log is None:
+            return outlet
+        self.counted = CountedOutlet(outlet)
+        return self.counted
+
+    def connectionLost(self, reason: Failure) -> None:
+        """
+        The client has gone before the end of the answer.
+        """
+        access_log = self.channel.site.access_log
+        if access_log is not None:
+            access_log.answered(self)
+        super().connectionLost(reason)  # type: ignore[no-untyped-call]  # Twisted
 
     def requestReceived(self, command: bytes, path: bytes, version: bytes) -> None:
         """
@@ -177,7 +200,9 @@ class Request(server.Request):
             receive: Takes the bytes that come after this request.
         """
         # This is a quarter of the memory that an idle subscriber would take.
-        self.requestHeaders = self.responseHeaders = _NO_HEADERS
+        if self.channel.site.access_log is None:
+            self.requestHeaders = _NO_HEADERS
+        self.responseHeaders = _NO_HEADERS
         self.content = self.args = self.received_cookies = self.cookies = None
         self.prepath = self.postpath = self.sitepath = None
         self.head = None

@@ -2,7 +2,8 @@
 The bus as a resource: decides what kind of request it has got, and hands the request to the
 way in for that kind.
 
-Each way in is a module: `publish`, `stream`, `poll` and `websocket`; browsers get `pages`.
+Each way in is a module: `publish`, `stream`, `poll`, `websocket` and `channel_list`.
+Browsers get `pages`.
 """
 
 from __future__ import annotations
@@ -17,18 +18,21 @@ from twisted.web.server import NOT_DONE_YET
 
 from ..bus.bus import Bus
 from ..fanout.fanout import Limits
+from ..message import is_folder
 from .auth import visitor_of
+from .channel_list import ChannelLists
 from .headers import check_host, foreign_page, header, is_preflight, set_safety_headers
 from .mount import Mount
 from .origins import Origins
-from .pages import MODULES, SIGN_IN, live_page, module, sign_in
+from .pages import MODULES, SIGN_IN, list_page, live_page, module, sign_in
 from .poll import Polls
 from .publication_stream import publish_stream
 from .publish import publish
-from .query import MESSAGE, PAGE, channel_name, parse_subscription
+from .query import MESSAGE, PAGE, channel_name, parse_list, parse_subscription
 from .quotas import Quotas
+from .refusals import refuse
 from .request import peer_of
-from .responses import REFUSALS, Refusal, answer, refuse
+from .responses import REFUSALS, Refusal, answer
 from .stream import stream
 from .streamed_body import is_streamed
 from .websocket import open_websocket
@@ -63,7 +67,7 @@ class BusResource(Resource):
         prefix: The path at which the resource is mounted, percent-encoded, with a slash at
             both ends; subscribers are told it in `Content-Location`.
         origins: Which web pages may use it.
-        verbosity: 1 logs subscriptions, 2 publications too.
+        verbosity: 1 logs subscriptions and refusals, 2 publications too.
         limits: What may wait for subscribers that do not read.
         quotas: How much each user and address may publish and subscribe.
 
@@ -88,15 +92,18 @@ class BusResource(Resource):
         self._origins = origins or Origins()
         self.mount = Mount(bus, reactor, prefix, self._origins, verbosity, limits, quotas)
         self._polls = Polls(self.mount)
+        self._lists = ChannelLists(self.mount)
 
     def stop_waiting(self) -> None:
         """
         Answer the requests that wait for a message by `?wait=`, and those whose bodies are
         streams, and let no later request wait or have such a body.
         """
-        self.mount.takes_streams = False
+        mount = self.mount
+        mount.returns.expect(len(mount.subscribers))
+        mount.takes_streams = False
         self._polls.stop_waiting()
-        for publishing in tuple(self.mount.publication_streams):
+        for publishing in tuple(mount.publication_streams):
             publishing.stop()
 
     def check_rights(self) -> None:
@@ -128,10 +135,9 @@ class BusResource(Resource):
             self.mount.check_open()
             return self._render_method(request)
         except Refusal as refusal:
-            return refusal.answer(request)
+            return refuse(self.mount.journal, request, refusal)
         except REFUSALS as error:
-            self.mount.counters.refuse(error)
-            return refuse(request, error)
+            return refuse(self.mount.journal, request, error)
 
     def _render_method(self, request: server.Request) -> int:
         if request.method == b"OPTIONS":
@@ -158,17 +164,23 @@ class BusResource(Resource):
 
     def _subscribe(self, request: server.Request, path: bytes) -> int:
         name = channel_name(path)
-        wanted = parse_subscription(
-            request.uri.partition(b"?")[2],
-            header(request, b"Accept", many=True),
-            header(request, b"Last-Event-ID"),
-        )
+        query = request.uri.partition(b"?")[2]
+        accept = header(request, b"Accept", many=True)
         visitor = visitor_of(request)
+        if (wanted_list := parse_list(query, accept)) is not None:
+            if not is_folder(name):
+                raise Refusal(400, "A list is of a folder, whose address ends in a slash.")
+            visitor.check_subscribe(name, wanted_list.filter)
+            if wanted_list.page:
+                return list_page(request, path)
+            return self._lists.list(request, name, wanted_list)
+        wanted = parse_subscription(query, accept, header(request, b"Last-Event-ID"))
         filter = visitor.check_subscribe(name, wanted.filter)
         since = self.mount.within_history(visitor, name, wanted.since)
         wanted = replace(wanted, filter=filter, since=since)
         stays_open = wanted.wait if wanted.format == MESSAGE else wanted.format != PAGE
         if stays_open:
+            self.mount.check_room()
             self.mount.quotas.check_subscribe(visitor, peer_of(request), name)
         if wants_websocket(request):
             return open_websocket(self.mount, request, name, wanted)

@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from twisted.web import http, server
 from twisted.web.server import NOT_DONE_YET
 
+from ..access.rate_fields import retry_after
 from ..bus.bus import Nobody, Stopping, TooLarge
 from ..bus.idempotency import Reused
 from ..bus.log import Unavailable
@@ -21,9 +22,10 @@ __all__ = [
     "REFUSALS",
     "Refusal",
     "answer",
+    "answer_refusal",
     "plain_refusal",
     "reason_of",
-    "refuse",
+    "set_refusal_headers",
     "set_stream_headers",
     "status_of",
 ]
@@ -53,7 +55,22 @@ _REASON_NAMES = {
     Unavailable: "log_unavailable",
     Denied: "denied",
 }
-REASONS = tuple(_REASON_NAMES.values())
+
+# What statistics call a `Refusal` with one of these status codes that does not say it.
+_REASONS_BY_STATUS = {
+    401: "denied",
+    403: "denied",
+    405: "method",
+    408: "too_slow",
+    413: "too_large",
+    421: "host",
+    429: "throttled",
+}
+REASONS = (
+    *_REASON_NAMES.values(),
+    *("method", "too_slow", "host", "cross_site"),
+    *("sign_in", "guesses", "busy", "connections", "memory", "tls"),
+)
 
 # When a publisher may try again, in seconds, for which the log cannot be reached.
 RETRY_SECONDS = 5
@@ -72,22 +89,31 @@ _REASONS = {
 class Refusal(Exception):
     """
     A request is to be answered with this status code and sentence.
+
+    Args:
+        reason: What statistics call it, which is one of `REASONS`; if it is not given, the
+            code decides.
     """
 
     def __init__(
-        self, code: int, sentence: str, headers: Iterable[tuple[bytes, bytes]] = ()
+        self,
+        code: int,
+        sentence: str,
+        headers: Iterable[tuple[bytes, bytes]] = (),
+        reason: str = "",
     ) -> None:
         super().__init__(sentence)
         self.code = code
         self.headers = headers
+        self.reason = reason or _REASONS_BY_STATUS.get(code, "invalid")
 
-    def answer(self, request: server.Request) -> int:
+    @property
+    def is_refusal(self) -> bool:
         """
-        Answer this request with the status, the sentence and the headers.
+        Is something refused?  Nothing is by a redirection, by a page, or if there is
+        nothing at the path.
         """
-        for name, value in self.headers:
-            request.setHeader(name, value)
-        return answer(request, self.code, str(self))
+        return self.code >= http.BAD_REQUEST and self.code != http.NOT_FOUND
 
 
 def answer(
@@ -118,20 +144,31 @@ def answer(
     return NOT_DONE_YET
 
 
-def refuse(request: server.Request, error: Exception) -> int:
+def answer_refusal(request: server.Request, error: Exception) -> int:
     """
-    Answer a request that is refused because of an error that is one of `REFUSALS`.
+    Answer a request that is refused because of an error, which is a `Refusal` or one of
+    `REFUSALS`.
+    """
+    set_refusal_headers(request, error)
+    return answer(request, status_of(error), str(error))
+
+
+def set_refusal_headers(request: server.Request, error: Exception) -> None:
+    """
+    Set the headers that an answer has beside its status and sentence.
+
+    Args:
+        error: A refusal, or one of `REFUSALS`.
     """
     if isinstance(error, Denied) and error.challenges:
         request.responseHeaders.setRawHeaders(
             b"WWW-Authenticate", [text.encode("ascii") for text in error.challenges]
         )
-    elif isinstance(error, Throttled):
+    elif isinstance(error, Throttled | Refusal):
         for name, value in error.headers:
             request.setHeader(name, value)
-    elif isinstance(error, Unavailable):
-        request.setHeader(b"Retry-After", b"%d" % RETRY_SECONDS)
-    return answer(request, status_of(error), str(error))
+    elif isinstance(error, Unavailable | Stopping):
+        request.setHeader(b"Retry-After", _retry_after(error))
 
 
 def plain_refusal(error: Exception, headers: bytes, closing: bool) -> bytes:
@@ -149,8 +186,8 @@ def plain_refusal(error: Exception, headers: bytes, closing: bool) -> bytes:
     reason = _REASONS.get(status) or http.RESPONSES[status]
     head = b"HTTP/1.1 %d %b\r\nDate: %b\r\n" % (status, reason, http.datetimeToString())
     head += headers
-    if isinstance(error, Unavailable):
-        head += b"Retry-After: %d\r\n" % RETRY_SECONDS
+    if isinstance(error, Unavailable | Stopping):
+        head += b"Retry-After: %b\r\n" % _retry_after(error)
     if closing:
         head += b"Connection: close\r\n"
     return b"%bContent-Type: text/plain; charset=utf-8\r\nContent-Length: %d\r\n\r\n%b" % (
@@ -158,6 +195,11 @@ def plain_refusal(error: Exception, headers: bytes, closing: bool) -> bytes:
         len(body),
         body,
     )
+
+
+def _retry_after(error: Unavailable | Stopping) -> bytes:
+    seconds = error.seconds if isinstance(error, Stopping) else RETRY_SECONDS
+    return retry_after(seconds).encode("ascii")
 
 
 def set_stream_headers(request: server.Request) -> None:
@@ -172,8 +214,10 @@ def set_stream_headers(request: server.Request) -> None:
 
 def status_of(error: Exception) -> int:
     """
-    The status code for an error that is one of `REFUSALS`.
+    The status code for an error that is a `Refusal` or one of `REFUSALS`.
     """
+    if isinstance(error, Refusal):
+        return error.code
     if isinstance(error, Denied):
         return error.status
     return next(code for kind, code in _STATUSES.items() if isinstance(error, kind))
@@ -181,7 +225,10 @@ def status_of(error: Exception) -> int:
 
 def reason_of(error: Exception) -> str:
     """
-    What statistics call an error that is one of `REFUSALS`.
+    What statistics call an error that is a `Refusal` or one of `REFUSALS`: one of
+    `REASONS`.
     """
+    if isinstance(error, Refusal):
+        return error.reason
     kind = next(kind for kind in _STATUSES if isinstance(error, kind))
     return _REASON_NAMES[kind]

@@ -26,12 +26,15 @@ from .auth import is_constant, sender_of, set_visitor, visitor_of
 from .bearer import Bearer, Stranger, refused
 from .certified import OR_CERTIFICATE, Certificates, Certified
 from .documents import Document
+from .front import Front, is_front, wants_front_page
 from .grants import Grants
 from .headers import check_host, header, is_preflight, set_safety_headers
 from .origins import Origins
+from .pages import closed_page
+from .refusals import attempt_of, journal_of, refuse
 from .request import Request, peer_of
 from .resource import BusResource
-from .responses import Refusal, refuse
+from .responses import Refusal, set_refusal_headers, status_of
 from .sign_in import SignIn, TooManyGuesses
 from .site import Site
 from .visitor import Access, Denied, Visitor
@@ -113,7 +116,7 @@ class Root(Resource):
         except Refusal as refusal:
             return _Page(refusal)
         except Invalid as error:
-            return _Page(Refusal(400, str(error)))
+            return _Page(error)
         except Denied as denied:
             # With these headers, a page of an allowed origin can read why it is refused.
             set_safety_headers(request, self._origins)
@@ -258,8 +261,8 @@ class Root(Resource):
 
     def getChild(self, path: bytes, request: server.Request) -> Resource:
         """
-        The document that the path names; without documents, a page that says where the bus
-        is.
+        The document that the path names; without documents, the front page at the root, and
+        elsewhere a sentence that says where the bus is.
         """
         try:
             visitor_of(request).check_enter()
@@ -268,10 +271,8 @@ class Root(Resource):
             return _Page(denied)
         if self._documents is not None:
             return Document(self._documents)
-        if request.path == b"/" and request.method in (b"GET", b"HEAD"):
-            return _Page(
-                Refusal(200, "This is msgbus: POST to /msgbus/CHANNEL, and GET it.")
-            )
+        if is_front(request):
+            return Front(self._origins, self.children.items())
         return _Page(Refusal(404, "Nothing is here; the bus is at /msgbus/."))
 
     def _denied(self, failure: Failure, request: server.Request) -> Resource:
@@ -281,10 +282,11 @@ class Root(Resource):
             return _Page(Refusal(400, failure.getErrorMessage()))
         if isinstance(failure.value, Busy):
             later = (b"Retry-After", b"%d" % failure.value.retry_after)
-            return _Page(Refusal(503, failure.getErrorMessage(), [later]))
+            return _Page(Refusal(503, failure.getErrorMessage(), [later], "busy"))
         if isinstance(failure.value, TooManyGuesses):
             wait = retry_after(failure.value.seconds).encode("ascii")
-            return _Page(Refusal(429, failure.getErrorMessage(), [(b"Retry-After", wait)]))
+            later = (b"Retry-After", wait)
+            return _Page(Refusal(429, failure.getErrorMessage(), [later], "guesses"))
         failure.trap(UnauthorizedLogin)
         return _Page(
             Refusal(
@@ -293,25 +295,34 @@ class Root(Resource):
                 + (", under any name," if self._access is None else " with your name,")
                 + " as in curl -u NAME:PASSWORD."
                 + ("" if self._certificates is None else OR_CERTIFICATE),
+                reason="sign_in",
             )
         )
 
 
 class _Page(Resource):
     """
-    Answers any request with the same status and sentence.
+    Answers any request with the same status and sentence.  A browser that asks for the
+    front page, and may not see it, gets the sentence in a page.
     """
 
     isLeaf = True
 
-    def __init__(self, refusal: Refusal | Denied) -> None:
+    def __init__(self, refusal: Refusal | Denied | Invalid) -> None:
         super().__init__()  # type: ignore[no-untyped-call]  # Twisted
         self._refusal = refusal
 
     def render(self, request: server.Request) -> int:
-        if isinstance(self._refusal, Denied):
-            return refuse(request, self._refusal)
-        return self._refusal.answer(request)
+        """
+        Answer with the status and the sentence.
+        """
+        journal, refusal = journal_of(request), self._refusal
+        code = status_of(refusal)
+        if code not in (401, 403) or not wants_front_page(request):
+            return refuse(journal, request, refusal)
+        journal.refuses(attempt_of(journal, request), refusal)
+        set_refusal_headers(request, refusal)
+        return closed_page(request, code, str(refusal))
 
 
 def _keep_private(request: server.Request) -> None:

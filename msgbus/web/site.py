@@ -14,9 +14,10 @@ from twisted.web import server
 from twisted.web.resource import IResource
 
 from ..access.addresses import TrustedProxies
-from .channel import Channel
+from .channel import AccessLog, Channel
 from .connections import Connections
 from .heads import Heads
+from .journal import Journal
 from .peer import NO_PROXIES, Peer
 from .request import Request
 
@@ -33,11 +34,14 @@ class Site(server.Site):
         reactor: By its clock, idle connections time out.
         proxies: Those that are believed whose requests they pass on.
         connections: How many connections there may be; any number for None.
+        journal: Counts and logs what is refused; that of the bus, or one of its own.
 
     Attributes:
         max_body: As given.
         proxies: As given.
         connections: Counts all connections.
+        journal: As given.
+        access_log: Has a line for each request; None if none is kept, as at first.
         draining: Whether each connection is closed once its request is answered.
         channels: All connections.
         streams: The connections whose answers have no end.
@@ -57,11 +61,14 @@ class Site(server.Site):
         reactor: IReactorTime | None = None,
         proxies: TrustedProxies = NO_PROXIES,
         connections: Connections | None = None,
+        journal: Journal | None = None,
     ) -> None:
         super().__init__(resource, parsePOSTFormSubmission=False, reactor=reactor)  # type: ignore[no-untyped-call]  # Twisted
         self.max_body = max_body
         self.proxies = proxies
         self.connections = connections or Connections()
+        self.journal = journal or Journal()
+        self.access_log: AccessLog | None = None
         self.draining = False
         self.channels: set[Channel] = set()
         self.streams: set[Channel] = set()
@@ -136,8 +143,18 @@ class Site(server.Site):
         """
         return [b"http/1.1", b"http/1.0"]
 
+    def keep_access_log(self, access_log: AccessLog) -> None:
+        """
+        Log all requests from now on.  Then no heads are remembered, because requests whose
+        heads are remembered are answered without becoming a `Request`.
+        """
+        self.access_log = access_log
+        self.heads.close()
+
     def log(self, request: Any) -> None:
         """
-        Write no access log, because queries may hold what their senders want to keep
-        private.
+        A request is answered.  Twisted's own log would have its query, which may hold what
+        its sender wants to keep private.
         """
+        if self.access_log is not None:
+            self.access_log.answered(request)

@@ -12,7 +12,7 @@ from twisted.web import http, server
 from twisted.web.server import NOT_DONE_YET
 
 from ..bus.cursor import Cursor
-from ..fanout.member import Member, Response
+from ..fanout.member import Response
 from ..fanout.overflow import Overflow
 from ..formats.framing import ChunkedFraming, Framing
 from ..formats.stream_formats import STREAM_FORMATS, FramingOptions
@@ -28,6 +28,7 @@ from .query import Wanted
 from .quotas import Throttled
 from .request import Request
 from .responses import set_stream_headers
+from .subscriber import Subscriber
 from .visitor import Visitor
 
 __all__ = ["stream"]
@@ -64,16 +65,26 @@ def stream(mount: Mount, request: server.Request, name: str, wanted: Wanted) -> 
             request.remember(
                 partial(RepeatedSubscription, mount, request, name, wanted, framing)
             )
-        opened = Stream(
-            mount, visitor_of(request), request.peer, channel, name, bool(request.chunked)
-        )
+        opened = Stream(mount, channel, framing)
+        visitor, peer = visitor_of(request), request.peer
+        if channel.site.access_log is not None:
+            opened.request = request
         request.replace_with(opened)
-        opened.begin(wanted, framing, cursor, ready=False)
+        opened.begin(visitor, peer, name, wanted, cursor, ready=False)
     else:
         outlet = mount.outlet(request, wanted.overflow is Overflow.LATEST)
-        response = Response(outlet, partial(finish, request))
+        farewell = partial(mount.farewell, framing) if _beats(wanted, framing) else bytes
+        response = Response(outlet, partial(finish, request, farewell))
         mount.subscribe_request(request, name, wanted, framing, response, cursor)
     return NOT_DONE_YET
+
+
+def _beats(wanted: Wanted, framing: Framing) -> bool:
+    """
+    Does a stream have heartbeats?  Simple readers, which ask for none, might take for a
+    broken message what is sent at its end.
+    """
+    return bool(wanted.heartbeat or framing.heartbeat_seconds)
 
 
 class Stream:
@@ -82,56 +93,53 @@ class Stream:
     the memory of the request is released, because streams are many and live long.
 
     Args:
-        visitor: Who subscribes.
-        peer: From where.
         channel: The connection of the response.
-        name: The name of the channel or folder that is subscribed to.
-        chunked: Whether the response is in chunks (RFC 9112, section 7.1).
+        framing: Writes the response, perhaps in chunks (RFC 9112, section 7.1).
+
+    Attributes:
+        request: The request, if there is an access log, which needs it.
     """
 
-    __slots__ = ("_channel", "_chunked", "_member", "_mount", "_name", "_peer", "_visitor")
+    __slots__ = ("_beats", "_channel", "_framing", "_mount", "_subscriber", "request")
 
-    def __init__(
-        self,
-        mount: Mount,
-        visitor: Visitor,
-        peer: Peer,
-        channel: Channel,
-        name: str,
-        chunked: bool,
-    ) -> None:
+    def __init__(self, mount: Mount, channel: Channel, framing: Framing) -> None:
         self._mount = mount
-        self._visitor = visitor
-        self._peer = peer
         self._channel = channel
-        self._name = name
-        self._chunked = chunked
-        self._member: Member | None = None
+        self._framing = framing
+        # Whether the client understands what is said between two messages.
+        self._beats = False
+        self._subscriber: Subscriber | None = None
+        self.request: Request | None = None
 
     def begin(
-        self, wanted: Wanted, framing: Framing, cursor: Cursor | None, ready: bool
+        self,
+        visitor: Visitor,
+        peer: Peer,
+        name: str,
+        wanted: Wanted,
+        cursor: Cursor | None,
+        ready: bool,
     ) -> None:
         """
         Subscribe, now that the head of the response is written.
 
         Args:
+            visitor: Who subscribes.
+            peer: From where.
+            name: The name of the channel or folder that is subscribed to.
             ready: Whether the head has been sent, so that nothing waits in the transport.
         """
+        self._beats = _beats(wanted, self._framing)
         latest = wanted.overflow is Overflow.LATEST
-        response = Response(
-            self._mount.outlet_for(self._channel, latest), self._finish, ready=ready
-        )
+        outlet = self._mount.outlet_for(self._channel, latest)
+        if self.request is not None:
+            outlet = self.request.count(outlet)
+        response = Response(outlet, self._finish, ready=ready)
         self._channel.begin_stream()
-        self._member = self._mount.subscribe(
-            self._visitor,
-            self._peer,
-            self._name,
-            wanted,
-            framing,
-            response,
-            cursor,
+        self._subscriber = self._mount.subscribe(
+            visitor, peer, name, wanted, self._framing, response, cursor
         )
-        self._channel.registerProducer(self._member, True)  # type: ignore[no-untyped-call]  # Twisted
+        self._channel.registerProducer(self._subscriber.member, True)  # type: ignore[no-untyped-call]  # Twisted
 
     def announce_close(self) -> None:
         """
@@ -147,16 +155,21 @@ class Stream:
     def _finish(self) -> None:
         channel = self._channel
         channel.unregisterProducer()  # type: ignore[no-untyped-call]  # Twisted
-        if self._chunked:
-            # The last chunk.
-            channel.write(b"0\r\n\r\n")  # type: ignore[no-untyped-call]  # Twisted
+        farewell = self._mount.farewell(self._framing) if self._beats else b""
+        if isinstance(self._framing, ChunkedFraming):
+            farewell += b"0\r\n\r\n"
+        if farewell:
+            channel.write(farewell)  # type: ignore[no-untyped-call]  # Twisted
         channel.requestDone(self)
         self._leave()
 
     def _leave(self) -> None:
-        member, self._member = self._member, None
-        if member is not None:
-            self._mount.leave(member, self._peer, self._name)
+        subscriber, self._subscriber = self._subscriber, None
+        if subscriber is not None:
+            access_log = self._channel.site.access_log
+            if self.request is not None and access_log is not None:
+                access_log.answered(self.request)
+            self._mount.leave(subscriber)
 
 
 class RepeatedSubscription:
@@ -173,7 +186,6 @@ class RepeatedSubscription:
 
     __slots__ = (
         "_answer",
-        "_chunked",
         "_framing",
         "_mount",
         "_name",
@@ -197,7 +209,6 @@ class RepeatedSubscription:
         self._unfiltered = wanted.filter == EVERYTHING
         self._wanted = replace(wanted, filter=EVERYTHING) if self._unfiltered else wanted
         self._framing = framing
-        self._chunked = bool(request.chunked)
         self._persistent = bool(request.channel.persistent)
         self._answer = ResponseHead(request, http.OK, [b"Msgbus-Id"])
 
@@ -214,7 +225,11 @@ class RepeatedSubscription:
         """
         mount, wanted, since = self._mount, self._wanted, self._wanted.since
         seconds_left = self._visitor.seconds_left()
-        if mount.closed or (seconds_left is not None and seconds_left <= 0):
+        if (
+            mount.closed
+            or mount.memory.lasts
+            or (seconds_left is not None and seconds_left <= 0)
+        ):
             return False
         peer = self._peer or channel.peer
         try:
@@ -238,14 +253,8 @@ class RepeatedSubscription:
         opening = self._framing.opening(begins)
         channel.repeater.answers.append(self._answer.fill(begins.encode("ascii")))
         channel.repeater.answers.append(opening)
-        opened = Stream(
-            mount,
-            self._visitor,
-            peer,
-            channel,
-            self._name,
-            self._chunked,
-        )
+        opened = Stream(mount, channel, self._framing)
         channel.begin_answer(opened, self._persistent)
-        opened.begin(wanted, self._framing, cursor, channel.repeater.flush())
+        ready = channel.repeater.flush()
+        opened.begin(self._visitor, peer, self._name, wanted, cursor, ready)
         return True

@@ -57,8 +57,8 @@ class StreamAnswer:
 
     Attributes:
         has_room: Called when the answer is not full any more.
-        broken: Called when a message is refused that had to wait, and its publisher is
-            answered only at the end.
+        refused: Called with the error when a message is refused that had to wait.
+        broken: Called then, too, if the publisher is answered only at the end.
         told: As given.
         count: How many messages there have been, published or not.
     """
@@ -74,6 +74,7 @@ class StreamAnswer:
         self._request = request
         self._reactor = reactor
         self.has_room: Callable[[], object] = bool
+        self.refused: Callable[[Exception], object] = bool
         self.broken: Callable[[], object] = bool
         # Why the stream has ended before its end, as told then; empty if it has not.
         self._error: dict[str, object] = {}
@@ -176,6 +177,7 @@ class StreamAnswer:
         A message that waited is not published after all.  For a publisher that is not told
         of each message, the stream ends here.
         """
+        self.refused(error)
         told = _refusal(pending.number, status_of(error), str(error))
         if self.told:
             self._settle(pending, told)

@@ -24,8 +24,8 @@ from ..formats.websocket_frames import WebSocketFraming, close, frame
 from ..message import Message, Receipt
 from .auth import visitor_of
 from .channel import LINGER_SECONDS, REQUEST_BYTES_A_SECOND
-from .counters import WebCounters
 from .headers import check_origin
+from .journal import Attempt
 from .mount import Mount, when_published
 from .peer import Peer
 from .query import Wanted
@@ -51,7 +51,13 @@ RAW_BINARY = "application/octet-stream"
 _CLOSE_CODES = {
     413: CloseReason.MESSAGE_TOO_BIG,
     429: CloseReason.TRY_AGAIN_LATER,
-    503: CloseReason.GOING_AWAY,
+    503: CloseReason.SERVICE_RESTART,
+}
+
+# The other way round: the status in the log for a close code.
+_STATUSES: dict[int, int] = {
+    CloseReason.MESSAGE_TOO_BIG: 413,
+    CloseReason.POLICY_VIOLATION: 408,
 }
 
 # How large an envelope may be: JSON may need six characters for a byte of the body, and
@@ -73,7 +79,8 @@ def open_websocket(mount: Mount, request: server.Request, name: str, wanted: Wan
     token = accept_token(request)
     # Browsers let any page open a WebSocket to any host, and read what comes over it.
     check_origin(request, mount.origins)
-    publish = partial(_publish, mount, visitor_of(request), request.peer, name)
+    visitor, peer = visitor_of(request), request.peer
+    publish = partial(_publish, mount, visitor, peer, name)
     outlet = mount.outlet(request, wanted.overflow is Overflow.LATEST)
     cursor, begins = mount.begin(name, wanted.filter, wanted.since)
     websocket = WebSocket(
@@ -83,7 +90,7 @@ def open_websocket(mount: Mount, request: server.Request, name: str, wanted: Wan
         wanted.raw,
         mount.bus.max_message,
         mount.fanout.limits.stall_seconds,
-        mount.counters,
+        partial(_refused, mount, visitor, peer, name),
     )
     headers = [(b"Msgbus-Prefix", mount.prefix.encode("ascii"))]
     if begins is not None:
@@ -91,7 +98,7 @@ def open_websocket(mount: Mount, request: server.Request, name: str, wanted: Wan
     websocket.accept(token, headers)
     response = Response(
         outlet,
-        partial(websocket.close, CloseReason.GOING_AWAY, "The bus is stopping."),
+        partial(_send_away, mount, websocket),
         partial(
             websocket.close,
             CloseReason.TRY_AGAIN_LATER,
@@ -104,6 +111,17 @@ def open_websocket(mount: Mount, request: server.Request, name: str, wanted: Wan
     )
     websocket.joined(member)
     return NOT_DONE_YET
+
+
+def _send_away(mount: Mount, websocket: WebSocket) -> None:
+    """
+    Close a WebSocket because the bus stops, and say when to come back.
+    """
+    seconds = mount.returns.next()
+    websocket.close(
+        CloseReason.SERVICE_RESTART,
+        f"The bus is stopping; come back in {seconds:.1f} seconds.",
+    )
 
 
 def _publish(
@@ -133,6 +151,24 @@ def _publish(
     return published
 
 
+def _refused(
+    mount: Mount,
+    visitor: Visitor,
+    peer: Peer,
+    name: str,
+    error: Exception,
+    channel: str | None,
+) -> None:
+    """
+    Count and log what is refused on a WebSocket to this channel.
+
+    Args:
+        channel: That which the client has named instead, if any.
+    """
+    attempt = Attempt(peer, visitor.sender, "websocket", channel or name)
+    mount.journal.refuses(attempt, error)
+
+
 class WebSocket:
     """
     One open connection: publishes what the client sends, answers it, and closes.
@@ -144,14 +180,14 @@ class WebSocket:
         max_message: Bytes of the largest body.
         seconds: How long a message of the client may take, beside one second for each KiB
             of it that has come.
-        counters: Counts what is refused.
+        refused: Called with the error, and with the channel if the client has named one,
+            when something is refused.
     """
 
     __slots__ = (
         "_began",
         "_channel",
         "_closed",
-        "_counters",
         "_ending",
         "_limit",
         "_member",
@@ -160,6 +196,7 @@ class WebSocket:
         "_raw",
         "_reactor",
         "_reader",
+        "_refused",
         "_request",
         "_seconds",
         "_slow",
@@ -173,10 +210,10 @@ class WebSocket:
         raw: bool,
         max_message: int,
         seconds: float,
-        counters: WebCounters,
+        refused: Callable[[Exception, str | None], object],
     ) -> None:
         self._request = request
-        self._counters = counters
+        self._refused = refused
         self._channel = request.channel
         self._reactor = reactor
         self._publish = publish
@@ -214,6 +251,7 @@ class WebSocket:
             ],
         )
         self._request.startedWriting = 1
+        self._request.code = 101
         self._request.begin_stream(self._received)
 
     def joined(self, member: Member) -> None:
@@ -231,6 +269,14 @@ class WebSocket:
         """
         if self._say_last(close(code, reason)):
             self._ending = self._reactor.callLater(seconds, self._channel.loseConnection)
+
+    def _fail(self, code: int, reason: str, seconds: float = LINGER_SECONDS) -> None:
+        """
+        The same, because the client breaks the protocol, or sends too much or too slowly.
+        """
+        status = _STATUSES.get(code, 400)
+        self._refused(Refusal(status, reason or "This is no WebSocket frame."), None)
+        self.close(code, reason, seconds)
 
     def _say_last(self, farewell: bytes) -> bool:
         """
@@ -259,7 +305,7 @@ class WebSocket:
                 self._reactor,
                 self._channel.transport,
                 self._take,
-                partial(self.close, seconds=FAIL_SECONDS),
+                partial(self._fail, seconds=FAIL_SECONDS),
                 self._waiting,
             )
         self._reader.receive(data)
@@ -280,7 +326,7 @@ class WebSocket:
             self._payload += data.encode("utf-8") if isinstance(data, str) else data
             if len(self._payload) > self._limit:
                 sentence = f"A frame has at most {self._limit} bytes."
-                self.close(CloseReason.MESSAGE_TOO_BIG, sentence)
+                self._fail(CloseReason.MESSAGE_TOO_BIG, sentence)
             elif not event.message_finished:
                 self._await_rest()
             else:
@@ -305,7 +351,7 @@ class WebSocket:
         else:
             self._slow = None
             self._payload.clear()
-            self.close(CloseReason.POLICY_VIOLATION, "The message comes too slowly.")
+            self._fail(CloseReason.POLICY_VIOLATION, "The message comes too slowly.")
 
     def _stop_waiting(self) -> None:
         slow, self._slow = self._slow, None
@@ -313,30 +359,31 @@ class WebSocket:
             slow.cancel()
 
     def _post(self, payload: bytes, is_text: bool) -> None:
-        ack = None
+        ack = channel = None
         try:
             if self._raw:
                 wish = Publication(RAW_TEXT if is_text else RAW_BINARY, payload)
             else:
                 wish = parse_publication(payload)
-            ack = wish.ack
+            ack, channel = wish.ack, wish.channel
             published = self._publish(wish)
         except REFUSALS as error:
-            self._refuse(error, error.ack if isinstance(error, InvalidPublication) else ack)
+            ack = error.ack if isinstance(error, InvalidPublication) else ack
+            self._refuse(ack, channel, error)
             return
         if ack is not None:
             when_published(
                 published,
                 partial(self._acknowledge, ack),
-                partial(self._refuse, ack=ack),
+                partial(self._refuse, ack, channel),
             )
 
     def _acknowledge(self, ack: str | int, receipt: Receipt) -> None:
         told = {"ack": ack, "id": receipt.id, "subscribers": receipt.subscribers}
         self._tell(frame(Opcode.TEXT, line(told)))
 
-    def _refuse(self, error: Exception, ack: str | int | None) -> None:
-        self._counters.refuse(error)
+    def _refuse(self, ack: str | int | None, channel: str | None, error: Exception) -> None:
+        self._refused(error, channel)
         status = status_of(error)
         if self._raw:
             # The client would take any frame for a message, so only a close can tell it.

@@ -34,7 +34,7 @@ def wants_websocket(request: server.Request) -> bool:
         raise Refusal(
             426,
             "A WebSocket needs 'Upgrade: websocket' and HTTP/1.1; a proxy that drops them"
-            " has to be told to pass them on, as docs/operations.md has it.",
+            " has to be told to pass them on, as docs/proxies.md has it.",
             [(b"Upgrade", b"websocket"), (b"Connection", b"Upgrade")],
         )
     return False

@@ -8,8 +8,13 @@ from twisted.internet.error import ConnectionDone
 
 from msgbus.admin import Metrics
 from msgbus.admin.reactor_delay import ReactorDelay
+from msgbus.fanout.member import Response
+from msgbus.formats.ndjson import NdjsonFraming
+from msgbus.ids import Since
+from msgbus.match import EVERYTHING
+from msgbus.web.connections import Connections
 
-from ..memory import Server
+from ..memory import Pipe, Server
 from ..requests import get, post
 
 
@@ -73,7 +78,73 @@ def test_deliveries(server):
     assert now["delivery_seconds_count",] == 3
     for reader in readers:
         reader.leave(ConnectionDone())
-    assert ("subscriptions", "multipart") not in values(server)
+    assert values(server)["subscriptions", "multipart"] == 0
+
+
+def test_slow(server):
+    """
+    A subscription that is read slowly is counted as long as something waits for it, and
+    what is dropped for it once it is told.
+    """
+    pipe = Pipe()
+    fanout = server.resource.mount.fanout
+    response = Response(pipe, lambda: None)
+    member = fanout.subscribe("foo", EVERYTHING, NdjsonFraming(), response)
+    peer = server.connect()
+    for _ in range(4):
+        peer.send(post(body="x" * 800_000))
+        peer.received()
+    now = values(server)
+    assert now["slow_subscriptions",] == 1
+    assert now["waiting_bytes",] > 1_600_000
+    assert now["dropped_messages_total", "drop-newest"] == 0
+    pipe.grant(member, 10_000_000)
+    now = values(server)
+    assert now["slow_subscriptions",] == 0
+    assert now["waiting_bytes",] == 0
+    assert now["dropped_messages_total", "drop-newest"] == 2
+    assert now["gaps_total", "drop-newest"] == 1
+    assert now["gaps_total", "latest"] == 0
+
+
+def test_replays(server):
+    """
+    Whoever is being sent kept messages is counted until that has ended, in either way.
+    """
+    fanout, cuts = server.resource.mount.fanout, []
+    server.ask(post(body="x" * 100_000))
+    members = []
+    for pipe in (Pipe(), Pipe()):
+        pipe.abort = lambda: cuts.append(1)
+        cursor = server.bus.replay("foo", EVERYTHING, Since())
+        response = Response(pipe, lambda: None)
+        members.append(
+            fanout.subscribe("foo", EVERYTHING, NdjsonFraming(), response, cursor=cursor)
+        )
+    server.turn()
+    assert values(server)["replays",] == 2
+    members[0].outlet.grant(members[0], 10_000_000)
+    server.turn()
+    assert values(server)["replays",] == 1
+    members[1].end()
+    assert values(server)["replays",] == 0
+    assert cuts == [1]
+
+
+def test_connections(server):
+    """
+    Connections are counted that are one too many, of all or of those from one address.
+    """
+    connections = server.site.connections = Connections(most=3, of_address=1)
+    peers = [server.connect(client=f"192.0.2.{last}") for last in (1, 1, 2, 3)]
+    now = values(server)
+    assert now["connections",] == 4
+    assert now["refused_connections_total", "address"] == 1
+    assert now["refused_connections_total", "all"] == 1
+    for peer in peers:
+        peer.leave(ConnectionDone())
+    assert values(server)["connections",] == 0
+    assert connections.handshakes.total() == 0
 
 
 def test_resumes(server):

@@ -7,7 +7,7 @@ from twisted.internet.defer import Deferred
 
 from msgbus.admin import Readiness
 from msgbus.admin.readiness import PATIENCE_SECONDS, SILENT
-from msgbus.web.mount import STOPPING
+from msgbus.bus.bus import Stopping
 
 from ..memory import Server
 from ..requests import get
@@ -45,7 +45,7 @@ def test_ready(server):
     assert trouble(server) == [""]
     assert reader.received() == b""
     assert server.bus.newest == newest
-    assert server.resource.mount.fanout.open_by_form() == {"multipart": 1}
+    assert server.resource.mount.fanout.sizes().by_form == {"multipart": 1}
 
 
 def test_stopping(server):
@@ -56,7 +56,7 @@ def test_stopping(server):
     reader.send(get())
     server.site.drain()
     assert not server.resource.mount.closed
-    assert trouble(server) == [STOPPING]
+    assert trouble(server) == [str(Stopping())]
 
 
 def test_silent(server):

@@ -55,9 +55,21 @@ def sunset(width=360, height=200):
     return file.getvalue()
 
 
+def take_list(window, bus, suffix):
+    """
+    Take the picture of a list of channels.
+    """
+    for name in ("barn/camera", "barn/door", "cellar/humidity", "chat/lobby"):
+        publish(bus.url + name, b"x", "image/jpeg" if "camera" in name else "text/plain")
+    window.resize(900, 640)
+    window.open(bus.url + "?list")
+    window.wait("return document.querySelectorAll('#channels tr').length > 4")
+    window.screenshot(DOCS / f"list{suffix}.png")
+
+
 def take(folder, suffix, *arguments):
     """
-    Take both pictures.
+    Take all pictures.
     """
     (folder / f"site{suffix}").mkdir()
     bus = Daemon(folder / f"site{suffix}", "--docroot", str(CHAT))
@@ -80,6 +92,7 @@ def take(folder, suffix, *arguments):
     live.wait("return document.querySelector('#log').scrollTop > 0 || true")
     live.run("await new Promise((resolve) => setTimeout(resolve, 500))")
     live.screenshot(DOCS / f"live{suffix}.png")
+    take_list(live, bus, suffix)
 
     alice, bob = browser.window(), browser.window()
     for window, name in ((alice, "alice"), (bob, "bob")):

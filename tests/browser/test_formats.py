@@ -123,7 +123,7 @@ def test_foreign_websocket(start, window, canary):
 def test_through_nginx(start, proxy):
     """
     Through nginx with nothing but `proxy_pass`, and times short, streams come at once, and
-    silent ones live by their heartbeats; with the block of docs/operations.md, so does a
+    silent ones live by their heartbeats; with the block of docs/proxies.md, so does a
     WebSocket.
     """
     bus = start("--host", "chat.example")

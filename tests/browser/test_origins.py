@@ -146,11 +146,11 @@ def elsewhere(request, tmp_path):
 def test_proxy(start, elsewhere, proxy, lines):
     """
     Behind nginx with TLS, the chat and the page of a channel work, whichever `Host` it
-    passes on, once the options are as docs/operations.md says.
+    passes on, once the options are as docs/proxies.md says.
     """
     (command,) = [
         line
-        for block in blocks(CHECKOUT / "docs/operations.md", "sh")
+        for block in blocks(CHECKOUT / "docs/proxies.md", "sh")
         for line in block.splitlines()
         if "--docroot chatdemo --host chat.example" in line
     ]

@@ -15,7 +15,7 @@ from msgbus.bus.bus import Bus
 from msgbus.bus.file_log import PAUSE_SECONDS, WAIT_SECONDS, FileLog
 from msgbus.bus.history import History, Keep
 from msgbus.bus.idempotency import SECONDS, Reused
-from msgbus.bus.log import CannotLoad
+from msgbus.bus.log import CannotLoad, LogNumbers
 from msgbus.ids import Gap, Since, parse_id
 from msgbus.match import Filter
 from msgbus.message import Message
@@ -84,6 +84,31 @@ class FileLogTests(SynchronousTestCase):
         ids.append(self.successResultOf(third).id)
         keys = [tuple(map(int, id.split("-"))) for id in ids]
         self.assertEqual(keys, sorted(set(keys)))
+
+    def test_numbers(self):
+        """
+        It is known how many messages are not on the disk yet, and how often writing has
+        failed.
+        """
+        self.publish(b"0")
+        self.clock.advance(0)
+        self.pool.held = []
+        for body in (b"1", b"2" * 100_000):
+            self.publish(body)
+        self.publish(b"3", keep=False)
+        self.clock.advance(0)
+        self.assertEqual(self.log.numbers(), LogNumbers(unsaved=3))
+        (held,), self.pool.held = self.pool.held, None
+        file = self.log._database._connection
+        file.execute("PRAGMA max_page_count = 1")
+        self.pool.callInThreadWithCallback(*held)
+        self.assertEqual(self.log.numbers(), LogNumbers(unsaved=3, failures=1))
+        file.execute("PRAGMA max_page_count = 1000000")
+        self.clock.advance(PAUSE_SECONDS)
+        self.clock.advance(0)
+        self.assertEqual(self.log.numbers(), LogNumbers(failures=1))
+        self.start()
+        self.assertEqual(self.log.numbers(), LogNumbers())
 
     def test_answers(self):
         """

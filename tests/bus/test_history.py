@@ -47,6 +47,32 @@ class HistoryTests(SynchronousTestCase):
         cursor.close()
         return found
 
+    def test_keeps_less(self):
+        """
+        If less is to be kept from now on, what is too much is dropped at once; a reader
+        that has begun is told what it misses.
+        """
+        both = MESSAGE_OVERHEAD + CHANNEL_OVERHEAD + 10
+        for keep, kept in (
+            ({"count": 2}, [2, 3, 4]),
+            ({"count": 0}, []),
+            ({"channels": 1}, [4]),
+            ({"size": both + MESSAGE_OVERHEAD}, [4]),
+            ({"size": 0}, []),
+            ({"seconds": 0.0015}, [3, 4]),
+            ({}, [1, 2, 3, 4]),
+        ):
+            self.make()
+            self.add("a", "a", "a", "b")
+            reader = self.begin(id=(0, 0))
+            self.history.keep_within(Keep(**keep))
+            self.assertEqual(self.read(), kept, keep)
+            missed = 4 - len(kept)
+            self.assertEqual(
+                sum(i.count for i in self.rest(reader) if isinstance(i, Gap)), missed
+            )
+            self.assertEqual(self.history.messages, len(kept))
+
     def test_losses(self):
         """
         A message that is not kept is lost for its channel and the folders above it: once no

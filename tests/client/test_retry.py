@@ -34,6 +34,20 @@ class DelayTests(SynchronousTestCase):
             self.assertEqual(delay(failures, 1.0), longest)
             self.assertEqual(delay(failures, 0.5), (shortest + longest) / 2)
 
+    def test_asked(self):
+        """
+        If the server has asked to wait, the delay is at least that, and up to a quarter
+        longer; but a server cannot ask for more than a minute.
+        """
+        for failures, asked, shortest, longest in (
+            (0, 0.1, 0.25, 0.5),
+            (0, 8, 8, 10),
+            (3, 2, 2, 4),
+            (0, 1e9, 60, 75),
+        ):
+            self.assertEqual(delay(failures, 0.0, asked), shortest)
+            self.assertEqual(delay(failures, 1.0, asked), longest)
+
     @given(st.integers(0), st.floats(0, 1))
     def test_bounds(self, failures, chance):
         """

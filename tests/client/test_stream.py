@@ -94,6 +94,22 @@ class StreamTests(SynchronousTestCase):
         self.assertEqual(with_ids(read(stream, data)), with_ids(sent))
         self.assertEqual(stream.end(), "The server ended the stream.")
 
+    def test_told_when_to_come_back(self):
+        """
+        A stream may end with the time after which its client is to come back.
+        """
+        for told, seconds in (
+            (FRAMING.retry(7.26), 7.3),
+            (b"Msgbus-Retry: 7\r\n", 7),
+            (b"Msgbus-Retry: -1\r\nMsgbus-Gap: 2\r\n", 0),
+            (b"Msgbus-Retry: 1e99\r\n", 0),
+            (b"", 0),
+        ):
+            stream = open_stream()
+            read(stream, PREAMBLE + told)
+            self.assertEqual(stream.end(), "The server ended the stream.")
+            self.assertEqual(stream.retry_seconds, seconds, told)
+
     @given(
         st.data(),
         st.lists(

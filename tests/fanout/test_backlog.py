@@ -449,6 +449,26 @@ class FanoutMachine(RuleBasedStateMachine):
         for backlog in backlogs:
             assert backlog.kept == sum(map(len, backlog._frames.values()))
 
+    @invariant()
+    def standing(self):
+        """
+        What is told of each subscriber is so: what it has missed, and at least how much
+        waits for it.
+        """
+        for subscriber in getattr(self, "subscribers", ()):
+            if subscriber.aborted or self.fresh:
+                continue
+            standing, queue = subscriber.member.standing, subscriber.queue
+            wanted = len(subscriber.matched(self.published)) - subscriber.since
+            waiting = sum(size for *_, size in queue.waiting) - queue.offset
+            if queue.overflow is not Overflow.LATEST and not queue.closed:
+                assert standing.messages == len(queue.waiting)
+                assert standing.bytes == waiting
+                missed = wanted - len(queue.got) - len(queue.waiting)
+                assert standing.missed == missed
+            if standing.state == "level":
+                assert (standing.bytes, queue.waiting) == (0, [])
+
     def teardown(self):
         """
         All read all: each has what its queue says, in order, and its gaps and

@@ -31,4 +31,5 @@ class NdjsonFramingTests(SynchronousTestCase):
             [body_of(json.loads(line)) for line in lines], [m.body for m in drawn]
         )
         self.assertEqual(framing.gap(3), b'{"gap": 3}\n')
+        self.assertEqual(framing.retry(1.5), b"")
         self.assertEqual(framing.gap(None), b'{"gap": "unknown"}\n')

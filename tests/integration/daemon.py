@@ -18,7 +18,8 @@ _numbers = count()
 
 class Daemon:
     """
-    `twistd -n msgbus` with these arguments, listening on a port of its own.
+    `twistd -n msgbus` with these arguments, listening on a port of its own, unless they say
+    where.
 
     Args:
         python: The interpreter into which msgbus is installed, with `twistd` beside it.
@@ -36,9 +37,9 @@ class Daemon:
         self._log = folder / f"twistd{next(_numbers)}.log"
         self._killed = False
         program, *flags = command
-        listen = (
-            [] if "--listen" in arguments else ["--listen", "tcp:0:interface=127.0.0.1"]
-        )
+        listen = ["--listen", "tcp:0:interface=127.0.0.1"]
+        if {"--listen", "--config"} & set(arguments):
+            listen = []
         with self._log.open("wb") as log:
             self.process = subprocess.Popen(
                 [

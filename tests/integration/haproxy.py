@@ -12,8 +12,8 @@ from .ports import START_SECONDS, free_port, wait_for_port
 
 class HAProxy:
     """
-    HAProxy with the configuration that docs/operations.md shows, on a port of its own of
-    the loopback, with a certificate for localhost.
+    HAProxy with the PROXY protocol, as docs/proxies.md configures it, on a port of its own
+    of the loopback, with a certificate for localhost.
 
     Attributes:
         port: Where it listens.
@@ -23,7 +23,7 @@ class HAProxy:
     def __init__(self, folder, bus):
         self.authority = Authority(folder)
         self.port = free_port()
-        (shown,) = blocks(CHECKOUT / "docs/operations.md", "haproxy")
+        _, shown = blocks(CHECKOUT / "docs/proxies.md", "haproxy")
         shown = (
             shown.replace("bind :443", f"bind 127.0.0.1:{self.port}")
             .replace("chat.example.pem", str(self.authority.issue("localhost")))

@@ -12,7 +12,7 @@ from .ports import START_SECONDS, free_port, wait_for_port
 
 class Nginx:
     """
-    nginx with the configuration that docs/operations.md shows, on a port of its own, with
+    nginx with the configuration that docs/proxies.md shows, on a port of its own, with
     a certificate for chat.example.
 
     Args:
@@ -26,7 +26,7 @@ class Nginx:
         cut = pem.index("-----BEGIN CERTIFICATE")
         (folder / "key.pem").write_text(pem[:cut])
         (folder / "cert.pem").write_text(pem[cut:])
-        (server,) = blocks(CHECKOUT / "docs/operations.md", "nginx")
+        (server,) = blocks(CHECKOUT / "docs/proxies.md", "nginx")
         if location is not None:
             head, _, _ = server.partition("location /")
             server = f"{head}location / {{ {location} proxy_read_timeout 10m; }} }}"

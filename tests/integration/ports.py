@@ -2,18 +2,26 @@
 Ports of other programs than the bus.
 """
 
+import secrets
 import socket
 import time
+from contextlib import suppress
 
 START_SECONDS = 30
+
+# The kernel gives clients ports from 32768 on (`ip_local_port_range`).  One of those may be
+# taken by any connection before the server that it was found for has started.
+PORTS = range(10_000, 32_768)
 
 
 def free_port():
     """
-    A port of the loopback at which nothing listens.
+    A port at which nothing listens.
     """
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        return free.getsockname()[1]
+    while True:
+        port = secrets.choice(PORTS)
+        with suppress(OSError), socket.create_server(("", port)):
+            return port
 
 
 def wait_for_port(port):

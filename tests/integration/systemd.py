@@ -10,6 +10,25 @@ import sys
 from .daemon import BIN
 
 
+class Notified(socket.socket):
+    """
+    The socket at which systemd is told the state of a service.
+
+    Attributes:
+        lines: The status lines that came, which `recv` passes over.
+    """
+
+    lines = ()
+
+    def recv(self, size):
+        """
+        The next state that is no status line.
+        """
+        while (state := super().recv(1000)).startswith(b"STATUS="):
+            self.lines += (state.decode().removeprefix("STATUS="),)
+        return state[:size]
+
+
 def spawn(listener, folder, *more):
     """
     Start a bus as systemd would: with the listening socket as its third file, and a socket
@@ -19,7 +38,7 @@ def spawn(listener, folder, *more):
         more: More options of the bus.
     """
     name = f"msgbus-systemd-{os.getpid()}"
-    notified = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    notified = Notified(socket.AF_UNIX, socket.SOCK_DGRAM)
     notified.bind(f"\0{name}")
     notified.settimeout(30)
     arguments = ["-n", "--pidfile=", "msgbus", "--listen"]

@@ -4,14 +4,17 @@ The operator's address of a real bus: its numbers, and whether it is ready.
 
 import shutil
 import socket
+import ssl
 import subprocess
 import time
 import urllib.error
 import urllib.request
+from contextlib import ExitStack, suppress
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from .certificates import Authority
 from .ports import START_SECONDS, free_port
 from .test_history import publish
 from .test_twistd import twistd
@@ -24,10 +27,10 @@ class Admin:
     The operator's address of a bus.
     """
 
-    def __init__(self, start, *arguments):
+    def __init__(self, start, *arguments, **options):
         self.port, port = free_port(), free_port()
         listen = ("--listen", f"tcp:{port}:{LOOPBACK}")
-        self.bus = start("--admin", f"tcp:{self.port}", *listen, *arguments)
+        self.bus = start("--admin", f"tcp:{self.port}", *listen, *arguments, **options)
         # The log names both.
         self.bus.port = port
 
@@ -119,6 +122,40 @@ def test_ready(start, redis):
     admin.wait_until_ready()
 
 
+@pytest.mark.parametrize("prefix", ["", "haproxy:"])
+def test_handshakes(start, tmp_path, prefix):
+    """
+    Handshakes of TLS are counted, and connections that end without one.
+    """
+    authority = Authority(tmp_path)
+    key = authority.issue("localhost")
+    admin = Admin(
+        start,
+        *("--listen", f"{prefix}ssl:0:{LOOPBACK}:privateKey={key}:certKey={key}"),
+    )
+    port = int(admin.bus.wait_for(r"\(TLS\) starting on (\d+)")[1])
+    context = ssl.create_default_context(cafile=authority.file)
+    for client_context in (context, context, ssl.create_default_context()):
+        plain = socket.create_connection(("127.0.0.1", port), timeout=30)
+        with plain, suppress(ssl.SSLCertVerificationError):
+            client = client_context.wrap_socket(plain, server_hostname="localhost")
+            if prefix:
+                client.sendall(b"PROXY TCP4 192.0.2.1 127.0.0.1 4711 443\r\n")
+            client.sendall(b"GET / HTTP/1.0\r\n\r\n")
+            assert client.recv(4096).startswith(b"HTTP/1.0 200 ")
+            client.close()
+    expected = {("done",): 2, ("failed",): 1}
+
+    def counted():
+        name = "msgbus_tls_handshakes_total"
+        return {key[1:]: v for key, v in admin.values().items() if key[0] == name}
+
+    deadline = time.monotonic() + START_SECONDS
+    while counted() != expected:
+        assert time.monotonic() < deadline, counted()
+        time.sleep(0.05)
+
+
 def test_password(start, tmp_path):
     """
     A password keeps strangers out, also at an address that they can reach; without one,
@@ -140,6 +177,38 @@ def test_password(start, tmp_path):
     )
     assert result.returncode == 1
     assert "--admin-secret-file" in result.stdout + result.stderr
+
+
+def test_foreign_pages(start):
+    """
+    Pages of other sites read nothing there, also where they may use the bus.
+    """
+    admin = Admin(start, "--allow-origin", "*", "--host", "*", "--host", "bus.example")
+    for path in ("/", "/metrics", "/subscribers", "/events/?list"):
+        request = urllib.request.Request(
+            f"http://localhost:{admin.port}{path}",
+            headers={"Origin": "http://evil.example"},
+        )
+        with urllib.request.urlopen(request, timeout=30) as answer:
+            assert "Access-Control-Allow-Origin" not in answer.headers, path
+        assert admin.get(path, Host="evil.example")[0] == 421
+        assert admin.get(path, Host="bus.example")[0] == 200
+
+
+def test_many_connections(start):
+    """
+    Whoever keeps connections to the operator's address takes no more files than it may
+    have, and the bus still serves.
+    """
+    admin = Admin(start)
+    with ExitStack() as stack:
+        for _ in range(101):
+            peer = socket.create_connection(("127.0.0.1", admin.port), timeout=30)
+            stack.enter_context(peer)
+        assert peer.recv(100).startswith(b"HTTP/1.1 503 ")
+        admin.bus.wait_for("The operator's address has too many connections")
+        publish(admin.bus, [1])
+    admin.wait_until_ready()
 
 
 def test_unix(start, tmp_path):

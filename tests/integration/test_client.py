@@ -42,7 +42,7 @@ class Twisted:
     """
 
     def __init__(self, url, **options):
-        options = {"timeout": 10, "patience": 20, **options}
+        options = {"timeout": 10, "patience": 60, **options}
         self.client = Client(reactor, url, **options)
         self.messages = []
         self.notices = []
@@ -94,7 +94,7 @@ class Blocking:
         self.notices = []
         self._stream = None
         self._publishers = {}
-        self._patience = options.pop("patience", 20)
+        self._patience = options.pop("patience", 60)
         self._options = options
         self._thread = None
         self._closed = False

@@ -204,7 +204,7 @@ def test_cuts(connect, serve):
     peer = connect(f"{bus.url}foo", patience=60)
     bodies = numbers(3000)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("msgbus.client.retry.delay", lambda failures, chance: 0.01)
+        patch.setattr("msgbus.client.retry.delay", lambda *_: 0.01)
         for body in bodies:
             peer.publish(body, "text/plain")
         peer.close()
@@ -213,6 +213,19 @@ def test_cuts(connect, serve):
     assert len(bus.heads) == 51
     assert len(peer.notices) == 50
     assert isinstance(peer.notices[0], Lost)
+
+
+def await_rest(growing, least):
+    """
+    Wait until a list has more than so many elements, and gets no more for a second.
+    """
+    deadline = time.monotonic() + 60
+    before, since = 0, time.monotonic()
+    while len(growing) <= least or time.monotonic() - since < 1:
+        assert time.monotonic() < deadline, len(growing)
+        if len(growing) != before:
+            before, since = len(growing), time.monotonic()
+        time.sleep(0.02)
 
 
 @with_both
@@ -233,8 +246,8 @@ def test_push_back(connect, serve):
 
         thread = threading.Thread(target=publish, daemon=True)
         thread.start()
-        time.sleep(1)
-        assert 10 < len(published) < most
+        await_rest(published, 10)
+        assert len(published) < most
         bus.gate.set()
         thread.join(30)
         peer.close()

@@ -2,6 +2,7 @@
 What README.md and docs/ show, run.
 """
 
+import json
 import os
 import re
 import shlex
@@ -9,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+import urllib.request
 from functools import partial
 from urllib.parse import urlsplit
 
@@ -28,6 +30,7 @@ from ..sentinels import Replicated
 from .certificates import Authority
 from .daemon import BIN
 from .pages import CHECKOUT, blocks
+from .test_admin import Admin
 from .test_twistd import twistd
 
 CONTRIBUTING = CHECKOUT / "CONTRIBUTING.md"
@@ -108,10 +111,16 @@ def test_quick_test(bus, tmp_path):
     assert random.sub("*", "".join(lines)) == random.sub("*", shown)
 
 
-@pytest.mark.parametrize("command", commands(*PAGES))
+# The paths of the operator's address, of which docs/operations.md shows commands.
+OPERATOR = re.compile(r":8889/(?:subscribers|events)")
+
+
+@pytest.mark.parametrize(
+    "command", [each for each in commands(*PAGES) if not OPERATOR.search(each)]
+)
 def test_command(command, bus, tmp_path):
     """
-    Every command subscribes, or publishes.
+    Every command subscribes, publishes, or lists channels.
     """
     (tmp_path / "photo.jpg").write_bytes(b"\xff\xd8")
     process = run(command, bus, tmp_path)
@@ -121,9 +130,33 @@ def test_command(command, bus, tmp_path):
         assert process.stdout.readline().startswith(("--msgbus", "retry: ", "hello\n"))
         os.killpg(process.pid, signal.SIGTERM)
         process.communicate(timeout=30)
+    elif "?list" in command:
+        assert process.communicate(timeout=30)[0] == '{"channels": [], "next": null}\n'
     else:
         assert process.communicate(timeout=30)[0] == ""
         assert process.returncode == 0
+
+
+def test_operator(start, tmp_path):
+    """
+    The operator's commands tell events, list subscribers, and end one.
+    """
+    admin = Admin(start)
+    told, ended, listed = sorted(filter(OPERATOR.search, commands(*PAGES)), key=len)
+    told = run(told, admin, tmp_path)
+    events = iter(told.stdout.readline, "")
+    assert next(events).startswith("--msgbus")
+    subscriber = urllib.request.urlopen(f"{admin.bus.url}foo?format=ndjson", timeout=30)
+    seen = next(line for line in events if '"event": "subscribed"' in line)
+    number = json.loads(seen)["subscriber"]
+    list_ = json.loads(run(listed, admin, tmp_path).communicate(timeout=30)[0])
+    assert [row["name"] for row in list_["subscribers"]] == ["foo"]
+    ended = ended.replace("/17", f"/{number}")
+    assert run(ended, admin, tmp_path).communicate(timeout=30)[0] == ""
+    assert subscriber.read() == b""
+    assert next(line for line in events if '"event": "left"' in line)
+    os.killpg(told.pid, signal.SIGTERM)
+    told.communicate(timeout=30)
 
 
 # A machine for tests has no camera.
@@ -183,6 +216,7 @@ def test_twistd(command, start, request, tmp_path):
     hashed = "$2y$05$Ia1/yEG8t0WTxGKT6S9jD.yS4egKjZP.kFjfBO/EGFgjostPM/rAW"
     (tmp_path / "users").write_text(f"alice:{hashed}\n")
     (tmp_path / "access").write_text("alice publish,subscribe *\n")
+    (tmp_path / "msgbus.toml").write_text("listen = 'tcp:0:interface=127.0.0.1'\n")
     for folder in ("certificates", "site"):
         (tmp_path / folder).mkdir()
     (tmp_path / "certificates/localhost.pem").write_text(pem)
@@ -191,7 +225,7 @@ def test_twistd(command, start, request, tmp_path):
         servers = Replicated(tmp_path / "redis", password="x")
         request.addfinalizer(servers.stop)
         command = command.replace("a.example,b.example,c.example", servers.hosts)
-    elif "--log" in command:
+    elif "--log " in command:
         password = "x" if "password-file" in command else ""
         server = RedisServer(tmp_path, password, requirepass=password)
         request.addfinalizer(server.kill)
@@ -211,9 +245,11 @@ def test_twistd(command, start, request, tmp_path):
         assert time.monotonic() < deadline
         time.sleep(0.02)
     os.kill(int(pid_file.read_text()), signal.SIGTERM)
-    while pid_file.exists() and time.monotonic() < deadline:
+    # Said after the pid file is removed.
+    while "Server Shut Down" not in log.read_text():
+        assert time.monotonic() < deadline
         time.sleep(0.02)
-    assert "Server Shut Down" in log.read_text()
+    assert not pid_file.exists()
 
 
 def test_bridge(start, tmp_path):
@@ -517,7 +553,7 @@ class TestContributing:
     """
 
     # The one that is short enough to be run here.
-    RUN_HERE = ".venv/bin/pytest tests/formats"
+    RUN_HERE = ".venv/bin/pytest tests/admin"
 
     def commands(self):
         """

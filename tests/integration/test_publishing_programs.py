@@ -365,7 +365,7 @@ class TestProxy:
 
     def test_block(self, start, proxy, shell):
         """
-        With the block of docs/operations.md, each message comes at once, and so does its
+        With the block of docs/proxies.md, each message comes at once, and so does its
         receipt.
         """
         bus = start("--host", "chat.example")

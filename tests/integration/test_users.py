@@ -184,10 +184,12 @@ def test_damaged(files, tmp_path):
                 assert publish(bus, "chat/a", *BOB) == 204
                 assert publish(bus, "other", *BOB) == 403
                 assert publish(bus, "chat/a") == 401
-                refused = twistd(*files, cwd=tmp_path)
-                assert refused.returncode == 1
-                assert str(file) in refused.stdout + refused.stderr
-                assert "Traceback" not in refused.stdout + refused.stderr
+                # A start reads the files as a reload does, so two of each will do.
+                if not text:
+                    refused = twistd(*files, cwd=tmp_path)
+                    assert refused.returncode == 1
+                    assert str(file) in refused.stdout + refused.stderr
+                    assert "Traceback" not in refused.stdout + refused.stderr
                 file.write_bytes(good)
         # Line ends of other systems are no damage.
         (tmp_path / "access").write_bytes(RULES.replace("\n", "\r\n").encode())

@@ -393,6 +393,10 @@ def test_systemd(redis, tmp_path):
     for _ in range(3):
         assert notified.recv(100) == b"WATCHDOG=1"
     assert curl(url, *KIND)[0] == 401
+    with socket.create_connection(listener.getsockname()) as client:
+        client.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        while not any(", 1 connection;" in line for line in notified.lines):
+            notified.recv(100)
     process.send_signal(signal.SIGHUP)
     assert told().startswith(b"RELOADING=1\nMONOTONIC_USEC=")
     assert told() == b"READY=1"
@@ -407,6 +411,12 @@ def test_systemd(redis, tmp_path):
     process.terminate()
     assert told() == b"STOPPING=1"
     assert process.wait(SECONDS) == 0
+    notified.setblocking(False)
+    with pytest.raises(BlockingIOError):
+        told()
+    *_, stopping, stopped = notified.lines
+    assert re.fullmatch("Stopping: \\d+ connections? left", stopping)
+    assert stopped == "Stopped"
     assert alive(workers) == []
     notified.close()
     listener.close()
@@ -430,3 +440,52 @@ def children(pid):
         for task in Path(f"/proc/{pid}/task").iterdir()
         for child in (task / "children").read_text().split()
     ]
+
+
+def test_admin(start, tmp_path):
+    """
+    Each worker has an address of the operator, which names its number; a worker that is
+    started again has it again.
+    """
+    bus = start("--admin", f"unix:{tmp_path}/admin-{{worker}}.sock")
+
+    def ask(number, path):
+        _, body = curl(
+            f"http://localhost{path}",
+            *("--unix-socket", f"{tmp_path}/admin-{number}.sock"),
+        )
+        return body
+
+    def all_are_ready():
+        return [ask(number, "/readyz") for number in (1, 2)] == [b"ready\n"] * 2
+
+    wait_until(all_are_ready)
+    streams = streams_of(bus, 8)
+    told = b"".join(ask(number, "/metrics") for number in (1, 2))
+    counts = re.findall(rb'^msgbus_subscriptions\{form="multipart"\} (.*)$', told, re.M)
+    assert sum(map(float, counts)) == len(streams)
+    for stream in streams:
+        stream.close()
+    bus.end_worker(2, signal.SIGKILL)
+    wait_until(all_are_ready)
+
+
+def test_config(start, tmp_path):
+    """
+    Each worker reads a file of options again; one that is started again takes them from the
+    file as it is then, and serves at the same sockets.
+    """
+    file = tmp_path / "msgbus.toml"
+    listen = "listen = 'tcp:0:interface=127.0.0.1'\n"
+    file.write_text(listen)
+    bus = start("--config", file.name)
+    count = len(bus.workers())
+    file.write_text(listen + "max-message = 9")
+    bus.process.send_signal(signal.SIGHUP)
+    bus.wait_for("again: max-message changed", count)
+    file.write_text("listen = ['tcp:0', 'unix:x']\nmax-message = 9\nmax-subscriptions = 5")
+    for number in bus.workers():
+        bus.end_worker(number, signal.SIGTERM)
+    streams_of(bus, 2)
+    assert curl(bus.url + "foo", *KIND[:-1], "x" * 9)[0] == 204
+    assert curl(bus.url + "foo", *KIND[:-1], "x" * 10)[0] == 413

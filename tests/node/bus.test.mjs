@@ -10,7 +10,7 @@ import { join } from "node:path";
 import { after, test } from "node:test";
 
 import { folder, kill, start, stop } from "./buses.mjs";
-import { BusError, publish, signIn, subscribe, timeOf } from "../../msgbus/web/page/msgbus.js";
+import { BusError, channels, publish, signIn, subscribe, timeOf } from "../../msgbus/web/page/msgbus.js";
 
 after(stop);
 
@@ -379,4 +379,36 @@ test("A refusal that has no end, or breaks off, is told", async () => {
     await assert.rejects(subscribe(url), sentence);
     server.close();
   }
+});
+
+test("Channels are listed in pages, as they are", async () => {
+  const bus = await start();
+  const names = ["a/1", "a/ä &?#", "b"];
+  for (const name of names) {
+    await publish(bus.url + name.split("/").map(encodeURIComponent).join("/"), "x", "text/plain");
+  }
+  const got = [];
+  let after;
+  do {
+    const page = await channels(bus.url, { limit: 1, after });
+    got.push(...page.channels);
+    after = page.next;
+  } while (after);
+  assert.deepEqual(got.map(({ name }) => name), names);
+  assert.equal(got[0].subscribers, 0);
+  assert.equal(got[0].last.type, "text/plain");
+  assert.equal(new Date(got[0].last.time).getTime(), timeOf(got[0].last).getTime());
+  const below = await channels(`${bus.url}a/?x`, { channel: "*ä*" });
+  assert.deepEqual([below.channels.map(({ name }) => name), below.next], [["a/ä &?#"], null]);
+});
+
+test("A list that is refused, or that is none, says why", async () => {
+  const bus = await start();
+  await assert.rejects(
+    channels(bus.url, { limit: 0 }),
+    (error) => error instanceof BusError && error.status === 400 && /1 to 1000/.test(error.message),
+  );
+  const { url } = await say("HTTP/1.0 200 OK\r\nContent-Type: text/html\r\n\r\n<h1>");
+  await assert.rejects(channels(url), /This is no bus/);
+  await assert.rejects(channels(bus.url, { signal: AbortSignal.abort() }), { name: "AbortError" });
 });

@@ -12,7 +12,7 @@ from twisted.internet.task import deferLater
 
 from msgbus.bus.history import History, Keep
 from msgbus.bus.id_sequence import zero_id
-from msgbus.bus.log import CannotLoad, Unavailable
+from msgbus.bus.log import CannotLoad, LogNumbers, Unavailable
 from msgbus.ids import ZERO, Gap, Since, format_id, parse_id
 from msgbus.match import EVERYTHING
 from msgbus.message import Invalid, Message
@@ -497,12 +497,31 @@ async def test_reads_nothing(start, redis):
     # At the first check it may just be reading, which is no trouble.
     await until(lambda: node.log._stuck == 1)
     assert not node.log.trouble
+    assert node.log.numbers() == LogNumbers(unread=2)
     await until(lambda: node.log._stuck == 2)
     assert "does not get" in node.log.trouble
     await node.follow(3)
     assert [message.body for message in node.got] == [b"1", b"2", b"3"]
     assert node.missed == 0
     await until(lambda: not node.log.trouble)
+    assert node.log.numbers() == LogNumbers()
+
+
+@pytest_twisted.ensureDeferred
+async def test_numbers(start, redis):
+    """
+    It is known how many messages wait for Redis, and how often it could not be reached.
+    """
+    node = start()
+    await node.publish("foo", b"1")
+    redis.kill()
+    published = [node.publish("foo", b"%d" % n) for n in range(3)]
+    await until(lambda: node.log.numbers().failures > 3)
+    assert node.log.numbers().unsaved == 3
+    redis.start()
+    for each in published:
+        await each
+    assert node.log.numbers().unsaved == 0
 
 
 @pytest_twisted.ensureDeferred

@@ -55,6 +55,8 @@ class OptionTests(SynchronousTestCase):
         """
         for arguments, verbosity in ((["-v"], 1), (["-vvv"], 3), (["--verbose", "-v"], 2)):
             self.assertEqual(self.parse(*arguments)["verbosity"], verbosity)
+        arguments = "--verbose-for", "alice", "--verbose-for", "192.0.2.0/24"
+        self.assertEqual(self.parse(*arguments)["verbose-for"], ["alice", "192.0.2.0/24"])
 
     def test_mistakes(self):
         """
@@ -73,6 +75,10 @@ class OptionTests(SynchronousTestCase):
             (["--listen", "tls:docs:port=0"], "no PEM file with a key.* in 'docs'"),
             (["--workers", "0"], "--workers '0' is no number of processes"),
             (["--workers", "2"], "messages are in Redis: give a --log"),
+            (
+                ["--workers", "2", "--log", "redis://x", "--admin", "tcp:9090"],
+                "write {worker} into --admin .* tcp:909{worker}",
+            ),
             (["--max-message", "1M"], "--max-message '1M' is no number"),
             (["--rate", "often"], "--rate: 'often' is no rate"),
             (["--byte-rate", "0/s"], "--byte-rate: '0/s' is no rate"),

@@ -305,6 +305,41 @@ class NotifyTests(SynchronousTestCase):
     Notifications to systemd.
     """
 
+    def test_status(self):
+        """
+        Every few seconds, a line says how many subscribers there are, and how much has been
+        published and delivered since the line before; while the bus stops, how many
+        connections are left.
+        """
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            self.addCleanup(signal.signal, number, signal.getsignal(number))
+        server = Server()
+        service = BusService(server.clock, {}, server.site, server.resource)
+        states = []
+        service._notify = states.append
+        service._ready()
+        peers = [server.connect() for _ in range(2)]
+        for peer in peers:
+            peer.send(get("/msgbus/foo?format=ndjson"))
+        for _ in range(20):
+            server.ask(POST)
+        server.clock.advance(5)
+        service.running = True
+        stopped = service.stopService()
+        for peer in peers:
+            peer.leave(ConnectionDone())
+        server.clock.advance(1)
+        self.successResultOf(stopped)
+        self.assertEqual(
+            [state for state in states if state.startswith("STATUS=")],
+            [
+                "STATUS=0 subscribers, 0 connections",
+                "STATUS=2 subscribers, 2 connections; 4 messages/s in, 8 messages/s out",
+                "STATUS=Stopping: 2 connections left",
+                "STATUS=Stopped",
+            ],
+        )
+
     def test_watchdog(self):
         """
         Watchdog notifications are sent twice as often as systemd requires, until the
@@ -329,7 +364,15 @@ class NotifyTests(SynchronousTestCase):
             service.running = True
             self.successResultOf(service.stopService())
             server.clock.advance(2)
-        states = [b"READY=1", b"WATCHDOG=1", b"WATCHDOG=1", b"STOPPING=1"]
+        states = [
+            b"READY=1",
+            b"STATUS=0 subscribers, 0 connections",
+            b"WATCHDOG=1",
+            b"WATCHDOG=1",
+            b"STOPPING=1",
+            b"STATUS=Stopping: 0 connections left",
+            b"STATUS=Stopped",
+        ]
         self.assertEqual([listener.recv(100) for _ in states], states)
         listener.setblocking(False)
         with self.assertRaises(BlockingIOError):

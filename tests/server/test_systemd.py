@@ -11,6 +11,8 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from msgbus.server.systemd import notify, watchdog_seconds
 
+from .no_files import no_files
+
 
 class NotifyTests(SynchronousTestCase):
     """
@@ -49,6 +51,13 @@ class NotifyTests(SynchronousTestCase):
             notify("READY=1")
         with mock.patch.dict(os.environ, NOTIFY_SOCKET="/nowhere/s"):
             notify("READY=1")
+
+    def test_no_files(self):
+        """
+        If there is no file left for a socket, the notification is lost without an error.
+        """
+        with mock.patch.dict(os.environ, NOTIFY_SOCKET="/nowhere/s"), no_files():
+            notify("WATCHDOG=1")
 
     def test_no_watchdog(self):
         """

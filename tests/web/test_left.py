@@ -108,8 +108,7 @@ class LeftTests(SynchronousTestCase):
             "of rules": {
                 k: c._open for k, c in quotas._rule_subscriptions.items() if c._open
             },
-            "counted members": mount._counted,
-            "limited members": mount._limited,
+            "subscribers": mount.subscribers,
             "rights": mount.rights._rights,
             "published streams": mount.publication_streams,
             "polls": server.resource._polls._requests,

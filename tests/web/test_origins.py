@@ -12,7 +12,7 @@ from msgbus.web.origins import Origins
 EXPOSED = (
     b"Access-Control-Expose-Headers",
     b"Content-Location, ETag, From, Msgbus-Gap, Msgbus-Id, Msgbus-Origin,"
-    b" Msgbus-Prefix, Msgbus-Subscribers",
+    b" Msgbus-Prefix, Msgbus-Subscribers, Retry-After",
 )
 
 

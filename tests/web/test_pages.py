@@ -67,6 +67,22 @@ class LivePageTests(SynchronousTestCase):
         receipt = self.successResultOf(self.server.bus.publish(Message("foo", b"")))
         self.assertEqual(receipt.subscribers, 0)
 
+    def test_lists(self):
+        """
+        A list of channels has a page, whatever else the query says.
+        """
+        for path, root in (
+            ("/msgbus/?list", "./"),
+            ("/msgbus/a/b/?list&limit=3&after=zebra", "../../"),
+        ):
+            head, page = self.page(path)
+            self.assertIn(f'src="{root}.js/list.js"', page)
+            self.assertNotIn("zebra", page)
+            self.assertIn("script-src 'nonce-", head["Content-Security-Policy"])
+            self.assertEqual(head["Cache-Control"], "no-store")
+        for path in ("/msgbus/foo?list", "/msgbus/?list&limit=0"):
+            self.assertEqual(self.server.ask(get(path, BROWSER))[0], 400)
+
     def test_policy(self):
         """
         The page may run only its own script, by a nonce that is new each time, loads
@@ -286,7 +302,7 @@ class ModuleTests(SynchronousTestCase):
         ):
             code, _, body = self.server.ask(get(f"/msgbus/.js/{name}"))
             self.assertEqual(code, 404)
-            self.assertIn(b"there are: live.js, look.js, msgbus.js", body)
+            self.assertIn(b"list.js, live.js, look.js, msgbus.js", body)
 
     def test_other_origins(self):
         """

@@ -195,6 +195,13 @@ def _doors():
     doors["page"] = Door("subscribe", "live_page", "GET", "/msgbus/foo", page)
     doors["page HEAD"] = Door("subscribe", "live_page", "HEAD", "/msgbus/foo", page)
     doors["page of a folder"] = Door("subscribe", "live_page", "GET", "/msgbus/a/", page)
+    for method, path in (("GET", ""), ("HEAD", ""), ("GET", "a/")):
+        doors[f"list of {path!r} {method}"] = Door(
+            "subscribe", "self._lists.list", method, f"/msgbus/{path}?list&limit=9"
+        )
+        doors[f"page of the list of {path!r} {method}"] = Door(
+            "subscribe", "list_page", method, f"/msgbus/{path}?list", page
+        )
     socket = ("subscribe", "open_websocket", "GET")
     for raw in (0, 1):
         path = f"/msgbus/foo?last=1&raw={raw}"
@@ -491,7 +498,7 @@ class DoorTests(SynchronousTestCase):
             | _called(resource.BusResource._subscribe),
             by - {"Document", ""} | {"self._subscribe"},
         )
-        self.assertEqual(_called(root.Root.getChild), {"Document", "_Page"})
+        self.assertEqual(_called(root.Root.getChild), {"Document", "Front", "_Page"})
         self.assertEqual(
             _called(root.Root.getChildWithDefault),
             {"self._behind", "_Page", "DeferredResource"},

@@ -70,6 +70,35 @@ class SubscribeTests(WebTestCase):
         self.assertEqual(peer.received(), b"0\r\n\r\n")
         self.assertTrue(peer.closed)
 
+    def test_told_when_to_come_back(self):
+        """
+        At a stop, a stream with heartbeats ends with the time after which its client is to
+        come back: each client has another, and there is more time for more of them.
+        """
+        peers = []
+        for query in ("?heartbeat=25", "?format=event-stream"):
+            for _ in range(500):
+                peers.append(self.server.connect())
+                peers[-1].send(get(f"/msgbus/foo{query}"))
+                peers[-1].received()
+        self.server.resource.stop_waiting()
+        self.server.resource.close()
+        ends = [peer.received() for peer in peers]
+        times = [float(b"".join(unchunked(end)).split()[1]) for end in ends]
+        self.assertTrue(ends[0].startswith(b"13\r\nMsgbus-Retry: "), ends[0])
+        self.assertTrue(ends[0].endswith(b"\r\n0\r\n\r\n"), ends[0])
+        for told, unit in ((times[:500], 1), (times[500:], 1000)):
+            # Of 0.5 to 1 second.
+            self.assertGreaterEqual(min(told), 0.5 * unit)
+            self.assertLess(min(told), 0.6 * unit)
+            self.assertGreater(max(told), 0.9 * unit)
+            self.assertLessEqual(max(told), unit)
+        late = self.server.connect()
+        late.send(get())
+        status, headers, _ = late.answer()
+        self.assertEqual(status, 503)
+        self.assertEqual(headers["Retry-After"], "1")
+
     def test_head(self):
         """
         A subscription is answered with exactly these headers, and at once with the first

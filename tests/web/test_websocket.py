@@ -54,14 +54,17 @@ class SubscribeTests(WebSocketTestCase):
     def test_stop(self):
         """
         When the bus stops, the client gets what it is owed, and then a close frame with
-        1001.
+        1012 and a reason that says when to come back.
         """
         peer = self.open()
         self.server.bus.publish(Message("foo", b"x", "a/b"))
         self.server.resource.close()
         message, closed = self.events(peer)
         self.assertEqual(json.loads(message.data)["body"], "x")
-        self.assertEqual((closed.code, closed.reason), (1001, "The bus is stopping."))
+        self.assertEqual(
+            (closed.code, closed.reason),
+            (1012, "The bus is stopping; come back in 0.5 seconds."),
+        )
         self.assertFalse(peer.closed)
         self.server.clock.advance(2)
         self.assertTrue(peer.closed)
@@ -81,7 +84,7 @@ class SubscribeTests(WebSocketTestCase):
         peer.send(text(ack=1))
         raw.send(masked(Opcode.TEXT, b"x"))
         self.assertEqual(self.published, [])
-        self.assertEqual(self.closed(raw)[0], 1001)
+        self.assertEqual(self.closed(raw)[0], 1012)
         peer.protocol.resumeProducing()
         told = [json.loads(event.data) for event in self.events(peer)[:-1]]
         self.assertEqual([t.get("status") for t in told], [503, None])

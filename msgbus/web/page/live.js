@@ -5,18 +5,17 @@
  */
 
 import "./look.js";
-import { publish, timeOf } from "./msgbus.js";
+import { publish } from "./msgbus.js";
 import {
   addressOf,
-  clock,
+  article,
   element,
+  heading,
+  listOf,
   Log,
-  mediaType,
   part,
   publishAs,
-  senderOf,
-  sentenceOf,
-  show,
+  publishing,
   signingIn,
   size,
   watch,
@@ -38,30 +37,17 @@ const log = new Log(part("log", HTMLElement), item);
 
 /** @param {Message} message */
 function item(message) {
-  const time = timeOf(message);
-  const head = element("header", {}, senderOf(message));
-  if (FOLDER) {
-    const { href } = addressOf(BUS, message.channel);
-    head.append(element("a", { href, dir: "auto", textContent: message.channel || "/" }));
-  }
-  if (time) head.append(clock(time));
-  head.append(element("span", { className: "type", textContent: mediaType(message) }));
-  return element("article", {}, head, show(message));
+  if (!FOLDER) return article(message);
+  const { href } = addressOf(BUS, message.channel);
+  const link = element("a", { href, dir: "auto", textContent: message.channel || "/" });
+  return article(message, link);
 }
 
-function heading() {
-  const way = part("name", HTMLHeadingElement);
-  way.append(element("a", { href: addressOf(BUS, "").href, textContent: "msgbus" }));
-  const segments = NAME.split("/");
-  segments.forEach((segment, index) => {
-    way.append(element("span", { className: "slash", textContent: "/" }));
-    if (!segment) return;
-    const { href } = addressOf(BUS, [...segments.slice(0, index + 1), ""].join("/"));
-    const words = element("bdi", { textContent: segment });
-    const last = index === segments.length - 1;
-    way.append(last ? words : element("a", { href }, words));
-  });
-  document.title = `${NAME || "everything"} · msgbus`;
+/** A link to the list of the folder, or of the folder above the channel. */
+function listing() {
+  const link = part("list", HTMLAnchorElement);
+  link.href = listOf(BUS, NAME.slice(0, NAME.lastIndexOf("/") + 1)).href;
+  link.hidden = false;
 }
 
 function pausing() {
@@ -98,17 +84,15 @@ function filtering() {
   };
 }
 
-function publishing() {
+function writing() {
   const form = part("publish", HTMLFormElement);
   const body = part("body", HTMLTextAreaElement);
   const file = part("file", HTMLInputElement);
   const type = part("type", HTMLInputElement);
   const name = part("sender", HTMLInputElement);
   const channel = part("channel", HTMLInputElement);
-  const outcome = part("outcome", HTMLOutputElement);
   const { value: usual } = type;
   const { placeholder } = body;
-  let publishing = false;
   part("more", HTMLDetailsElement).open = innerWidth > 700;
   channel.parentElement?.toggleAttribute("hidden", !FOLDER);
   channel.value = NAME;
@@ -122,39 +106,28 @@ function publishing() {
   body.onkeydown = (event) => {
     if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) form.requestSubmit();
   };
-  form.onsubmit = async (event) => {
-    event.preventDefault();
-    // A second click does not publish a second time.
-    if (publishing) return;
-    publishing = true;
+  publishing(form, part("outcome", HTMLOutputElement), async () => {
     const [chosen] = file.files ?? [];
     const sent = body.value;
-    outcome.dataset.state = "";
-    outcome.textContent = "Publishing…";
-    try {
-      // As bytes, because the user may have entered another type than that of the file.
-      const what = chosen ? await chosen.arrayBuffer() : sent;
-      const where = addressOf(BUS, FOLDER ? channel.value : NAME);
-      const { subscribers } = await publishAs(name, BUS, (user) =>
-        publish(where, what, type.value, { user }),
-      );
-      outcome.textContent = `Published, for ${subscribers} subscriber${subscribers === 1 ? "" : "s"}.`;
-      if (chosen) {
-        file.value = "";
-        choose();
-      } else if (body.value === sent) body.value = "";
-    } catch (error) {
-      // What was typed stays where it is.
-      outcome.dataset.state = "closed";
-      outcome.textContent = sentenceOf(error);
-    }
-    publishing = false;
-  };
+    // As bytes, because the user may have entered another type than that of the file.
+    const what = chosen ? await chosen.arrayBuffer() : sent;
+    const where = addressOf(BUS, FOLDER ? channel.value : NAME);
+    const receipt = await publishAs(name, BUS, (user) =>
+      publish(where, what, type.value, { user }),
+    );
+    if (chosen) {
+      file.value = "";
+      choose();
+    } else if (body.value === sent) body.value = "";
+    return receipt;
+  });
 }
 
-heading();
+heading(part("name", HTMLHeadingElement), BUS, NAME, addressOf);
+document.title = `${NAME || "everything"} · msgbus`;
+listing();
 pausing();
 filtering();
-publishing();
+writing();
 signingIn(part("sign-in", HTMLButtonElement), BUS, part("outcome", HTMLOutputElement));
 watch(log, part("state", HTMLOutputElement), () => location.href, { last: LAST });

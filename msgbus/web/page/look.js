@@ -85,7 +85,26 @@ look.replaceSync(`
   .skip:not(:focus) { position: absolute; left: -99rem; }
   form { border-top: 1px solid var(--line); background: var(--card); }
 
+  /* A page that is scrolled as a whole. */
+  body.scrolled { height: auto; min-height: 100vh; min-height: 100dvh; }
+  .slash { margin: 0 0.25rem; color: var(--faint); }
+  .note { margin: 0; color: var(--faint); }
+
+  table { width: 100%; margin: 0.4rem 0; border-collapse: collapse; }
+  th { font-size: 0.85rem; font-weight: 400; color: var(--faint); }
+  th, td { padding: 0.4rem 0.6rem; text-align: start; vertical-align: top; }
+  th:first-child, td:first-child { padding-left: 0; }
+  th:last-child, td:last-child { padding-right: 0; }
+  td { border-top: 1px solid var(--line); overflow-wrap: anywhere; }
+  th.number { width: 5rem; }
+  th:last-child { width: 8rem; }
+  td.number, th.number { text-align: end; overflow-wrap: normal; }
+  td .folder { color: var(--faint); }
+  td .type { display: block; font-size: 0.85rem; color: var(--faint); }
+  .pager { display: flex; gap: 0.8rem; align-items: center; }
+
   .log { flex: 1; min-height: 4rem; overflow-y: auto; overflow-anchor: none; }
+  body.scrolled .log { flex: none; max-height: 20rem; }
   .log:focus-visible { outline-offset: -2px; }
   body:has([data-state="open"]) .log:empty::after {
     content: "Nothing to show yet.";
@@ -133,3 +152,6 @@ look.replaceSync(`
   }
 `);
 document.adoptedStyleSheets.push(look);
+
+// So that it is a module to whoever reads it alone.
+export {};

@@ -58,6 +58,16 @@ const SENTENCE_CHARACTERS = 300;
  */
 
 /**
+ * A channel, as it was when it was listed.
+ *
+ * @typedef {object} Channel
+ * @property {string} name - Any text: show it as text.
+ * @property {number} subscribers - How many are subscribed to exactly this channel.
+ * @property {{id: string, time: string, type: string} | null} last - The newest message that
+ *   is kept; null if there is none, or one may not read it.
+ */
+
+/**
  * The bus refused a request, or could not be reached.  The message is one sentence that can be
  * shown as text.
  */
@@ -66,12 +76,14 @@ export class BusError extends Error {
    * @param {string} sentence
    * @param {number} status - Of the answer; 0 for none.
    * @param {boolean} passing - May another try change it?
+   * @param {number} seconds - How long the bus has asked to wait before that; 0 if it has not.
    */
-  constructor(sentence, status, passing) {
+  constructor(sentence, status, passing, seconds = 0) {
     super(sentence);
     this.name = "BusError";
     this.status = status;
     this.passing = passing;
+    this.seconds = seconds;
   }
 }
 
@@ -131,8 +143,9 @@ export async function subscribe(url, options = {}) {
       if (signal?.aborted) break;
       let opened = Infinity;
       let reason = "The server ended the stream.";
+      let told = 0;
       try {
-        await listen(asked, heartbeat, options, position, () => {
+        told = await listen(asked, heartbeat, options, position, () => {
           opened = Date.now();
           tell("open");
         });
@@ -140,10 +153,11 @@ export async function subscribe(url, options = {}) {
         if (error instanceof Thrown) throw error.cause;
         if (!(error instanceof BusError && error.passing)) throw error;
         reason = error.message;
+        told = error.seconds;
       }
       if (signal?.aborted) break;
       if (Date.now() - opened >= GOOD_SECONDS * 1000) failures = 0;
-      const seconds = delay(failures++);
+      const seconds = delay(failures++, told);
       tell("lost", reason, seconds);
       await pause(seconds, signal);
     }
@@ -194,12 +208,57 @@ export async function publish(url, body, type, options = {}) {
       return await publishOnce(address, content, headers, signal);
     } catch (error) {
       signal?.throwIfAborted();
-      const seconds = delay(failures);
+      const seconds = delay(failures, error instanceof BusError ? error.seconds : 0);
       const late = Date.now() + seconds * 1000 > deadline;
       if (late || !(error instanceof BusError && error.passing)) throw error;
       await pause(seconds, signal);
       signal?.throwIfAborted();
     }
+  }
+}
+
+/**
+ * List the channels below a folder that one may read, in the order of their names.
+ *
+ * @param {string | URL} url - Of the folder; it ends in a slash.
+ * @param {object} [options]
+ * @param {string} [options.channel] - A list of globs that the names must match.
+ * @param {string} [options.after] - Only names behind this one.
+ * @param {number} [options.limit] - How many at most, from 1 to 1000; 100, unless given.
+ * @param {string} [options.user] - As for `subscribe`.
+ * @param {string} [options.password]
+ * @param {AbortSignal} [options.signal] - Gives up.
+ * @returns {Promise<{channels: Channel[], next: string | null}>} The channels; and, if there
+ *   are more, the name to be given as `after`.  Rejected with a `BusError`, or with the reason
+ *   of `signal`.
+ */
+export async function channels(url, options = {}) {
+  const { channel, after, limit, signal } = options;
+  const { address, user, password } = addressOf(url, options);
+  withQuery(address, { list: 1, channel, after, limit });
+  signal?.throwIfAborted();
+  const attempt = attemptUnder(signal);
+  const patience = timer(ANSWER_SECONDS, attempt.end);
+  patience.start();
+  try {
+    const request = new Request(address, {
+      headers: { ...authorization(user, password), Accept: "application/json" },
+      ...access(user),
+      cache: "no-store",
+      signal: attempt.signal,
+    });
+    const response = await reached(fetch(request));
+    const contentType = response.headers.get("Content-Type") ?? "";
+    if (response.status !== 200 || !contentType.startsWith("application/json")) {
+      throw await refusal(response);
+    }
+    return JSON.parse(await reached(response.text()));
+  } catch (error) {
+    signal?.throwIfAborted();
+    throw error;
+  } finally {
+    patience.stop();
+    attempt.end();
   }
 }
 
@@ -593,6 +652,7 @@ async function calling(call) {
  * @param {Parameters<typeof subscribe>[1] & {}} options
  * @param {{id: string}} position - Of the last message; moved with each.
  * @param {() => void} opened
+ * @returns {Promise<number>} After how many seconds the bus has asked to come back; 0 if it has not.
  */
 async function listen({ address, user, password }, heartbeat, options, position, opened) {
   const { signal, onmessage, ongap } = options;
@@ -632,28 +692,29 @@ async function listen({ address, user, password }, heartbeat, options, position,
       if (prefix !== null) silence.start();
       const { done, value } = await reached(reader.read());
       silence.stop();
-      if (signal?.aborted) return;
+      if (signal?.aborted) return 0;
       if (done) break;
       for (const part of decoder.feed(value)) {
         for (const count of gaps(part.headers)) {
           await calling(() => ongap?.(count));
           // A callback may have ended it.
-          if (signal?.aborted) return;
+          if (signal?.aborted) return 0;
         }
         const message = messageOf(part, prefix ?? "/msgbus/");
         position.id = message.id || position.id;
         await calling(() => onmessage?.(message));
-        if (signal?.aborted) return;
+        if (signal?.aborted) return 0;
       }
       // A gap is told in the head of the next part, whose rest may be long in coming.
       for (const count of gaps(decoder.ahead)) {
         await calling(() => ongap?.(count));
-        if (signal?.aborted) return;
+        if (signal?.aborted) return 0;
       }
     }
     if (cutShort(decoder)) throw new BusError("The stream ended inside a message.", 0, true);
+    return secondsOf(decoder.ahead.get("msgbus-retry"));
   } catch (error) {
-    if (signal?.aborted && error instanceof BusError) return;
+    if (signal?.aborted && error instanceof BusError) return 0;
     if (silent) {
       throw new BusError(`The server was silent for ${patience} seconds.`, 0, true);
     }
@@ -836,7 +897,8 @@ async function refusal(response) {
     const line = (await beginning(response.body)).split(/\r?\n/, 1)[0];
     answered = line.slice(0, SENTENCE_CHARACTERS).replace(/\p{Cc}/gu, "\ufffd") || answered;
   }
-  return new BusError(answered, status, PASSING.includes(status) || status >= 500);
+  const passing = PASSING.includes(status) || status >= 500;
+  return new BusError(answered, status, passing, secondsOf(response.headers.get("Retry-After")));
 }
 
 /**
@@ -929,10 +991,22 @@ function quoted(text) {
  * together do not come together.
  *
  * @param {number} failures
+ * @param {number} asked - How many seconds the server has asked to wait, perhaps all the same.
  */
-function delay(failures) {
+function delay(failures, asked) {
   const longest = Math.min(FIRST_DELAY_SECONDS * 2 ** failures, LAST_DELAY_SECONDS);
-  return longest * (0.5 + Math.random() / 2);
+  const chance = Math.random();
+  const own = longest * (0.5 + chance / 2);
+  return Math.max(own, Math.min(asked, LAST_DELAY_SECONDS) * (1 + chance / 4));
+}
+
+/**
+ * The time in a header, or 0 if there is none.
+ *
+ * @param {string | null | undefined} text
+ */
+function secondsOf(text) {
+  return /^[0-9]{1,9}(\.[0-9]{1,3})?$/.test(text ?? "") ? Number(text) : 0;
 }
 
 /**

@@ -7,7 +7,7 @@
  * @module
  */
 
-import { BusError, signIn, subscribe } from "./msgbus.js";
+import { BusError, signIn, subscribe, timeOf } from "./msgbus.js";
 
 /** @import { Message, State } from "./msgbus.js" */
 
@@ -105,7 +105,7 @@ function recalled() {
 /**
  * The media type of a message, in lower case and without parameters.
  *
- * @param {Message} message
+ * @param {{type: string}} message
  */
 export function mediaType({ type }) {
   return type.split(";", 1)[0].trim().toLowerCase();
@@ -173,6 +173,19 @@ export function clock(time) {
   return element("time", { dateTime, title: dateTime, textContent: told });
 }
 
+/**
+ * An item of a log: a message below who sent it, when, and of which type.
+ *
+ * @param {Message} message
+ * @param {...Node} more - What else is to be told of it.
+ */
+export function article(message, ...more) {
+  const time = timeOf(message);
+  const type = element("span", { className: "type", textContent: mediaType(message) });
+  const head = element("header", {}, senderOf(message), ...more, ...(time ? [clock(time)] : []), type);
+  return element("article", {}, head, show(message));
+}
+
 /** The signed link in the address of this page, which gives it the right to what it shows. */
 const LINK = new URLSearchParams(location.search).get("link");
 
@@ -191,6 +204,39 @@ export function addressOf(bus, name) {
   const address = new URL(`./${segments.map(encodeURIComponent).join("/")}`, bus);
   if (LINK) address.search = `link=${encodeURIComponent(LINK)}`;
   return address;
+}
+
+/**
+ * The address of the list of a folder, with the link of this page, if it has one.
+ *
+ * @param {URL} bus
+ * @param {string} folder
+ */
+export function listOf(bus, folder) {
+  const address = addressOf(bus, folder);
+  address.search = address.search ? `list&${address.search.slice(1)}` : "list";
+  return address;
+}
+
+/**
+ * Write the name of a channel or folder into a heading, in which each folder above it is a link.
+ *
+ * @param {HTMLHeadingElement} way
+ * @param {URL} bus
+ * @param {string} name
+ * @param {(bus: URL, folder: string) => URL} leading - Where the link of a folder leads.
+ */
+export function heading(way, bus, name, leading) {
+  way.append(element("a", { href: leading(bus, "").href, textContent: "msgbus" }));
+  const segments = name.split("/");
+  segments.forEach((segment, index) => {
+    way.append(element("span", { className: "slash", textContent: "/" }));
+    if (!segment) return;
+    const { href } = leading(bus, [...segments.slice(0, index + 1), ""].join("/"));
+    const words = element("bdi", { textContent: segment });
+    const last = index === segments.length - 1;
+    way.append(last ? words : element("a", { href }, words));
+  });
 }
 
 /**
@@ -222,24 +268,62 @@ export async function publishAs(field, bus, send, user = field.value) {
     if (!(error instanceof BusError) || error.status !== 401) throw error;
   }
   await signIn(bus);
-  field.disabled = true;
-  field.value = "";
-  field.placeholder = "as you signed in";
+  fix(field);
   return send(undefined);
 }
 
 /**
- * A button by which the user of the browser signs in, after which the page is loaded again.
+ * Show in a field for a name that its user has signed in, under a name that a page cannot know.
+ *
+ * @param {HTMLInputElement} field
+ */
+export function fix(field) {
+  field.disabled = true;
+  field.value = "";
+  field.placeholder = "as you signed in";
+}
+
+/**
+ * Publish whenever a form is submitted, and say what has come of it.
+ *
+ * @param {HTMLFormElement} form
+ * @param {HTMLOutputElement} outcome
+ * @param {() => Promise<{subscribers: number}>} send
+ */
+export function publishing(form, outcome, send) {
+  let busy = false;
+  form.onsubmit = async (event) => {
+    event.preventDefault();
+    // A second click does not publish a second time.
+    if (busy) return;
+    busy = true;
+    outcome.dataset.state = "";
+    outcome.textContent = "Publishing…";
+    try {
+      const { subscribers } = await send();
+      outcome.textContent = `Published, for ${subscribers} subscriber${subscribers === 1 ? "" : "s"}.`;
+    } catch (error) {
+      // What was typed stays where it is.
+      outcome.dataset.state = "closed";
+      outcome.textContent = sentenceOf(error);
+    }
+    busy = false;
+  };
+}
+
+/**
+ * A button by which the user of the browser signs in.
  *
  * @param {HTMLButtonElement} button
  * @param {URL} bus
  * @param {HTMLElement} output - Where to say what went wrong.
+ * @param {() => void} [signedIn] - Called then; unless given, the page is loaded again.
  */
-export function signingIn(button, bus, output) {
+export function signingIn(button, bus, output, signedIn = () => location.reload()) {
   button.onclick = async () => {
     try {
       await signIn(bus);
-      location.reload();
+      signedIn();
     } catch (error) {
       output.textContent = sentenceOf(error);
     }
