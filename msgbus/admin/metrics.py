@@ -169,23 +169,23 @@ class _Bus(Collector):
         )
 
     def _open(self) -> Iterator[Metric]:
-        sizes = self._mount.fanout.sizes()
+        counters = self._mount.fanout.counters
         yield _labelled(
             "msgbus_subscriptions",
             "Open subscriptions, by the form of their streams.",
             "form",
-            dict.fromkeys(_FORMS, 0) | sizes.by_form,
+            dict.fromkeys(_FORMS, 0) | counters.open,
             counts=False,
         )
         yield GaugeMetricFamily(
             "msgbus_replays",
             "Subscriptions that are being sent history.",
-            value=self._mount.fanout.counters.replays,
+            value=counters.replays,
         )
         yield GaugeMetricFamily(
             "msgbus_slow_subscriptions",
             "Subscriptions for which messages wait because they are read slowly.",
-            value=sizes.behind,
+            value=counters.behind,
         )
         yield GaugeMetricFamily(
             "msgbus_publication_streams",

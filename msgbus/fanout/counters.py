@@ -24,6 +24,8 @@ class Counters:
 
     Attributes:
         waiting: Bytes that wait in backlogs and replays.
+        open: Members, by the form of their streams.
+        behind: Members for which messages wait because they are read slowly.
         replays: Members that are being sent kept messages.
         dropped: Messages that were not delivered, by what the subscriber has chosen,
             counted once for each member that did not get them, when that member is told.
@@ -38,6 +40,8 @@ class Counters:
 
     __slots__ = (
         "waiting",
+        "open",
+        "behind",
         "replays",
         "dropped",
         "gaps",
@@ -49,6 +53,8 @@ class Counters:
 
     def __init__(self) -> None:
         self.waiting = 0
+        self.open: Counter[str] = Counter()
+        self.behind = 0
         self.replays = 0
         self.dropped: Counter[Overflow] = Counter()
         self.gaps: Counter[Overflow] = Counter()

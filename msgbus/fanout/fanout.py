@@ -8,11 +8,9 @@ in the group's format, and joining all that is published in one turn of the reac
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import NamedTuple
 
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import LoopingCall
@@ -31,7 +29,7 @@ from .overflow import Overflow
 from .replay import HeldFrames, Replay, SingleMessage, Source
 from .turns import Turns
 
-__all__ = ["Fanout", "Limits", "Sizes"]
+__all__ = ["Fanout", "Limits"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,19 +49,6 @@ class Limits:
     backlog: int = 1_000_000
     waiting: int = 256 * 1024 * 1024
     stall_seconds: float = 300
-
-
-class Sizes(NamedTuple):
-    """
-    How many responses are open.
-
-    Attributes:
-        by_form: By the form of their streams.
-        behind: Those for which messages wait because they are read slowly.
-    """
-
-    by_form: dict[str, int]
-    behind: int
 
 
 # No channel has this name, so that nothing takes the place of a gap that waits.
@@ -177,23 +162,6 @@ class Fanout:
     def _replay(self, source: Source, framing: Framing) -> Replay:
         delivered = self.counters.delivered_in(framing.form)
         return Replay(source, framing, self._bus.milliseconds, self._held, delivered)
-
-    def sizes(self) -> Sizes:
-        """
-        How many responses are open now.
-        """
-        # By identity, since there are few framings, and may be many groups.
-        totals: Counter[int] = Counter()
-        all_behind = 0
-        for (_, _, framing), group in self._groups.items():
-            size, behind = group.sizes
-            totals[id(framing)] += size
-            all_behind += behind
-        by_form: Counter[str] = Counter()
-        for framing in self._framings:
-            if total := totals[id(framing)]:
-                by_form[framing.form] += total
-        return Sizes(by_form, all_behind)
 
     def groups(self) -> tuple[Group, ...]:
         """

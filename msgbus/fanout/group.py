@@ -84,15 +84,6 @@ class Group:
     def __len__(self) -> int:
         return len(self._level.members) + len(self._behind) + len(self._replaying.members)
 
-    @property
-    def sizes(self) -> tuple[int, int]:
-        """
-        How many members there are, and how many of them are behind.
-        """
-        # Both at once, since somebody may ask thousands of groups.
-        behind = len(self._behind)
-        return len(self._level.members) + behind + len(self._replaying.members), behind
-
     def deliver(self, channel: str, frame: bytes) -> None:
         """
         Have a message that was published to this channel sent at the beginning of the next
@@ -121,6 +112,7 @@ class Group:
         """
         self._flush()
         member = Member(response, overflow, self)
+        self.backlog.counters.open[self.framing.form] += 1
         if heartbeat is not None:
             self._heartbeats.add(member, heartbeat, self._reactor.seconds())
         if replay is None and response.ready and not self._ending:
@@ -152,6 +144,7 @@ class Group:
         """
         Remove a member, to which nothing is written any more.
         """
+        self.backlog.counters.open[self.framing.form] -= 1
         missed = self.standing(member).missed
         self._level.remove(member)
         self._take_from_behind(member)
@@ -360,10 +353,12 @@ class Group:
         member.progress = self._reactor.seconds()
         member.position = position
         self._behind[position] = member
+        self.backlog.counters.behind += 1
 
     def _take_from_behind(self, member: Member) -> None:
         position, member.position = member.position, None
         if position is not None:
             member.missed += position.missed
             del self._behind[position]
+            self.backlog.counters.behind -= 1
             self.backlog.discard(position)

@@ -45,7 +45,7 @@ def test_ready(server):
     assert trouble(server) == [""]
     assert reader.received() == b""
     assert server.bus.newest == newest
-    assert server.resource.mount.fanout.sizes().by_form == {"multipart": 1}
+    assert +server.resource.mount.fanout.counters.open == {"multipart": 1}
 
 
 def test_stopping(server):
