@@ -22,11 +22,12 @@ GROUND = {"message", "match", "ids", "invalid", "meters"}
 
 # In the order in which a message travels, from a publisher's socket inward and out again.
 MAY_IMPORT = {
-    "server": {"admin", "web", "access", "fanout", "formats", "redis", "bus"},
+    "server": {"admin", "web", "access", "fanout", "tls", "formats", "redis", "bus"},
     "admin": {"web", "fanout", "formats", "bus"},
     "web": {"access", "fanout", "formats", "bus"},
     "access": set(),
-    "fanout": {"formats", "bus"},
+    "fanout": {"tls", "formats", "bus"},
+    "tls": set(),
     "formats": set(),
     "redis": {"bus"},
     "bus": set(),

@@ -2,18 +2,20 @@
 How the bytes of one response get into its socket.
 
 The fast way gives them to the kernel at once, without Twisted's buffers; it is for plain
-sockets only.  The other way is the `write` of Twisted's transports.
+sockets, and for TLS on them.  The other way is the `write` of Twisted's transports.
 """
 
 from __future__ import annotations
 
 import socket
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import lru_cache
 from typing import Any, Protocol
 
 from twisted.internet import tcp, unix
 
+from ..tls.transport import TlsTransport
 from .backlog import SLICE_BYTES
 
 __all__ = [
@@ -95,6 +97,8 @@ def outlet_for(transport: Any, stall_seconds: float, latest: bool) -> Outlet:
     tune(transport, stall_seconds, UNSENT_BYTES_LATEST if latest else UNSENT_BYTES)
     if is_plain(transport):
         return DirectOutlet(transport)
+    if type(transport) is TlsTransport:
+        return TlsOutlet(transport)
     return BufferedOutlet(transport.write, transport.abortConnection)
 
 
@@ -121,6 +125,13 @@ def write_at_once(transport: Any, data: bytes) -> bool:
     if not data:
         return False
     taken = 0
+    if type(transport) is TlsTransport:
+        with suppress(OSError):
+            taken = transport.send_at_once(data)
+        if taken == len(data):
+            return transport.is_idle
+        transport.write(data[taken:])  # type: ignore[no-untyped-call]  # Twisted
+        return False
     if (
         is_plain(transport)
         and transport.connected
@@ -170,6 +181,45 @@ class DirectOutlet:
         # paused.  If the buffer is empty now, that is as soon as the socket has room.
         self._transport.producerPaused = True
         self._transport.startWriting()
+        return False
+
+    def write(self, data: bytes | memoryview) -> None:
+        """
+        Take all of these bytes.
+        """
+        self._transport.write(bytes(data))
+
+    def abort(self) -> None:
+        """
+        Cut the connection.
+        """
+        self._transport.abortConnection()
+
+
+class TlsOutlet:
+    """
+    Encrypts, and writes to the socket below TLS directly.
+    """
+
+    __slots__ = ("_transport", "paused", "send")
+
+    def __init__(self, transport: TlsTransport) -> None:
+        self._transport: Any = transport
+        self.paused = False
+        self.send: Callable[[bytes | memoryview], int] = transport.send_at_once
+        transport.shrink()
+
+    def sendmsg(self, pieces: Sequence[bytes | memoryview]) -> int:
+        """
+        Take these bytes, in as few records as possible.
+        """
+        return self.send(b"".join(pieces))
+
+    def ask(self) -> bool:
+        """
+        Have the producer resumed when nothing waits for the socket any more.
+        """
+        self._transport.ask()
         return False
 
     def write(self, data: bytes | memoryview) -> None:

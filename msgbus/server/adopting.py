@@ -11,7 +11,6 @@ from typing import Any
 
 from twisted.internet import unix
 from twisted.internet.interfaces import IListeningPort, IProtocolFactory
-from twisted.protocols.tls import TLSMemoryBIOFactory
 
 __all__ = ["Adopting"]
 
@@ -45,21 +44,6 @@ class Adopting:
         Accept connections at the socket; see `IReactorTCP`.
         """
         return self._adopt(factory, backlog)
-
-    def listenSSL(
-        self,
-        port: int,
-        factory: IProtocolFactory,
-        contextFactory: Any,
-        backlog: int = 50,
-        interface: str = "",
-    ) -> IListeningPort:
-        """
-        Accept connections at the socket and put TLS around each, as Twisted's own reactors
-        do; see `IReactorSSL`.
-        """
-        wrapped = TLSMemoryBIOFactory(contextFactory, False, factory)
-        return self._adopt(wrapped, backlog)
 
     def listenUNIX(
         self,

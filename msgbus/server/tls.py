@@ -11,10 +11,13 @@ from __future__ import annotations
 
 from typing import Any
 
+from OpenSSL import SSL
 from twisted.internet.interfaces import IListeningPort, IProtocolFactory
+from twisted.internet.ssl import CertificateOptions
 from twisted.protocols.tls import TLSMemoryBIOFactory
 
 from ..access.certificates import Authorities
+from ..tls.transport import hasten
 
 __all__ = ["Asking", "Nowhere"]
 
@@ -50,11 +53,29 @@ class Asking:
             Exception: The key and the certificate cannot be used.  Twisted's reactors would
                 notice that only at the first connection.
         """
+        if self._authorities is None and isinstance(contextFactory, CertificateOptions):
+            # A client that comes back need not verify a certificate again, and the bus need
+            # not sign: by a ticket (RFC 8446, section 4.6.1), whose keys live as long as
+            # the context, until the next start or SIGHUP.  Twisted has no public way.  The
+            # certificates of clients, however, are verified each time.
+            contextFactory._options &= ~SSL.OP_NO_TICKET
         context = contextFactory.getContext()
         if self._authorities is not None:
             self._authorities.have_clients_asked(context)
-        listening: IListeningPort | None = self._reactor.listenSSL(
-            port, factory, contextFactory, backlog, interface
+        around = TLSMemoryBIOFactory(contextFactory, False, factory)
+        return self.listenTCP(port, around, backlog, interface)
+
+    def listenTCP(
+        self, port: int, factory: IProtocolFactory, backlog: int = 50, interface: str = ""
+    ) -> IListeningPort | None:
+        """
+        Open a port; see `IReactorTCP`.  For `tls:`, Twisted has put TLS around the
+        connections already.
+        """
+        if type(factory) is TLSMemoryBIOFactory:
+            hasten(factory)
+        listening: IListeningPort | None = self._reactor.listenTCP(
+            port, factory, backlog, interface
         )
         return listening
 
@@ -78,17 +99,3 @@ class Nowhere:
         Keep the factory; see `IReactorTCP`.
         """
         self.factory = factory
-
-    def listenSSL(
-        self,
-        port: int,
-        factory: IProtocolFactory,
-        contextFactory: Any,
-        backlog: int = 50,
-        interface: str = "",
-    ) -> None:
-        """
-        Keep a factory that puts TLS around each connection, as Twisted's own reactors do;
-        see `IReactorSSL`.
-        """
-        self.factory = TLSMemoryBIOFactory(contextFactory, False, factory)

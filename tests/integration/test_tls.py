@@ -2,11 +2,13 @@
 The bus over TLS, with real certificates.
 """
 
+import random
 import re
 import signal
 import socket
 import ssl
 import subprocess
+import threading
 import time
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -94,6 +96,186 @@ def test_curl(bus, authority, context):
     assert part.endswith(b"\r\n\r\nhello\r\n" + opening)
     reader.close()
     bus.wait_for("leaves 'foo'")
+
+
+def numbers_until(stream, last):
+    """
+    The numbers of the messages of a stream, up to this one.
+    """
+    numbers = []
+    for line in stream:
+        numbers += [int(number) for number in re.findall(rb"~(\d{6})~", line)]
+        if last in numbers:
+            break
+    return numbers
+
+
+def publish_numbers(bus, context, numbers, size=100):
+    """
+    Publish texts with these numbers, all on one connection.
+    """
+    with connect(bus, context) as publisher:
+        for number in numbers:
+            body = (b"~%06d~" % number).ljust(size, b"x")
+            publisher.sendall(post(size, close=False)[:-size] + body)
+            assert publisher.recv(4096).startswith(b"HTTP/1.1 204 ")
+
+
+def test_new_keys(bus, authority, context):
+    """
+    While messages are delivered, OpenSSL's client changes its keys again and again, and
+    asks the server to do so: it gets every message, in order, as another client does.
+    """
+    command = ["openssl", "s_client", "-tls1_3", "-CAfile", authority.file]
+    with subprocess.Popen(
+        [*command, "-connect", f"localhost:{bus.port}"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+    ) as client:
+        client.stdin.write(b"GET /msgbus/foo HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        client.stdin.flush()
+        bus.wait_for("subscribes to 'foo'")
+        other = connect(bus, context, data=GET)
+        bus.wait_for("subscribes to 'foo'", 2)
+        for number in range(100):
+            # The capital letter asks the server for new keys, too.
+            client.stdin.write((b"k\n", b"K\n")[number % 2])
+            client.stdin.flush()
+            publish_numbers(bus, context, [number])
+        publish_numbers(bus, context, range(100, 300))
+        for stream in (client.stdout, other.makefile("rb")):
+            assert numbers_until(stream, 299) == list(range(300))
+        client.kill()
+    other.close()
+
+
+@pytest.mark.parametrize("length", ["512", "4096"])
+def test_small_records(bus, authority, context, length):
+    """
+    A client that wants small records gets messages that are larger as a whole.
+    """
+    command = [
+        "openssl",
+        "s_client",
+        "-quiet",
+        "-maxfraglen",
+        length,
+        "-CAfile",
+        authority.file,
+    ]
+    with subprocess.Popen(
+        [*command, "-connect", f"localhost:{bus.port}"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+    ) as client:
+        client.stdin.write(GET)
+        client.stdin.flush()
+        bus.wait_for("subscribes to 'foo'")
+        publish_numbers(bus, context, range(20), 20_000)
+        got = b""
+        for line in client.stdout:
+            got += line
+            if line.startswith(b"~000019~"):
+                break
+        bodies = re.findall(rb"~(\d{6})~(x+)\r\n", got)
+        assert bodies == [(b"%06d" % number, b"x" * 19_992) for number in range(20)]
+        client.kill()
+
+
+def test_pauses(start, authority, context):
+    """
+    Clients that read a little now and then get all messages, small and large, whole and in
+    order, and one that is gone in the middle of a record harms nobody.
+    """
+    file = authority.issue("localhost")
+    listen = f"ssl:0:privateKey={file}:{LISTEN}"
+    bus = start("-v", "--max-backlog", "100000000", "--listen", listen)
+    readers = [connect(bus, context, data=GET) for _ in range(4)]
+    leaving = connect(bus, context, data=GET)
+    bus.wait_for("subscribes to 'foo'", 5)
+    expected, got = b"", [b""] * len(readers)
+    ended = threading.Event()
+
+    def read(place):
+        chance = random.Random(place)
+        while b"~end~" not in got[place][-1000:]:
+            data = readers[place].recv(chance.choice((100, 5000, 100_000)))
+            assert data
+            got[place] += data
+            if not ended.is_set():
+                ended.wait(chance.choice((0, 0, 0.001, 0.02)))
+
+    threads = [
+        threading.Thread(target=read, args=(place,)) for place in range(len(readers))
+    ]
+    for thread in threads:
+        thread.start()
+    chance = random.Random(0)
+    with connect(bus, context) as publisher:
+        for number in range(300):
+            size = chance.choice((1, 300, 16_384, 16_385, 100_000))
+            body = chance.randbytes(size).hex().encode()
+            if number == 299:
+                body = b"~end~"
+            expected += body
+            publisher.sendall(post(len(body), close=False)[: -len(body)] + body)
+            assert publisher.recv(4096).startswith(b"HTTP/1.1 204 ")
+            if number == 100:
+                leaving.close()
+    ended.set()
+    for thread in threads:
+        thread.join(60)
+    for text in got:
+        parts = re.findall(
+            rb"\r\nContent-Type: a/b\r\n.*?\r\n\r\n(.*?)\r\n--", text, re.DOTALL
+        )
+        assert b"".join(parts) == expected
+    for reader in readers:
+        reader.close()
+
+
+def test_garbage(bus, context):
+    """
+    A client that sends something else than records within its connection loses it, and no
+    other does.
+    """
+    good = connect(bus, context, data=GET)
+    bus.wait_for("subscribes to 'foo'")
+    for number in range(20):
+        bad = connect(bus, context, data=GET)
+        bus.wait_for("subscribes to 'foo'", number + 2)
+        raw = socket.socket(fileno=bad.detach())
+        raw.sendall(b"\x17\x03\x03\x00\x20" + b"x" * 32)
+        publish_numbers(bus, context, [number])
+        bus.wait_for("leaves 'foo'", number + 1)
+        raw.close()
+    assert numbers_until(good.makefile("rb"), 19) == list(range(20))
+    good.close()
+
+
+def test_resumption(bus, context):
+    """
+    A client that comes back with a ticket need not see the certificate again; after a
+    reload, whose keys are others, it has to.
+    """
+    with connect(bus, context, data=b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n") as first:
+        assert first.recv(4096).startswith(b"HTTP/1.1 200 ")
+        session = first.session
+
+    def is_resumed():
+        raw = socket.create_connection(("127.0.0.1", bus.port), timeout=30)
+        with context.wrap_socket(
+            raw, server_hostname="localhost", session=session
+        ) as client:
+            client.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            assert client.recv(4096).startswith(b"HTTP/1.1 200 ")
+            return client.session_reused
+
+    assert is_resumed()
+    reload(bus, READ)
+    assert not is_resumed()
 
 
 def test_no_http2(bus, context):
