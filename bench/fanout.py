@@ -204,7 +204,7 @@ class Load:
                     continue
                 finally:
                     publisher.setblocking(True)
-                if not answer.startswith(b"HTTP/1.1 204 "):
+                if not answer.startswith(b"HTTP/1.1 20"):
                     raise SystemExit(f"Not published: {answer!r}")
                 self.idle.append(place)
 
