@@ -19,6 +19,7 @@ from twisted.web.server import NOT_DONE_YET
 from .. import __version__
 from ..web.front import wants_front_page
 from ..web.mount import Mount
+from ..web.pages import content_policy
 from ..web.resource import BusResource
 from .listings import ChannelList, SubscriberList
 from .metrics import Metrics
@@ -39,20 +40,6 @@ _INDEX = b"""msgbus, for its operator:
 """
 
 _PAGE = Path(__file__).parent / "page"
-
-# The script is allowed by a nonce, and by it what the script imports.
-_POLICY = "; ".join(
-    (
-        "default-src 'none'",
-        "script-src 'nonce-{nonce}'",
-        "style-src 'unsafe-inline'",
-        "img-src data:",
-        "connect-src 'self'",
-        "base-uri 'none'",
-        "form-action 'none'",
-        "frame-ancestors 'none'",
-    )
-)
 
 _log = Logger()
 
@@ -97,8 +84,7 @@ class _Status(Resource):
             _set_headers(request)
             return _INDEX
         nonce = secrets.token_urlsafe(16)
-        policy = _POLICY.format(nonce=nonce)
-        request.setHeader(b"Content-Security-Policy", policy.encode("ascii"))
+        request.setHeader(b"Content-Security-Policy", content_policy(nonce, "'none'"))
         request.setHeader(b"Referrer-Policy", b"no-referrer")
         _set_headers(request, "text/html; charset=utf-8")
         page = (_PAGE / "status.html").read_text("utf-8")

@@ -98,6 +98,8 @@ def outlet_for(transport: Any, stall_seconds: float, latest: bool) -> Outlet:
     if is_plain(transport):
         return DirectOutlet(transport)
     if type(transport) is TlsTransport:
+        # It will be mostly idle.
+        transport.shrink()
         return TlsOutlet(transport)
     return BufferedOutlet(transport.write, transport.abortConnection)
 
@@ -152,7 +154,31 @@ def write_at_once(transport: Any, data: bytes) -> bool:
     return False
 
 
-class DirectOutlet:
+class _TransportOutlet:
+    """
+    What the outlets on a transport of Twisted's have in common.
+    """
+
+    __slots__ = ("_transport", "paused")
+
+    def __init__(self, transport: Any) -> None:
+        self._transport = transport
+        self.paused = False
+
+    def write(self, data: bytes | memoryview) -> None:
+        """
+        Take all of these bytes.
+        """
+        self._transport.write(bytes(data))
+
+    def abort(self) -> None:
+        """
+        Cut the connection.
+        """
+        self._transport.abortConnection()
+
+
+class DirectOutlet(_TransportOutlet):
     """
     Writes to the socket of a transport directly.
 
@@ -161,11 +187,10 @@ class DirectOutlet:
             empty.
     """
 
-    __slots__ = ("_transport", "paused", "send", "sendmsg")
+    __slots__ = ("send", "sendmsg")
 
     def __init__(self, transport: Any) -> None:
-        self._transport = transport
-        self.paused = False
+        super().__init__(transport)
         # The methods of the socket itself, so that a delivery is nothing but a system call.
         self.send: Callable[[bytes | memoryview], int] = transport.socket.send
         self.sendmsg: Callable[[Sequence[bytes | memoryview]], int] = (
@@ -183,31 +208,17 @@ class DirectOutlet:
         self._transport.startWriting()
         return False
 
-    def write(self, data: bytes | memoryview) -> None:
-        """
-        Take all of these bytes.
-        """
-        self._transport.write(bytes(data))
 
-    def abort(self) -> None:
-        """
-        Cut the connection.
-        """
-        self._transport.abortConnection()
-
-
-class TlsOutlet:
+class TlsOutlet(_TransportOutlet):
     """
     Encrypts, and writes to the socket below TLS directly.
     """
 
-    __slots__ = ("_transport", "paused", "send")
+    __slots__ = ("send",)
 
     def __init__(self, transport: TlsTransport) -> None:
-        self._transport: Any = transport
-        self.paused = False
+        super().__init__(transport)
         self.send: Callable[[bytes | memoryview], int] = transport.send_at_once
-        transport.shrink()
 
     def sendmsg(self, pieces: Sequence[bytes | memoryview]) -> int:
         """
@@ -221,18 +232,6 @@ class TlsOutlet:
         """
         self._transport.ask()
         return False
-
-    def write(self, data: bytes | memoryview) -> None:
-        """
-        Take all of these bytes.
-        """
-        self._transport.write(bytes(data))
-
-    def abort(self) -> None:
-        """
-        Cut the connection.
-        """
-        self._transport.abortConnection()
 
 
 class BufferedOutlet:

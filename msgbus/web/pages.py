@@ -24,6 +24,7 @@ __all__ = [
     "MODULES",
     "SIGN_IN",
     "closed_page",
+    "content_policy",
     "front_page",
     "list_page",
     "live_page",
@@ -44,26 +45,28 @@ with all requests to paths in the same folder and below, so it is at the root of
 
 _FOLDER = Path(__file__).parent / "page"
 
-# The page allows its script by a nonce, which nobody can guess.  Allowing it by its path
-# would not do: a proxy may change the path, and a message that somebody has published has a
-# path of the same origin.  The frames in which the page shows messages inherit the policy,
-# so it allows no script or image of 'self', which a message could be; the inline styles are
-# allowed for the messages.
-_POLICY = "; ".join(
-    (
-        "default-src 'none'",
-        "script-src 'nonce-{nonce}'",
-        "style-src 'unsafe-inline'",
-        "img-src data:",
-        "connect-src 'self'",
-        "base-uri 'none'",
-        "form-action 'none'",
-        "frame-ancestors 'self'",
-    )
-)
-
 # That page needs nothing but the style that is in it.
 _CLOSED_POLICY = "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'self'"
+
+
+def content_policy(nonce: str, ancestors: str = "'self'") -> bytes:
+    """
+    The `Content-Security-Policy` of a page.
+
+    The page allows its script by a nonce, which nobody can guess, and by it what the script
+    imports.  Allowing it by its path would not do: a proxy may change the path, and a
+    message that somebody has published has a path of the same origin.  The frames in which
+    a page shows messages inherit the policy, so it allows no script or image of 'self',
+    which a message could be; the inline styles are allowed for the messages.
+
+    Args:
+        ancestors: Which pages may show it in a frame.
+    """
+    return (
+        f"default-src 'none'; script-src 'nonce-{nonce}'; style-src 'unsafe-inline';"
+        " img-src data:; connect-src 'self'; base-uri 'none'; form-action 'none';"
+        f" frame-ancestors {ancestors}"
+    ).encode("ascii")
 
 
 def live_page(request: server.Request, path: bytes) -> int:
@@ -133,8 +136,7 @@ def _page(request: server.Request, file: str, root: str) -> int:
         sender=sender,
         signed_in="" if _may_sign_in(visitor) else "hidden",
     )
-    policy = _POLICY.format(nonce=nonce)
-    request.setHeader(b"Content-Security-Policy", policy.encode("ascii"))
+    request.setHeader(b"Content-Security-Policy", content_policy(nonce))
     request.setHeader(b"Referrer-Policy", b"no-referrer")
     # Without this, browsers would look up the hosts that a message links to.
     request.setHeader(b"X-DNS-Prefetch-Control", b"off")
