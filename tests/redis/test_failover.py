@@ -85,7 +85,7 @@ async def test_leaves_old_master(replicated, nodes, away):
     old.thaw()
     last = await nodes[1].publish("foo", b"last")
     for node in nodes:
-        await until(lambda node=node: node.got[-1].id == last.id)
+        await until(lambda node=node: node.got and node.got[-1].id == last.id)
     stored = [id.decode() for id, _ in new.ask("XRANGE", "msgbus", "-", "+")]
     assert (stored[0], stored[-1]) == (first.id, last.id)
     for node in nodes:
