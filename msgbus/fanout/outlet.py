@@ -98,8 +98,6 @@ def outlet_for(transport: Any, stall_seconds: float, latest: bool) -> Outlet:
     if is_plain(transport):
         return DirectOutlet(transport)
     if type(transport) is TlsTransport:
-        # It will be mostly idle.
-        transport.shrink()
         return TlsOutlet(transport)
     return BufferedOutlet(transport.write, transport.abortConnection)
 
@@ -156,7 +154,10 @@ def write_at_once(transport: Any, data: bytes) -> bool:
 
 class _TransportOutlet:
     """
-    What the outlets on a transport of Twisted's have in common.
+    What the outlets that write to a socket below a transport have in common.
+
+    Args:
+        transport: Resumes its producer when its buffer is empty.
     """
 
     __slots__ = ("_transport", "paused")
@@ -164,6 +165,17 @@ class _TransportOutlet:
     def __init__(self, transport: Any) -> None:
         self._transport = transport
         self.paused = False
+
+    def ask(self) -> bool:
+        """
+        Have the producer resumed when the buffer of the transport is empty, and the socket
+        can be written to.
+        """
+        # Once its buffer is empty, Twisted resumes a producer that it believes to have
+        # paused.  If the buffer is empty now, that is as soon as the socket has room.
+        self._transport.producerPaused = True
+        self._transport.startWriting()
+        return False
 
     def write(self, data: bytes | memoryview) -> None:
         """
@@ -183,8 +195,7 @@ class DirectOutlet(_TransportOutlet):
     Writes to the socket of a transport directly.
 
     Args:
-        transport: A transport that `is_plain`.  It resumes its producer when its buffer is
-            empty.
+        transport: A transport that `is_plain`.
     """
 
     __slots__ = ("send", "sendmsg")
@@ -196,17 +207,6 @@ class DirectOutlet(_TransportOutlet):
         self.sendmsg: Callable[[Sequence[bytes | memoryview]], int] = (
             transport.socket.sendmsg
         )
-
-    def ask(self) -> bool:
-        """
-        Have the producer resumed when the buffer of the transport is empty, and the socket
-        can be written to.
-        """
-        # Once its buffer is empty, Twisted resumes a producer that it believes to have
-        # paused.  If the buffer is empty now, that is as soon as the socket has room.
-        self._transport.producerPaused = True
-        self._transport.startWriting()
-        return False
 
 
 class TlsOutlet(_TransportOutlet):
@@ -225,13 +225,6 @@ class TlsOutlet(_TransportOutlet):
         Take these bytes, in as few records as possible.
         """
         return self.send(b"".join(pieces))
-
-    def ask(self) -> bool:
-        """
-        Have the producer resumed when nothing waits for the socket any more.
-        """
-        self._transport.ask()
-        return False
 
 
 class BufferedOutlet:

@@ -1,6 +1,5 @@
 """
-TLS between connections and their sockets: as Twisted does it, with a fast way for what is
-sent and received most.
+TLS of connections, as OpenSSL does it on their sockets.
 
-Read `openssl` first, then `connection` and `transport`.
+Read `openssl` first, then `transport`.
 """

@@ -16,8 +16,6 @@ __all__ = [
     "LIB",
     "RECORD_BYTES",
     "VIEW",
-    "BIO_read",
-    "BIO_write",
     "SSL_get_error",
     "SSL_read",
     "SSL_write",
@@ -26,15 +24,13 @@ __all__ = [
 LIB: Any = Binding().lib
 FFI: Any = Binding().ffi
 
-BIO_read, BIO_write = LIB.BIO_read, LIB.BIO_write
 SSL_read, SSL_write, SSL_get_error = LIB.SSL_read, LIB.SSL_write, LIB.SSL_get_error
 
 # The most bytes of a record (RFC 8446, section 5.1).
 RECORD_BYTES = 16 * 1024
 
-# One buffer does for all connections, because what OpenSSL writes there is sent or copied
-# at once, and always by the thread of the reactor.  It has room for a record, for what TLS
-# adds to it, and for what may have waited before it.
-BUFFER_BYTES = 2 * RECORD_BYTES
+# One buffer does for all connections, because what OpenSSL writes there is copied at once,
+# and always by the thread of the reactor.  It takes several records.
+BUFFER_BYTES = 4 * RECORD_BYTES
 BUFFER: Any = FFI.new("unsigned char[]", BUFFER_BYTES)
 VIEW = memoryview(FFI.buffer(BUFFER))

@@ -1,32 +1,40 @@
 """
-The transport of a connection over TLS.
+The transport of a connection over TLS, whose records OpenSSL itself reads from the socket
+and writes to it.
 
-Twisted's hands what is written to OpenSSL in the next turn of the reactor, and gives what
-OpenSSL makes of it to the transport of the socket, which sends it in one turn more, when
-the reactor has found out that the socket has room.  The transport of this module can also
-do all that at once.  It does so only while nothing waits anywhere on the way, so that all
-bytes stay in order: records, alerts, and what a handshake or an update of keys needs.  In
-any other state, and if anything goes wrong, everything goes Twisted's way.
+Twisted's own keeps OpenSSL away from the socket: what is written is encrypted in the next
+turn of the reactor, copied out of OpenSSL, and sent in one turn more.  Here, a message is
+one call of OpenSSL's.  For the rest, the transport is a socket of Twisted's like any other:
+what cannot be sent now waits in its buffer, and its producer is paused and resumed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
-from twisted.internet import tcp
-from twisted.internet.protocol import connectionDone
-from twisted.protocols.tls import BufferingTLSTransport, TLSMemoryBIOFactory
+from OpenSSL import SSL, crypto
+from twisted.internet import main, tcp
+from twisted.internet.interfaces import (
+    IHandshakeListener,
+    INegotiated,
+    IProtocol,
+    ISSLTransport,
+)
+from twisted.protocols.tls import (
+    BufferingTLSTransport,
+    TLSMemoryBIOFactory,
+    _representsEOF,
+)
 from twisted.python.failure import Failure
+from zope.interface import implementer
 
-from .connection import FastConnection, quicken
 from .openssl import (
     BUFFER,
     BUFFER_BYTES,
+    FFI,
     LIB,
     RECORD_BYTES,
     VIEW,
-    BIO_read,
     SSL_get_error,
     SSL_read,
     SSL_write,
@@ -34,76 +42,196 @@ from .openssl import (
 
 __all__ = ["TlsTransport", "hasten"]
 
+# At most so many records are read before others get their turn.
+RECORDS_A_TURN = 16
 
-class TlsTransport(BufferingTLSTransport):
+# What OpenSSL answers if nothing is wrong.
+_NO_FAILURES = (
+    LIB.SSL_ERROR_WANT_READ,
+    LIB.SSL_ERROR_WANT_WRITE,
+    LIB.SSL_ERROR_ZERO_RETURN,
+)
+
+
+@implementer(ISSLTransport, INegotiated)
+class TlsTransport(tcp.Server):
     """
-    A connection over TLS.
+    A connection over TLS.  Made of a transport without TLS by `begin`.
     """
 
-    transport: Any
-    _tlsConnection: Any
-    # From the end of the handshake until the connection is lost, if it is a fast one: how
-    # OpenSSL knows it, where OpenSSL writes, and the method of the socket that sends.
+    # Twisted's are not typed.
+    startReading: Any
+    stopReading: Any
+    startWriting: Any
+    stopWriting: Any
+
+    # Until the connection is lost: as pyOpenSSL knows it, and as OpenSSL does.
+    _connection: Any = None
     _ssl: Any = None
-    _out: Any
-    _send: Callable[[memoryview], int]
+    # The same, while messages may be written: after the handshake, and before the end.
+    _writable: Any = None
+    # Does reading wait until something can be written?
+    _read_waits = False
+    # Has the client been told that this is the end of TLS?  Need it not agree?
+    _is_notified = False
+    _ends_alone = False
+    # Why the connection has ended, if the reactor does not know it yet.
+    _lost: Exception | None = None
 
-    def _checkHandshakeStatus(self) -> None:
-        super()._checkHandshakeStatus()  # type: ignore[no-untyped-call]  # Twisted
-        connection = self._tlsConnection
-        if (
-            self._handshakeDone
-            and type(connection) is FastConnection
-            # Not another wrapper, which has to see what is sent.
-            and type(self.transport) is tcp.Server
-        ):
-            self._ssl, self._out = connection._ssl, connection._from_ssl
-            self._send = self.transport.socket.send
+    @staticmethod
+    def begin(
+        transport: tcp.Server, connection: SSL.Connection, protocol: IProtocol
+    ) -> None:
+        """
+        Make a transport a `TlsTransport`, and connect a protocol to it.
 
-    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        Args:
+            transport: A new one, whose class is `tcp.Server` itself.
+            connection: Is not connected to anything yet.
+            protocol: What is spoken over TLS.
         """
-        The connection has ended.
-        """
-        self._ssl = None
-        super().connectionLost(reason)
+        ssl = connection._ssl
+        LIB.SSL_set_fd(ssl, transport.fileno())
+        # The buffers that it had in place of a socket are gone.
+        connection._into_ssl = connection._from_ssl = None
+        # A piece is written as a whole, also where the client wants records that are
+        # smaller (RFC 6066, section 4).  And reading comes back after each record with no
+        # data, of which a client could send one after the other (RFC 8446, section 4.6.3).
+        LIB.SSL_clear_mode(ssl, LIB.SSL_MODE_ENABLE_PARTIAL_WRITE | LIB.SSL_MODE_AUTO_RETRY)
+        transport.__class__ = TlsTransport
+        begun = cast("TlsTransport", transport)
+        begun._connection, begun._ssl = connection, ssl
+        begun.protocol = protocol
+        protocol.makeConnection(transport)
 
-    def dataReceived(self, data: bytes) -> None:
+    def getHandle(self) -> Any:
         """
-        Bytes have come from the client.
+        The connection as pyOpenSSL knows it; None once it is lost.
         """
-        ssl = self._ssl
-        if ssl is None or self._appSendBuffer:
-            super().dataReceived(data)  # type: ignore[no-untyped-call]  # Twisted
-            return
-        self._tlsConnection.bio_write(data)
-        while not self._lostTLSConnection:
-            got = SSL_read(ssl, BUFFER, BUFFER_BYTES)
-            if got <= 0:
-                if SSL_get_error(ssl, got) == LIB.SSL_ERROR_WANT_READ:
-                    break
-                # This ends the connection, or tells why it has ended.
-                self._tlsConnection.failed = got
-                self._flushReceiveBIO()  # type: ignore[no-untyped-call]  # Twisted
-                return
-            if not self._aborted:
-                self.wrappedProtocol.dataReceived(bytes(VIEW[:got]))
-        # What OpenSSL answers itself.
-        got = BIO_read(self._out, BUFFER, BUFFER_BYTES)
-        if got > 0:
-            self.transport.write(bytes(VIEW[:got]))
+        return self._connection
+
+    def getPeerCertificate(self) -> crypto.X509 | None:
+        """
+        The certificate that the client has shown, if any.
+        """
+        if self._connection is None:
+            return None
+        certificate: crypto.X509 | None = self._connection.get_peer_certificate()
+        return certificate
+
+    @property
+    def negotiatedProtocol(self) -> bytes | None:
+        """
+        What was agreed on by ALPN (RFC 7301), if anything.
+        """
+        if self._connection is None:
+            return None
+        return self._connection.get_alpn_proto_negotiated() or None
 
     @property
     def is_idle(self) -> bool:
         """
         Does nothing wait for being sent?
         """
-        below = self.transport
-        return not (
-            below.dataBuffer
-            or below._tempDataLen
-            or self._appSendBuffer
-            or self._aggregator._buffer  # type: ignore[union-attr]  # Twisted's
-        )
+        return not (self.dataBuffer or self._tempDataLen)
+
+    def doRead(self) -> Any:
+        """
+        Something has come from the client, or it has gone.
+        """
+        if self._lost is not None:
+            return self._lost
+        if self._writable is None and not self._is_notified:
+            got = LIB.SSL_do_handshake(self._ssl)
+            if got <= 0:
+                error = SSL_get_error(self._ssl, got)
+                return self._unread(error) if error in _NO_FAILURES else self._failed(got)
+            self._writable = self._ssl
+            # Only the handshake needs to know what began it.
+            self._connection.set_app_data(None)
+            if IHandshakeListener.providedBy(self.protocol):
+                self.protocol.handshakeCompleted()
+            if self._ssl is None or self._aborting:
+                return None
+        count, error = 0, LIB.SSL_ERROR_WANT_READ
+        for _ in range(RECORDS_A_TURN):
+            got = SSL_read(self._ssl, BUFFER + count, BUFFER_BYTES - count)
+            if got <= 0:
+                error = SSL_get_error(self._ssl, got)
+                break
+            count += got
+            if count > BUFFER_BYTES - RECORD_BYTES:
+                break
+        # Before anything else is asked of OpenSSL, which keeps errors for all connections.
+        failure = None if error in _NO_FAILURES else self._failed(got)
+        if count:
+            self.protocol.dataReceived(bytes(VIEW[:count]))
+            if self._ssl is None or self._aborting:
+                return None
+        return failure or self._unread(error)
+
+    def _unread(self, error: int) -> Exception | None:
+        """
+        No more could be read.
+
+        Args:
+            error: Why, by OpenSSL; none for which the connection has failed.
+
+        Returns:
+            Why the connection has ended, if it has.
+        """
+        if error == LIB.SSL_ERROR_ZERO_RETURN:
+            # The client has ended TLS.
+            self._ends_alone = True
+            if self.is_idle:
+                return self._postLoseConnection()
+            self.stopReading()
+            self.disconnecting = True
+        elif error == LIB.SSL_ERROR_WANT_WRITE:
+            self._read_waits = True
+            self.startWriting()
+        elif not self.is_idle:
+            # It may have waited for what was read.
+            self.startWriting()
+        return None
+
+    def doWrite(self) -> Any:
+        """
+        The socket has room.
+        """
+        if self._lost is not None:
+            return self._lost
+        if self._read_waits:
+            self._read_waits = False
+            ended = self.doRead()
+            if ended is not None or self._read_waits or self._ssl is None:
+                return ended
+        return super().doWrite()  # type: ignore[no-untyped-call]  # Twisted
+
+    def writeSomeData(self, data: bytes) -> Any:
+        """
+        See `tcp.Server.writeSomeData`.
+        """
+        view = memoryview(data)[: self.SEND_LIMIT]
+        if self._writable is None and view:
+            # Until the handshake is done.
+            self.stopWriting()
+            return 0
+        taken = 0
+        while taken < len(view):
+            piece = view[taken : taken + RECORD_BYTES]
+            result = SSL_write(self._ssl, FFI.from_buffer(piece), len(piece))
+            if result <= 0:
+                error = SSL_get_error(self._ssl, result)
+                if error == LIB.SSL_ERROR_WANT_READ:
+                    self.stopWriting()
+                elif error != LIB.SSL_ERROR_WANT_WRITE:
+                    return self._failed(result)
+                # OpenSSL may have sent a part of the record, and wants the same piece, or a
+                # longer one that begins with it, next time.
+                break
+            taken += result
+        return taken
 
     def send_at_once(self, data: bytes | memoryview) -> int:
         """
@@ -117,78 +245,115 @@ class TlsTransport(BufferingTLSTransport):
             BlockingIOError: None were taken, because others wait for room.
             OSError: None were taken, because the connection has ended.
         """
-        # All in one function, because for a small message, a call of another one takes as
-        # long as to encrypt it.
-        below = self.transport
+        ssl = self._writable
+        if ssl is None or self.dataBuffer or self._tempDataLen:
+            if self._ssl is None or self._is_notified:
+                raise OSError("The connection has ended.")
+            raise BlockingIOError
         size = len(data)
-        if (
-            self._ssl is None
-            or below.dataBuffer
-            or below._tempDataLen
-            or self._appSendBuffer
-            or self._aggregator._buffer  # type: ignore[union-attr]  # Twisted's
-            or not 0 < size <= RECORD_BYTES
-            or type(data) is not bytes
-        ):
+        if type(data) is not bytes or not 0 < size <= RECORD_BYTES:
             return self._send_records(data)
-        taken = SSL_write(self._ssl, data, size)
-        if taken <= 0:
-            # A handshake is going on, or TLS has ended.
-            self._tlsConnection.forget(taken)
-            self._write(data)  # type: ignore[no-untyped-call]  # Twisted
-            return size
-        got = BIO_read(self._out, BUFFER, BUFFER_BYTES)
-        try:
-            taken = self._send(VIEW[:got])
-            if taken == got:
-                return size
-        except OSError:
-            # There is no room, or the client has gone.  Only a write through the transport
-            # tells the reactor of the latter.
-            taken = 0
-        below.write(bytes(VIEW[taken:got]))
+        result = SSL_write(ssl, data, size)
+        if result != size:
+            error = SSL_get_error(ssl, result)
+            if error not in (LIB.SSL_ERROR_WANT_WRITE, LIB.SSL_ERROR_WANT_READ):
+                # The reactor finds out.
+                self._lost = self._failed(result)
+            self.write(data)  # type: ignore[no-untyped-call]  # Twisted
         return size
 
     def _send_records(self, data: bytes | memoryview) -> int:
         """
         The same for any number of bytes.
         """
-        if self._ssl is None:
-            raise OSError("The connection has ended.")
-        if not self.is_idle:
-            # Or what was written would be encrypted one turn later.
-            self._aggregator.flush()
-            raise BlockingIOError
         taken = 0
         while taken < len(data) and self.is_idle:
             taken += self.send_at_once(bytes(data[taken : taken + RECORD_BYTES]))
         return taken
 
-    def shrink(self) -> None:
+    def _failed(self, result: int) -> Exception:
         """
-        Take as little memory as possible from now on.
+        Why a function of OpenSSL has failed for good.  OpenSSL forgets it, so that it does
+        not take it for an error of the next connection.
         """
-        if self._ssl is not None:
-            self._tlsConnection.shrink()
-            self._out = self._tlsConnection._from_ssl
+        self._writable = None
+        try:
+            self._connection._raise_ssl_error(self._ssl, result)
+        except SSL.SysCallError:
+            return main.CONNECTION_LOST
+        except SSL.Error as error:
+            return main.CONNECTION_LOST if _representsEOF(error) else error
+        return main.CONNECTION_LOST
 
-    def ask(self) -> None:
+    def loseConnection(self) -> None:
         """
-        Have the producer resumed as soon as nothing waits for being sent.
+        End TLS once all that was written has been sent, and the connection once the client
+        has ended TLS, too.  Until then, what it sends is still received.  The second time,
+        the client need not do so.
         """
-        # Whatever resumes it does so only if it believes to have paused it.
-        if self._producer is not None:
-            self._producer._producerPaused = True
-        if not self._appSendBuffer:
-            self.transport.producerPaused = True
-            self.transport.startWriting()
+        if not self.connected:
+            return
+        if self.disconnecting:
+            self._ends_alone = True
+        self.disconnecting = True
+        self.startReading()
+        self.startWriting()
+
+    def _postLoseConnection(self) -> Exception | None:
+        """
+        Everything was sent before the end of the connection.
+        """
+        if self._writable is not None:
+            result = LIB.SSL_shutdown(self._ssl)
+            if result < 0:
+                if SSL_get_error(self._ssl, result) == LIB.SSL_ERROR_WANT_WRITE:
+                    self.startWriting()
+                    return None
+                return self._failed(result)
+            self._is_notified, self._writable = True, None
+            # What is written from now on, Twisted ignores.
+            self._writeDisconnected = True
+            if result == 0 and not self._ends_alone:
+                return None
+        elif self._is_notified and not self._ends_alone:
+            return None
+        return main.CONNECTION_DONE
+
+    def connectionLost(self, reason: Failure) -> None:
+        """
+        The connection has ended.
+        """
+        self._ssl = self._writable = None
+        super().connectionLost(reason)
+        self._connection = None
+
+
+class _Beginning(BufferingTLSTransport):
+    """
+    Begins TLS on a new transport: by a `TlsTransport`, if it is a socket of the kind that
+    this knows, and otherwise, for example around another wrapper, Twisted's way.
+    """
+
+    # Twisted's base is made only if it is needed.
+    def __init__(self, factory: TLSMemoryBIOFactory, wrappedProtocol: IProtocol) -> None:
+        self.factory = factory
+        self.wrappedProtocol = wrappedProtocol
+
+    def makeConnection(self, transport: Any) -> None:
+        """
+        There is a new transport.
+        """
+        if type(transport) is tcp.Server and not transport.TLS:
+            connection = self.factory._creatorCallable(self)
+            TlsTransport.begin(transport, connection, self.wrappedProtocol)
+        else:
+            super().__init__(self.factory, self.wrappedProtocol)
+            super().makeConnection(transport)  # type: ignore[no-untyped-call]  # Twisted
 
 
 def hasten(factory: TLSMemoryBIOFactory) -> TLSMemoryBIOFactory:
     """
     Have the connections of a factory of Twisted's be a `TlsTransport` each.
     """
-    create = factory._creatorCallable
-    factory._creatorCallable = lambda transport: quicken(create(transport))
-    factory.protocol = TlsTransport
+    factory.protocol = _Beginning
     return factory
