@@ -30,7 +30,8 @@ SSL_read, SSL_write, SSL_get_error = LIB.SSL_read, LIB.SSL_write, LIB.SSL_get_er
 RECORD_BYTES = 16 * 1024
 
 # One buffer does for all connections, because what OpenSSL writes there is copied at once,
-# and always by the thread of the reactor.  It takes several records.
+# and always by the thread of the reactor.  It takes several records, because what is read
+# in one turn of the reactor is received together.
 BUFFER_BYTES = 4 * RECORD_BYTES
 BUFFER: Any = FFI.new("unsigned char[]", BUFFER_BYTES)
 VIEW = memoryview(FFI.buffer(BUFFER))

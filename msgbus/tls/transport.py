@@ -42,9 +42,6 @@ from .openssl import (
 
 __all__ = ["TlsTransport", "hasten"]
 
-# At most so many records are read before others get their turn.
-RECORDS_A_TURN = 16
-
 # What OpenSSL answers if nothing is wrong.
 _NO_FAILURES = (
     LIB.SSL_ERROR_WANT_READ,
@@ -153,15 +150,15 @@ class TlsTransport(tcp.Server):
                 self.protocol.handshakeCompleted()
             if self._ssl is None or self._aborting:
                 return None
-        count, error = 0, LIB.SSL_ERROR_WANT_READ
-        for _ in range(RECORDS_A_TURN):
+        # Behind a record that is full, there is mostly another one.  Behind another, there
+        # may be the end of the connection, and what came before is to be answered first.
+        count, got, error = 0, RECORD_BYTES, LIB.SSL_ERROR_WANT_READ
+        while got == RECORD_BYTES and count < BUFFER_BYTES:
             got = SSL_read(self._ssl, BUFFER + count, BUFFER_BYTES - count)
-            if got <= 0:
+            if got > 0:
+                count += got
+            else:
                 error = SSL_get_error(self._ssl, got)
-                break
-            count += got
-            if count > BUFFER_BYTES - RECORD_BYTES:
-                break
         # Before anything else is asked of OpenSSL, which keeps errors for all connections.
         failure = None if error in _NO_FAILURES else self._failed(got)
         if count:

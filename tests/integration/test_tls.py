@@ -255,6 +255,30 @@ def test_garbage(bus, context):
     good.close()
 
 
+def test_end_behind_request(bus, context):
+    """
+    A client that ends TLS right behind its request gets the answer.
+    """
+    into, out = ssl.MemoryBIO(), ssl.MemoryBIO()
+    client = context.wrap_bio(into, out, server_hostname="localhost")
+    with socket.create_connection(("127.0.0.1", bus.port), timeout=30) as raw:
+        while client.version() is None or out.pending:
+            try:
+                client.do_handshake()
+            except ssl.SSLWantReadError:
+                raw.sendall(out.read())
+                into.write(raw.recv(65536))
+            else:
+                raw.sendall(out.read())
+        client.write(post(5))
+        with pytest.raises(ssl.SSLWantReadError):
+            client.unwrap()
+        raw.sendall(out.read())
+        while data := raw.recv(65536):
+            into.write(data)
+    assert client.read(4096).startswith(b"HTTP/1.0 204 ")
+
+
 def test_resumption(bus, context):
     """
     A client that comes back with a ticket need not see the certificate again; after a
