@@ -340,8 +340,9 @@ def tune(transport: object, stall_seconds: float, unsent_bytes: int) -> None:
 
     Args:
         transport: The transport of the response, which may be wrapped.
-        stall_seconds: How long sent bytes may go unacknowledged, and about how
-            long a peer may be silent when it is asked for a sign of life.
+        stall_seconds: How long a peer may take nothing.  Sent bytes may go
+            unacknowledged, and a peer that is asked for a sign of life may be silent, for
+            half as long again.
         unsent_bytes: How many bytes the kernel takes beyond those that were sent and not
             acknowledged.
     """
@@ -365,7 +366,9 @@ def _socket_options(
         (socket.IPPROTO_TCP, "TCP_KEEPIDLE", stall_seconds / 5),
         (socket.IPPROTO_TCP, "TCP_KEEPINTVL", stall_seconds / 20),
         # If both are set, this also decides when keep-alive gives up: tcp(7).
-        (socket.IPPROTO_TCP, "TCP_USER_TIMEOUT", stall_seconds * 1000),
+        # It also ends a connection whose peer does not read, but later than the fan-out,
+        # which counts and logs that.
+        (socket.IPPROTO_TCP, "TCP_USER_TIMEOUT", stall_seconds * 1500),
         (socket.IPPROTO_TCP, "TCP_NOTSENT_LOWAT", unsent_bytes),
     )
     return tuple(

@@ -139,9 +139,9 @@ class TuneTests(SynchronousTestCase):
         wrapper = ProtocolWrapper(None, None)
         wrapper.transport = plain
         for transport, seconds, unsent, expected in (
-            (plain, 300, 128 * 1024, [1, 60, 15, 300_000, 128 * 1024]),
-            (wrapper, 1.5, 16 * 1024, [1, 1, 1, 1500, 16 * 1024]),
-            (plain, 99_999.0, 1, [1, 19_999, 4_999, 99_999_000, 1]),
+            (plain, 300, 128 * 1024, [1, 60, 15, 450_000, 128 * 1024]),
+            (wrapper, 1.5, 16 * 1024, [1, 1, 1, 2250, 16 * 1024]),
+            (plain, 99_999.0, 1, [1, 19_999, 4_999, 149_998_500, 1]),
         ):
             tune(transport, seconds, unsent)
             names = ("SO_KEEPALIVE", "TCP_KEEPIDLE", "TCP_KEEPINTVL", "TCP_USER_TIMEOUT")
