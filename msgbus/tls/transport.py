@@ -57,8 +57,6 @@ class TlsTransport(tcp.Server):
     """
 
     # Twisted's are not typed.
-    startReading: Any
-    stopReading: Any
     startWriting: Any
     stopWriting: Any
 
@@ -67,8 +65,9 @@ class TlsTransport(tcp.Server):
     _ssl: Any = None
     # The same, while messages may be written: after the handshake, and before the end.
     _writable: Any = None
-    # Does reading wait until something can be written?
+    # Does reading wait until something can be written?  And is it wanted?
     _read_waits = False
+    _is_reading = True
     # Has the client been told that this is the end of TLS?  Need it not agree?
     _is_notified = False
     _ends_alone = False
@@ -132,6 +131,21 @@ class TlsTransport(tcp.Server):
         """
         return not (self.dataBuffer or self._tempDataLen)
 
+    def startReading(self) -> None:
+        """
+        Read from now on, or once something could be written if that is waited for.
+        """
+        self._is_reading = True
+        if not self._read_waits:
+            super().startReading()  # type: ignore[no-untyped-call]  # Twisted
+
+    def stopReading(self) -> None:
+        """
+        Do not read from now on.
+        """
+        self._is_reading = False
+        super().stopReading()  # type: ignore[no-untyped-call]  # Twisted
+
     def doRead(self) -> Any:
         """
         Something has come from the client, or it has gone.
@@ -185,7 +199,10 @@ class TlsTransport(tcp.Server):
             self.stopReading()
             self.disconnecting = True
         elif error == LIB.SSL_ERROR_WANT_WRITE:
+            # An answer of TLS itself has no room.  Without it, nothing can be read, so that
+            # the reactor would call for nothing, again and again.
             self._read_waits = True
+            super().stopReading()  # type: ignore[no-untyped-call]  # Twisted
             self.startWriting()
         elif not self.is_idle:
             # It may have waited for what was read.
@@ -200,9 +217,11 @@ class TlsTransport(tcp.Server):
             return self._lost
         if self._read_waits:
             self._read_waits = False
-            ended = self.doRead()
-            if ended is not None or self._read_waits or self._ssl is None:
-                return ended
+            if self._is_reading:
+                self.startReading()
+                ended = self.doRead()
+                if ended is not None or self._read_waits or self._ssl is None:
+                    return ended
         return super().doWrite()  # type: ignore[no-untyped-call]  # Twisted
 
     def writeSomeData(self, data: bytes) -> Any:
@@ -292,6 +311,10 @@ class TlsTransport(tcp.Server):
             return
         if self.disconnecting:
             self._ends_alone = True
+            if self._writable is None and not self._is_notified:
+                # The handshake was not done meanwhile, so that nothing can be sent.
+                self.abortConnection()  # type: ignore[no-untyped-call]  # Twisted
+                return
         self.disconnecting = True
         self.startReading()
         self.startWriting()

@@ -28,6 +28,7 @@ from msgbus.tls.openssl import RECORD_BYTES
 from msgbus.tls.transport import TlsTransport, hasten
 
 from ..integration.certificates import Authority
+from .key_updates import RecordWriter
 
 
 @pytest.fixture(scope="module")
@@ -42,14 +43,18 @@ def authority():
 
 class Reactor(Clock):
     """
-    Knows which descriptors want to write, and lets them do so when it is told to.
+    Knows which descriptors want to read and to write, and lets them write when told to.
     """
 
     def __init__(self):
         super().__init__()
-        self.writers = set()
+        self.readers, self.writers = set(), set()
 
-    addReader = removeReader = lambda self, descriptor: None
+    def addReader(self, descriptor):
+        self.readers.add(descriptor)
+
+    def removeReader(self, descriptor):
+        self.readers.discard(descriptor)
 
     def addWriter(self, descriptor):
         self.writers.add(descriptor)
@@ -104,9 +109,10 @@ class Peers:
     Args:
         room: About how many bytes the sockets take.
         setting: Changes the context of the client.
+        shakes: Is the handshake done?
     """
 
-    def __init__(self, authority, room=0, setting=lambda context: None):
+    def __init__(self, authority, room=0, setting=lambda context: None, shakes=True):
         signer, file = authority
         here, self.socket = socket.socketpair()
         if room:
@@ -124,14 +130,16 @@ class Peers:
         address = ("127.0.0.1", 1)
         self.transport = tcp.Server(here, protocol, address, None, 1, self.reactor)
         protocol.makeConnection(self.transport)
+        self.transport.startReading()
         context = ssl.create_default_context(cafile=signer.file)
         setting(context)
         self.into, self.out = ssl.MemoryBIO(), ssl.MemoryBIO()
         self.client = context.wrap_bio(self.into, self.out, server_hostname="localhost")
         self.got = b""
-        for _ in range(4):
-            self.exchange(self.client.do_handshake)
-        assert self.application.is_secured
+        if shakes:
+            for _ in range(4):
+                self.exchange(self.client.do_handshake)
+            assert self.application.is_secured
         self.transport.registerProducer(self.application, True)
 
     def exchange(self, act=lambda: None):
@@ -150,12 +158,16 @@ class Peers:
 
     def send(self, data):
         """
-        The client sends these bytes, and they arrive.
+        The client sends these bytes, and they arrive, as far as they are read.
         """
         self.socket.sendall(data)
-        while (
-            self.application.lost is None and select.select([self.transport], (), (), 0)[0]
-        ):
+        self.receive()
+
+    def receive(self):
+        """
+        What has been sent is read, as far as that is wanted.
+        """
+        while self.reactor.readers and select.select([self.transport], (), (), 0)[0]:
             if (reason := self.transport.doRead()) is not None:
                 self.transport.connectionLost(Failure(reason))
 
@@ -361,6 +373,108 @@ def test_garbage(peers, garbage):
     good.read()
     assert good.got == b"hello world"
     assert good.application.lost is None
+
+
+def keys_to(folder):
+    """
+    A setting by which the client writes down its secrets, and the file with them.
+    """
+    file = folder / "keys"
+
+    def setting(context):
+        context.keylog_filename = file
+
+    return setting, file
+
+
+@pytest.mark.parametrize("is_requested", [False, True])
+def test_key_updates(peers, tmp_path, is_requested):
+    """
+    However many key updates come, what is behind them is read, and what was sent arrives.
+    """
+    setting, keys = keys_to(tmp_path)
+    peer = peers(setting=setting)
+    assert peer.client.cipher()[0] == "TLS_AES_256_GCM_SHA384"
+    writer = RecordWriter(keys)
+    for number in range(50):
+        updates = b"".join(writer.key_update(is_requested) for _ in range(20))
+        peer.send(updates + writer.record(b"%d " % number))
+        assert peer.transport.send_at_once(b"%d " % number) > 0
+        peer.reactor.write()
+        peer.fetch()
+        peer.read()
+    expected = b"".join(b"%d " % number for number in range(50))
+    assert peer.application.got == peer.got == expected
+
+
+@pytest.mark.parametrize("is_paused", [False, True])
+def test_no_room_for_answer(peers, tmp_path, is_paused):
+    """
+    While the answer to a key update has no room, the reactor is not asked to read, which
+    would be in vain again and again; what is paused meanwhile stays so.
+    """
+    setting, keys = keys_to(tmp_path)
+    peer = peers(setting=setting)
+    transport, readers = peer.transport, peer.reactor.readers
+    writer = RecordWriter(keys)
+    filled = 0
+    with suppress(BlockingIOError):
+        while True:
+            filled += transport.socket.send(bytes(4096))
+    peer.send(writer.key_update(True))
+    assert transport.send_at_once(b"hello") == 5
+    peer.send(writer.record(b"more"))
+    assert not readers
+    transport.startReading()
+    assert not readers
+    if is_paused:
+        transport.stopReading()
+    peer.reactor.write()
+    assert not readers
+    while filled:
+        filled -= len(peer.socket.recv(filled))
+    peer.reactor.write()
+    peer.receive()
+    assert bool(readers) != is_paused
+    assert peer.application.got == (b"" if is_paused else b"more")
+    transport.startReading()
+    peer.receive()
+    assert peer.application.got == b"more"
+    peer.fetch()
+    peer.read()
+    assert peer.got == b"hello"
+
+
+def test_no_handshake(peers):
+    """
+    A client that is refused may still do its handshake, to be told so, until the second
+    close.
+    """
+    peer = peers(shakes=False)
+    peer.transport.unregisterProducer()
+    peer.transport.write(b"no")
+    peer.transport.loseConnection()
+    peer.reactor.write()
+    assert peer.application.lost is None
+    peer.transport.loseConnection()
+    peer.reactor.write()
+    assert peer.application.lost is not None
+
+
+def test_refused(peers):
+    """
+    What is written before the handshake, and closed, arrives after it.
+    """
+    peer = peers(shakes=False)
+    peer.transport.unregisterProducer()
+    peer.transport.write(b"no")
+    peer.transport.loseConnection()
+    for _ in range(4):
+        peer.exchange(peer.client.do_handshake)
+    peer.read()
+    assert peer.got == b"no"
+    peer.exchange(peer.client.unwrap)
+    assert peer.application.lost.check(ConnectionDone)
 
 
 def test_closing(peers):
