@@ -8,9 +8,11 @@ patterns are bounded such that no match takes longer than a tenth of a milliseco
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from .headers import does_travel
 from .message import Invalid, Message
 
 __all__ = ["Channels", "EVERYTHING", "Filter", "Pattern"]
@@ -20,8 +22,10 @@ MAX_GLOBS = 32
 # What the globs of all patterns of a filter may cost together; see `_cost`.
 MAX_COST = 80
 
-# How many results a filter remembers.  The same types and senders come again and again.
+# How many results a filter remembers, and how long the values of headers may be for that.
+# The same types and senders come again and again.
 MAX_REMEMBERED = 64
+MAX_REMEMBERED_CHARACTERS = 1000
 
 # A run of wildcards with a star in it.  "*?*" and "?**" mean the same as "?*": at least one
 # character.
@@ -108,6 +112,8 @@ class Filter:
         sender: Matches the sender.  A message without a sender has the empty one: `*`
             matches it, `?*` and `alice` do not.
         channel: Matches the full name of the channel; useful if a folder is subscribed to.
+        headers: Names of headers, in lower case, each with a pattern that matches its
+            value.  A message without the header has an empty one, as for the sender.
         readable: The channels that the subscriber may read; None for all.
         also: Another filter that a message has to pass, too; None if there is none.
 
@@ -118,19 +124,27 @@ class Filter:
     type: Pattern
     sender: Pattern
     channel: Pattern
+    headers: tuple[tuple[str, Pattern], ...]
     readable: Channels | None
     also: Filter | None
-    _results: dict[tuple[str, str, str], bool] = field(repr=False, compare=False)
+    _results: dict[tuple[str, ...], bool] = field(repr=False, compare=False)
 
-    def __init__(self, type: str = "", sender: str = "", channel: str = "") -> None:
+    def __init__(
+        self,
+        type: str = "",
+        sender: str = "",
+        channel: str = "",
+        header: Mapping[str, str] | None = None,
+    ) -> None:
         type = ",".join(map(_essence, _globs(type)))
         object.__setattr__(self, "type", Pattern(type))
         object.__setattr__(self, "sender", Pattern(sender))
         object.__setattr__(self, "channel", Pattern(channel))
+        object.__setattr__(self, "headers", _header_patterns(header or {}))
         object.__setattr__(self, "readable", None)
         object.__setattr__(self, "also", None)
         object.__setattr__(self, "_results", {})
-        _check_cost(self.type, self.sender, self.channel)
+        _check_cost(*self._patterns)
 
     def within(self, readable: Channels | None, also: Filter | None = None) -> Filter:
         """
@@ -138,7 +152,7 @@ class Filter:
         channels (all for None), and there only what passes the other filter, too.
         """
         filter = object.__new__(Filter)
-        for name in ("type", "sender", "channel"):
+        for name in ("type", "sender", "channel", "headers"):
             object.__setattr__(filter, name, getattr(self, name))
         object.__setattr__(filter, "readable", readable)
         object.__setattr__(filter, "also", also)
@@ -146,13 +160,23 @@ class Filter:
         return filter
 
     @property
+    def _patterns(self) -> tuple[Pattern, ...]:
+        return self.type, self.sender, self.channel, *(p for _, p in self.headers)
+
+    @property
     def characters(self) -> int:
         """
         How long its patterns are together; matching a message takes longer with more.
         """
-        patterns = (self.type, self.sender, self.channel)
-        own = sum(len(pattern.text) for pattern in patterns)
+        own = sum(len(pattern.text) for pattern in self._patterns)
         return own if self.also is None else own + self.also.characters
+
+    @property
+    def reads_headers(self) -> bool:
+        """
+        Do the headers of a message matter?
+        """
+        return bool(self.headers) or (self.also is not None and self.also.reads_headers)
 
     def covers(self, channel: str) -> bool:
         """
@@ -181,18 +205,41 @@ class Filter:
         # Without a channel pattern, one result is remembered for all channels.
         matters = self.channel.positive or self.channel.negated
         channel = message.channel if matters else ""
-        key = (message.content_type, message.sender, channel)
+        key: tuple[str, ...] = (message.content_type, message.sender, channel)
+        if self.headers:
+            find = message.headers.get
+            key += tuple([find(name, "") for name, _ in self.headers])
         result = self._results.get(key)
         if result is None:
             result = (
                 self.type.matches(_essence(message.content_type))
                 and self.sender.matches(message.sender)
                 and self.channel.matches(channel)
+                and all(
+                    pattern.matches(value)
+                    for (_, pattern), value in zip(self.headers, key[3:], strict=True)
+                )
             )
             if len(self._results) == MAX_REMEMBERED:
                 self._results.clear()
-            self._results[key] = result
+            # The values of headers are longer, and seldom come again.
+            if sum(map(len, key[3:])) <= MAX_REMEMBERED_CHARACTERS:
+                self._results[key] = result
         return result
+
+
+def _header_patterns(header: Mapping[str, str]) -> tuple[tuple[str, Pattern], ...]:
+    """
+    Patterns for headers, in the order of their names.
+    """
+    patterns = []
+    for name, text in sorted((name.lower(), text) for name, text in header.items()):
+        if not does_travel(name):
+            raise Invalid(f"No message has a header {name[:100]!r} by which to filter.")
+        pattern = Pattern(text)
+        if pattern.positive or pattern.negated:
+            patterns.append((name, pattern))
+    return tuple(patterns)
 
 
 def _globs(text: str) -> list[str]:

@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import NamedTuple
 
-from .ids import parse_origin
+from .headers import NO_HEADERS, Headers
+from .ids import parse_id, parse_origin
 from .invalid import Invalid
 
 __all__ = ["Message", "Receipt", "Invalid", "check_name", "is_folder", "names_of"]
@@ -20,6 +21,7 @@ __all__ = ["Message", "Receipt", "Invalid", "check_name", "is_folder", "names_of
 MAX_NAME_BYTES = 1024
 MAX_SEGMENTS = 32
 MAX_FIELD_BYTES = 1000
+MAX_AGE = 2**31
 
 # C0, DEL and C1: what Unicode calls "Cc".
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
@@ -50,6 +52,9 @@ class Message:
         origin: Where the message was published first, if that was another bus, from which
             a program has copied it to this one: `LIFE/ID`, see `ids.parse_origin`.
             Otherwise the empty string.
+        headers: What else its publisher has said about it.
+        max_age: For how many seconds after its publication it is kept and delivered, or
+            None for no such limit (RFC 9111, section 5.2.2.1).
 
     The id and the origin do not count when messages are compared.
 
@@ -63,6 +68,8 @@ class Message:
     sender: str = ""
     id: str = field(default="", compare=False)
     origin: str = field(default="", compare=False)
+    headers: Headers = NO_HEADERS
+    max_age: int | None = None
 
     def __post_init__(self) -> None:
         check_name(self.channel)
@@ -82,6 +89,10 @@ class Message:
             raise Invalid(f"The sender {self.sender!r} begins or ends with a space.")
         if self.origin:
             parse_origin(self.origin)
+        if not isinstance(self.headers, Headers):
+            _set_headers(self, Headers(self.headers))
+        if self.max_age is not None:
+            _set_max_age(self, _seconds(self.max_age))
 
     def published(self, id: str, body: bytes | None = None) -> Message:
         """
@@ -95,13 +106,32 @@ class Message:
         _set_sender(message, self.sender)
         _set_id(message, id)
         _set_origin(message, self.origin)
+        _set_headers(message, self.headers)
+        _set_max_age(message, self.max_age)
         return message
+
+    def expires(self) -> int | None:
+        """
+        When a published message is not to be delivered any more, in milliseconds since
+        1970; None for never.
+        """
+        if self.max_age is None:
+            return None
+        return parse_id(self.id)[0] + self.max_age * 1000
 
     def with_body(self, body: bytes) -> Message:
         """
         The same message, not published, with another body.
         """
         return self.published("", body)
+
+    def with_max_age(self, max_age: int | None) -> Message:
+        """
+        The same message, not published, with this `max_age`.
+        """
+        message = self.published("")
+        _set_max_age(message, max_age)
+        return message
 
     def with_origin(self, origin: str) -> Message:
         """
@@ -119,9 +149,27 @@ class Message:
 
 # These functions set the fields of a message although it is frozen.  They are faster than
 # `object.__setattr__`, which looks up the field each time; every message is copied once.
-_set_channel, _set_body, _set_content_type, _set_sender, _set_id, _set_origin = (
+(
+    _set_channel,
+    _set_body,
+    _set_content_type,
+    _set_sender,
+    _set_id,
+    _set_origin,
+    _set_headers,
+    _set_max_age,
+) = (
     vars(Message)[name].__set__
-    for name in ("channel", "body", "content_type", "sender", "id", "origin")
+    for name in (
+        "channel",
+        "body",
+        "content_type",
+        "sender",
+        "id",
+        "origin",
+        "headers",
+        "max_age",
+    )
 )
 
 
@@ -203,6 +251,15 @@ def _check_field(what: str, value: str) -> None:
         raise Invalid(f"The {what} {value[:100]!r} holds a control character.")
     if len(value) > MAX_FIELD_BYTES or len(_utf8(what, value)) > MAX_FIELD_BYTES:
         raise Invalid(f"The {what} is longer than {MAX_FIELD_BYTES} bytes.")
+
+
+def _seconds(max_age: int) -> int:
+    """
+    A `max_age` within bounds; RFC 9111, section 1.2.2, has no larger number.
+    """
+    if type(max_age) is not int or max_age < 0:
+        raise Invalid(f"A max-age is a whole number of seconds, not {max_age!r}.")
+    return min(max_age, MAX_AGE)
 
 
 def _utf8(what: str, value: str) -> bytes:

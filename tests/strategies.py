@@ -5,6 +5,7 @@ Strategies and settings of hypothesis for more than one test module.
 from hypothesis import Phase, settings
 from hypothesis import strategies as st
 
+from msgbus.headers import Headers
 from msgbus.message import Invalid, Message, check_name
 
 
@@ -35,12 +36,25 @@ origins = st.sampled_from(["", "0/1-2", "4711/1764-4711000000000017"])
 senders = st.text(characters, max_size=8).map(str.strip)
 
 
+headers = st.dictionaries(
+    st.sampled_from(["content-encoding", "ce-type", "x-9"]),
+    st.text(characters, max_size=8),
+    max_size=2,
+).map(Headers)
+
+
 def messages():
     """
     Any message.
     """
     fields = (names, st.binary(max_size=100), types, senders)
-    return st.builds(Message, *fields, origin=origins)
+    return st.builds(
+        Message,
+        *fields,
+        origin=origins,
+        headers=headers,
+        max_age=st.none() | st.integers(0, 2**31),
+    )
 
 
 def splits(data):

@@ -18,7 +18,7 @@ import msgbus
 PACKAGE = Path(msgbus.__file__).parent
 CHECKOUT = Path(__file__).parents[1]
 
-GROUND = {"message", "match", "ids", "invalid", "meters"}
+GROUND = {"message", "headers", "match", "ids", "invalid", "meters"}
 
 # In the order in which a message travels, from a publisher's socket inward and out again.
 MAY_IMPORT = {
@@ -40,6 +40,7 @@ MAY_IMPORT = {
 # No I/O and no clock, and no Twisted, which clients do without.
 PURE = {
     "message",
+    "headers",
     "match",
     "ids",
     "invalid",

@@ -238,6 +238,7 @@ class Bus:
             or boundary in message.channel
             or boundary in message.content_type
             or boundary in message.sender
+            or any(boundary in value for value in message.headers.values())
         ):
             raise Invalid(
                 "The message holds the boundary of this bus's multipart streams,"
@@ -304,6 +305,7 @@ class Bus:
         """
         What is known of the channel of this name; None if there is nothing.
         """
+        self.history.expire(self.milliseconds())
         return find_channel(self.history, self._subscriptions, name)
 
     def milliseconds(self) -> int:

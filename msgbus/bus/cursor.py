@@ -185,6 +185,10 @@ class Cursor:
                 if self._resumes and self._counted is None:
                     found.append(Gap(1))
                 continue
+            if entry.transient and (message.expires() or milliseconds + 1) <= milliseconds:
+                if self._counted is None:
+                    found.append(Gap(1))
+                continue
             found += self._gap_before(entry.id[1]) or self._gap_behind(entry.id)
             found.append(message)
             size += len(message.body)

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from ..headers import headers_from_json, headers_to_json
 from ..ids import Id, format_id
 from ..message import Message
 from .idempotency import Answered, Fingerprint
@@ -24,9 +25,9 @@ LOCK_SECONDS = 1.0
 # The size to which SQLite cuts its write-ahead log back.
 MAX_JOURNAL_BYTES = 16 * 1024 * 1024
 
-# Files of the format 1 lack the column `origin`, and get it when they are opened.
-_FORMAT = "2"
-_OLDER_FORMATS = {"1"}
+# Files of older formats lack some of `_ADDED`, and get them when they are opened.
+_FORMAT = "3"
+_OLDER_FORMATS = {"1", "2"}
 
 _SCHEMA = """
 PRAGMA auto_vacuum = INCREMENTAL;
@@ -40,7 +41,9 @@ CREATE TABLE message (
     content_type TEXT NOT NULL,
     sender TEXT NOT NULL,
     body BLOB NOT NULL,
-    origin TEXT NOT NULL DEFAULT ''
+    origin TEXT NOT NULL DEFAULT '',
+    headers TEXT NOT NULL DEFAULT '',
+    max_age INTEGER
 );
 CREATE TABLE lost (
     name TEXT PRIMARY KEY, milliseconds INTEGER NOT NULL, number INTEGER NOT NULL
@@ -48,7 +51,12 @@ CREATE TABLE lost (
 COMMIT;
 """
 
-_ADD_ORIGIN = "ALTER TABLE message ADD COLUMN origin TEXT NOT NULL DEFAULT ''"
+# Columns that were added later, in their order.
+_ADDED = {
+    "origin": "TEXT NOT NULL DEFAULT ''",
+    "headers": "TEXT NOT NULL DEFAULT ''",
+    "max_age": "INTEGER",
+}
 
 # This table is not in the schema, because files of older versions lack it, and get it when
 # they are opened.
@@ -69,6 +77,13 @@ _SET_LOST = """
 INSERT INTO lost VALUES (?, ?, ?) ON CONFLICT (name) DO UPDATE
 SET milliseconds = excluded.milliseconds, number = excluded.number
 WHERE excluded.number > number
+"""
+
+# By name, because the columns of an older file have another order.
+_ADD_MESSAGE = """
+INSERT OR REPLACE INTO message (
+    number, milliseconds, channel, content_type, sender, body, origin, headers, max_age
+) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
 """
 
 _SET_META = "INSERT OR REPLACE INTO meta VALUES (?, ?)"
@@ -181,12 +196,21 @@ class Database:
             Invalid: One of them cannot be a message.
         """
         rows = self._opened().execute(
-            "SELECT milliseconds, number, channel, content_type, sender, body, origin"
-            " FROM message ORDER BY number"
+            "SELECT milliseconds, number, channel, body, content_type, sender, origin,"
+            " headers, max_age FROM message ORDER BY number"
         )
-        for milliseconds, number, channel, content_type, sender, body, origin in rows:
+        for milliseconds, number, channel, body, *rest in rows:
+            content_type, sender, origin, headers, max_age = rest
             id = (milliseconds, number)
-            message = Message(channel, body, content_type, sender, origin=origin)
+            message = Message(
+                channel,
+                body,
+                content_type,
+                sender,
+                origin=origin,
+                headers=headers_from_json(headers),
+                max_age=max_age,
+            )
             yield id, message.published(format_id(id))
 
     def read_answered(self) -> Iterator[Answered]:
@@ -226,9 +250,12 @@ class Database:
                 connection.execute("DELETE FROM message")
                 connection.execute("DELETE FROM lost")
             connection.executemany(
-                "INSERT OR REPLACE INTO message VALUES (?, ?, ?, ?, ?, ?, ?)",
+                _ADD_MESSAGE,
                 (
-                    (id[1], id[0], m.channel, m.content_type, m.sender, m.body, m.origin)
+                    (
+                        *(id[1], id[0], m.channel, m.content_type, m.sender, m.body),
+                        *(m.origin, headers_to_json(m.headers), m.max_age),
+                    )
                     for id, m in batch.messages
                 ),
             )
@@ -281,8 +308,8 @@ class Database:
         # The columns are looked up, because a bus that is killed here has added the column
         # and not yet written the new format.
         columns = connection.execute("PRAGMA table_info (message)").fetchall()
-        if "origin" not in {column[1] for column in columns}:
-            connection.execute(_ADD_ORIGIN)
+        for name in _ADDED.keys() - {column[1] for column in columns}:
+            connection.execute(f"ALTER TABLE message ADD COLUMN {name} {_ADDED[name]}")
 
 
 def explain(error: Exception) -> str:

@@ -11,7 +11,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from heapq import nsmallest
+from heapq import heapify, heappop, heappush, nsmallest
 from operator import attrgetter, itemgetter
 from typing import Protocol
 
@@ -20,9 +20,11 @@ from ..message import Message, is_folder, names_of
 
 __all__ = ["Keep", "History", "Changes", "Entry", "Reader", "Watcher", "entry_id"]
 
-# Bytes of memory that a message takes beyond its text, and a channel beyond its name.
+# Bytes of memory that a message takes beyond its text, a channel beyond its name, and a
+# header beyond name and value.
 MESSAGE_OVERHEAD = 700
 CHANNEL_OVERHEAD = 900
+HEADER_OVERHEAD = 200
 
 # The most channels and folders for which `History.lost_ids` has an entry.
 MAX_LOST_NAMES = 10_000
@@ -89,6 +91,8 @@ class Entry:
         self.message: Message | None = message
         text = len(message.body) + len(message.content_type) + len(message.sender)
         self.size = text + len(message.origin) + MESSAGE_OVERHEAD
+        if message.headers:
+            self.size += message.headers.size + HEADER_OVERHEAD * len(message.headers)
 
 
 entry_id = attrgetter("id")
@@ -212,6 +216,9 @@ class History:
         self._readers: set[Reader] = set()
         self._transient: list[Entry] = []
         self._transient_size = 0
+        # A heap of the entries that have a time to live, by when they expire; among them
+        # some that were dropped before.
+        self._perishing: list[tuple[int, Id, Entry]] = []
 
     def add(self, id: Id, message: Message, keep: bool = True) -> None:
         """
@@ -241,7 +248,9 @@ class History:
             self._drop(log.oldest(), log)
         while self.size > limits.size:
             self._drop(self._all.oldest())
-        if limits.seconds is not None:
+        if message.max_age is not None:
+            self._note_expiry(entry, message)
+        if limits.seconds is not None or self._perishing:
             self.expire(id[0])
 
     def keep_within(self, keep: Keep) -> None:
@@ -279,6 +288,7 @@ class History:
             for channel in self._channels:
                 self.watcher.gone(channel)
         self._all, self._channels, self.lost_ids = _EntryList(), {}, {}
+        self._perishing.clear()
         self._transient, self._transient_size = [], 0
         self.size = 0
         self.newest = self.forgotten = ZERO
@@ -301,6 +311,9 @@ class History:
         """
         Drop the messages that are too old at this time, in milliseconds since 1970.
         """
+        perishing = self._perishing
+        while perishing and perishing[0][0] <= milliseconds:
+            self._drop(heappop(perishing)[2])
         if self.keep.seconds is None:
             return
         limit = milliseconds - self.keep.seconds * 1000
@@ -414,6 +427,16 @@ class History:
                 self._lose(entry.id, entry.message.channel)
                 self._tell(entry, entry.message.channel)
         del self._transient[:count]
+
+    def _note_expiry(self, entry: Entry, message: Message) -> None:
+        """
+        Have a message dropped when its time is over.
+        """
+        perishing = self._perishing
+        if len(perishing) > 2 * len(self._all) + 64:
+            perishing[:] = [item for item in perishing if item[2].message is not None]
+            heapify(perishing)
+        heappush(perishing, (message.expires() or 0, entry.id, entry))
 
     def _drop(self, entry: Entry, log: _EntryList | None = None) -> None:
         """

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from ..headers import Headers
 from ..match import Filter
 from ..message import Message, names_of
 
@@ -71,9 +72,14 @@ class Subscriptions:
 
     def __init__(self) -> None:
         self.by_name: dict[str, dict[Subscription, None]] = {}
-        # The results of `matching`, by channel, type and sender of the message.
-        self._remembered: dict[tuple[str, str, str], list[Subscription]] = {}
+        # The results of `matching`, by channel, type and sender of the message, and by its
+        # headers if any filter looks at those.
+        self._remembered: dict[
+            tuple[str, str, str, Headers | None], list[Subscription]
+        ] = {}
         self._remembered_size = 0
+        # How many filters look at headers.
+        self._reading_headers = 0
 
     def add(
         self,
@@ -88,6 +94,7 @@ class Subscriptions:
         """
         subscription = Subscription(name, filter, deliver, count, missed, self._remove)
         self.by_name.setdefault(name, {})[subscription] = None
+        self._reading_headers += filter.reads_headers
         self._forget()
         return subscription
 
@@ -99,7 +106,8 @@ class Subscriptions:
         The answer is remembered for the next message with the same channel, type and
         sender, since messages come more often than subscriptions change.
         """
-        key = (message.channel, message.content_type, message.sender)
+        headers = message.headers if self._reading_headers else None
+        key = (message.channel, message.content_type, message.sender, headers)
         matching = self._remembered.get(key)
         if matching is None:
             matching = [
@@ -109,6 +117,8 @@ class Subscriptions:
                 if subscription.filter.matches(message)
             ]
             self._remembered_size += 1 + len(matching)
+            if headers is not None:
+                self._remembered_size += headers.size // 64
             if self._remembered_size > MAX_REMEMBERED:
                 self._forget()
             self._remembered[key] = matching
@@ -121,6 +131,7 @@ class Subscriptions:
     def _remove(self, subscription: Subscription) -> None:
         same_name = self.by_name[subscription.name]
         del same_name[subscription]
+        self._reading_headers -= subscription.filter.reads_headers
         if not same_name:
             del self.by_name[subscription.name]
         self._forget()

@@ -24,8 +24,12 @@ from .options import (
     PATIENCE_SECONDS,
     TIMEOUT_SECONDS,
     Access,
+    Fields,
+    FieldsAndAccess,
     WantedAndAccess,
+    read,
     refuse_unknown,
+    split_fields,
     with_access,
 )
 from .publication_stream import PublicationStream
@@ -81,22 +85,32 @@ class Publisher:
         self._notify = notify or _logged
         self._connection: Connection | None = None
 
-    def publish(self, body: bytes, content_type: str, *, keep: bool = True) -> Receipt:
+    def publish(
+        self,
+        body: bytes,
+        content_type: str,
+        *,
+        keep: bool = True,
+        **fields: Unpack[Fields],
+    ) -> Receipt:
         """
         Publish one message, and wait until it is in order for every subscriber.
 
         Args:
             body: At most the limit of the server, 1 MiB unless it was configured otherwise.
             keep: Whether history may keep the message.
+            fields: `headers` and `max_age`; see `msgbus.client.options.Fields`.
 
         Raises:
-            Invalid: The content type, the body or the user cannot be sent.
+            Invalid: The content type, the body, the user or one of the fields cannot be
+                sent.
             Refused: The server says no.
             Untrusted: One end did not prove its identity by TLS.
             Unreachable: There was no response for `patience` seconds.  Until then the
                 message is sent again, and delivered once.
         """
-        message = Message("", body, content_type, self._url.user)
+        refuse_unknown("publish", fields, Fields)
+        message = Message("", body, content_type, self._url.user, **read(fields))
         headers = publication_headers(self._url, message, keep=keep)
         retry = Retry(self.patience, time.monotonic())
         while True:
@@ -149,15 +163,16 @@ def publish(
     *,
     keep: bool = True,
     patience: float = PATIENCE_SECONDS,
-    **access: Unpack[Access],
+    **options: Unpack[FieldsAndAccess],
 ) -> Receipt:
     """
     Publish one message.  The parameters and errors are those of `Publisher` and of
     `Publisher.publish`.
     """
-    refuse_unknown("publish", access, Access)
+    refuse_unknown("publish", options, FieldsAndAccess)
+    fields, access = split_fields(options)
     with Publisher(url, patience=patience, **access) as publisher:
-        return publisher.publish(body, content_type, keep=keep)
+        return publisher.publish(body, content_type, keep=keep, **fields)
 
 
 def stream(
@@ -223,9 +238,10 @@ def subscribe(
         max_message: The largest message that is taken, in bytes.
         notify: Called with `Subscribed`, `Lost` and `Gap`, by the thread that asks for the
             next message.  If it is not given, they are logged.
-        options: `type`, `sender`, `channel`, `since`, `last`, `overflow` and `heartbeat`;
-            see `msgbus.client.options.Wanted`.  `user`, `password`, `ca`, `certificate` and
-            `timeout`; see `msgbus.client.options.Access`.
+        options: `type`, `sender`, `channel`, `header`, `since`, `last`, `overflow`,
+            `heartbeat` and `decode`; see `msgbus.client.options.Wanted`.  `user`,
+            `password`, `ca`, `certificate` and `timeout`; see
+            `msgbus.client.options.Access`.
 
     Raises:
         Invalid: The URL, one of the options, or one of the files is not valid.

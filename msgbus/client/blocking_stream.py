@@ -81,7 +81,7 @@ class StreamPublisher:
 
         Args:
             body: At most the limit of the server, 1 MiB unless it was configured otherwise.
-            given: `channel`, `keep`, `sender`, `id` and `origin`; see
+            given: `channel`, `keep`, `sender`, `id`, `origin`, `headers` and `max_age`; see
                 `msgbus.client.options.StreamMessage`.
 
         Raises:

@@ -24,7 +24,9 @@ from .options import (
     PATIENCE_SECONDS,
     TIMEOUT_SECONDS,
     Access,
+    Fields,
     Wanted,
+    read,
     refuse_unknown,
     with_access,
 )
@@ -102,6 +104,7 @@ class Client:
         *,
         keep: bool = True,
         require: bool = False,
+        **fields: Unpack[Fields],
     ) -> Deferred[Receipt]:
         """
         Publish one message.
@@ -114,6 +117,7 @@ class Client:
             body: At most the limit of the server, 1 MiB unless it was configured otherwise.
             keep: Whether history may keep the message.
             require: Whether the message is refused if nobody is subscribed to get it.
+            fields: `headers` and `max_age`; see `msgbus.client.options.Fields`.
 
         Returns:
             A Deferred that fires once the server has put the message in order for every
@@ -124,9 +128,11 @@ class Client:
             connection; the message may have been delivered all the same.
 
         Raises:
-            Invalid: The channel, the content type, the body or the user cannot be sent.
+            Invalid: The channel, the content type, the body, the user or one of the fields
+                cannot be sent.
         """
-        message = Message(channel, body, content_type, self._url.user)
+        refuse_unknown("publish", fields, Fields)
+        message = Message(channel, body, content_type, self._url.user, **read(fields))
         url = self._url.channel(channel).with_parameters(
             {"require": "1" if require else ""}
         )
@@ -203,8 +209,8 @@ class Client:
                 server is paused meanwhile.  If it fails, that is logged.
             notify: Called with `Subscribed`, `Lost` and `Gap`.  If it is not given, they
                 are logged.
-            wanted: `type`, `sender`, `channel`, `since`, `last`, `overflow` and
-                `heartbeat`; see `msgbus.client.options.Wanted`.
+            wanted: `type`, `sender`, `channel`, `header`, `since`, `last`, `overflow`,
+                `heartbeat` and `decode`; see `msgbus.client.options.Wanted`.
 
         Raises:
             Invalid: The name or one of the options is not valid.

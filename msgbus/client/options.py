@@ -10,8 +10,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TypedDict
+from typing import TypedDict, cast
 
+from ..headers import Headers
 from .url import BusURL
 
 __all__ = [
@@ -20,10 +21,14 @@ __all__ = [
     "PATIENCE_SECONDS",
     "TIMEOUT_SECONDS",
     "Access",
+    "Fields",
+    "FieldsAndAccess",
     "StreamMessage",
     "Wanted",
     "WantedAndAccess",
+    "read",
     "refuse_unknown",
+    "split_fields",
     "with_access",
 ]
 
@@ -46,9 +51,15 @@ class Wanted(TypedDict, total=False):
         last: How many messages of history to begin with; not together with `since`.
         overflow: What the bus does when this subscriber is too slow: `drop-newest`,
             `drop-oldest`, `latest` or `close`.
+        header: Lists of patterns for the values of headers, by their names, such as
+            `{"ce-type": "com.example.*"}`.
         heartbeat: Seconds between the signs of life that the bus sends, 5 to 300; 25 if it
             is not given.  A server that is silent for twice as long is taken for lost.
             With 0 there are no heartbeats, and no silence is too long.
+        decode: Whether a gzip or deflate `Content-Encoding` of a message is undone, and
+            taken from its headers; it is, if this is not given.  A body that is not what it
+            says it is, or would be larger than the largest message, comes as it is, with
+            that header.
     """
 
     type: str
@@ -57,7 +68,9 @@ class Wanted(TypedDict, total=False):
     since: str
     last: int
     overflow: str
+    header: Mapping[str, str]
     heartbeat: int
+    decode: bool
 
 
 class Access(TypedDict, total=False):
@@ -82,7 +95,36 @@ class Access(TypedDict, total=False):
     timeout: float
 
 
-class StreamMessage(TypedDict, total=False):
+class Fields(TypedDict, total=False):
+    """
+    What may be said of a message that is published, beside its body and type.
+
+    Keys:
+        headers: Those that travel with it; see `msgbus.headers`.
+        max_age: For how many seconds it is kept and delivered; for as long as the bus keeps
+            messages, if it is not given.
+    """
+
+    headers: Mapping[str, str]
+    max_age: int | None
+
+
+class FieldsRead(TypedDict):
+    """
+    The same, with defaults.
+    """
+
+    headers: Headers
+    max_age: int | None
+
+
+class FieldsAndAccess(Fields, Access, total=False):
+    """
+    The keys of both.
+    """
+
+
+class StreamMessage(Fields, total=False):
     """
     What may be said of a message that is published by a stream, beside its body and type.
 
@@ -119,6 +161,31 @@ def refuse_unknown(function: str, options: Mapping[str, object], known: type) ->
     for name in options:
         if name not in known.__annotations__:
             raise TypeError(f"{function}() got an unexpected keyword argument {name!r}")
+
+
+def read(fields: Fields) -> FieldsRead:
+    """
+    The fields as a `Message` takes them.
+
+    Raises:
+        Invalid: A header cannot be sent.
+    """
+    return {
+        "headers": Headers(fields.get("headers") or {}),
+        "max_age": fields.get("max_age"),
+    }
+
+
+def split_fields(options: FieldsAndAccess) -> tuple[Fields, Access]:
+    """
+    Keyword arguments of both kinds, each kind apart.
+    """
+    names = Fields.__annotations__
+    fields, access = (
+        {name: value for name, value in options.items() if (name in names) == is_field}
+        for is_field in (True, False)
+    )
+    return cast(Fields, fields), cast(Access, access)
 
 
 def with_access(url: str | BusURL, access: Access) -> BusURL:

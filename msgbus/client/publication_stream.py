@@ -16,7 +16,7 @@ from typing import NamedTuple
 from ..message import Message, is_folder
 from .errors import BusError, Refused, Unreachable
 from .notices import Lost
-from .options import StreamMessage, refuse_unknown
+from .options import StreamMessage, read, refuse_unknown
 from .requests import part_of, publication_stream_head
 from .response_reader import ResponseReader
 from .responses import SENTENCE_BYTES, Answer, part_answer, refusal
@@ -110,6 +110,7 @@ class PublicationStream:
             given.get("sender", ""),
             given.get("id", ""),
             given.get("origin", ""),
+            **read(given),
         )
         number = self._count + 1
         key = f"{self._boundary}-{number}"

@@ -11,6 +11,8 @@ from base64 import b64encode
 from functools import lru_cache
 from urllib.parse import quote
 
+from ..formats.caching import cache_control
+from ..headers import Headers, shown_name
 from ..message import Message
 from .url import BusURL
 
@@ -38,9 +40,10 @@ def publication_headers(
         **_authorization(url),
         "Content-Type": message.content_type,
         "Idempotency-Key": secrets.token_hex(16),
+        **{shown_name(name): value for name, value in message.headers.items()},
     }
-    if not keep:
-        headers["Cache-Control"] = "no-store"
+    if cached := cache_control(keep, message.max_age):
+        headers["Cache-Control"] = cached
     return headers
 
 
@@ -97,7 +100,10 @@ def part_of(message: Message, key: str, *, below: bool, keep: bool = True) -> by
         keep: Whether history may keep the message.
     """
     channel = message.channel if below else ""
-    lines = _part_lines(message.content_type, channel, message.sender, keep)
+    cached = cache_control(keep, message.max_age)
+    lines = _part_lines(
+        message.content_type, channel, message.sender, cached, message.headers
+    )
     if message.id:
         lines += f"Msgbus-Id: {message.id}\r\n"
     if message.origin:
@@ -107,7 +113,9 @@ def part_of(message: Message, key: str, *, below: bool, keep: bool = True) -> by
 
 
 @lru_cache
-def _part_lines(content_type: str, channel: str, sender: str, keep: bool) -> str:
+def _part_lines(
+    content_type: str, channel: str, sender: str, cached: str, headers: Headers
+) -> str:
     """
     The headers that parts have in common if they are of one type, channel and sender.
     """
@@ -116,9 +124,9 @@ def _part_lines(content_type: str, channel: str, sender: str, keep: bool) -> str
         lines += f"Content-Location: {quote(channel, safe=_RELATIVE_SAFE)}\r\n"
     if sender:
         lines += f"From: {sender}\r\n"
-    if not keep:
-        lines += "Cache-Control: no-store\r\n"
-    return lines
+    if cached:
+        lines += f"Cache-Control: {cached}\r\n"
+    return lines + "".join(f"{shown_name(n)}: {v}\r\n" for n, v in headers.items())
 
 
 def _authorization(url: BusURL) -> dict[str, str]:

@@ -42,10 +42,13 @@ class ResumableStream:
 
     def __init__(self, name: str, url: BusURL, wanted: Wanted, max_message: int) -> None:
         heartbeat = wanted.get("heartbeat", HEARTBEAT_SECONDS)
-        keys = Wanted.__annotations__
+        keys = Wanted.__annotations__.keys() - {"header", "decode"}
         asked = {key: value for key, value in wanted.items() if key in keys}
+        self._decodes = wanted.get("decode", True)
         self.name = name
         self.url = url.with_parameters({**asked, "heartbeat": heartbeat})
+        for header, patterns in (wanted.get("header") or {}).items():
+            self.url = self.url.with_parameters({"header": f"{header}:{patterns}"})
         self._silence_seconds = _longest_silence(heartbeat)
         self._max_message = max_message
         self._stream: Stream | None = None
@@ -97,7 +100,9 @@ class ResumableStream:
             Unreachable: The server may give a stream at another time.
         """
         again = self._stream is not None
-        self._stream = Stream(self.name, status, head, self._max_message, self.last_id)
+        self._stream = Stream(
+            self.name, status, head, self._max_message, self.last_id, self._decodes
+        )
         self._failures = 0
         return self._stream, Subscribed(again=again)
 

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from urllib.parse import quote
 
+from ..formats.coding import CODING, decoded
 from ..formats.multipart import Decoder, Malformed, Part, boundary_of
 from ..ids import Gap
 from ..message import Invalid, Message
@@ -30,6 +32,7 @@ class Stream:
         head: Its headers, with names in lower case.
         max_message: The largest body that is taken, in bytes; a larger one is `Malformed`.
         last_id: The id that the request had as `Last-Event-ID`, or the empty string.
+        decodes: Whether content codings are undone, where that is possible.
 
     Attributes:
         prefix: The path of the bus, as the server tells it, percent-encoded.
@@ -49,6 +52,7 @@ class Stream:
         head: Mapping[str, str],
         max_message: int,
         last_id: str = "",
+        decodes: bool = False,
     ) -> None:
         content_type = head.get("content-type", "")
         try:
@@ -61,6 +65,8 @@ class Stream:
         # The gaps and the message of a decoded part that the caller has not asked for yet.
         self._left: deque[Gap | Part] = deque()
         self._name = name
+        self._max_message = max_message
+        self._decodes = decodes
         self.prefix = head.get("msgbus-prefix", "/msgbus/")
         self.last_id = head.get("msgbus-id") or last_id
         # The original msgbus, which knows no heartbeats, does not tell its prefix either.
@@ -125,6 +131,9 @@ class Stream:
             sentence = printable(str(error))
             raise Malformed(f"A part is no message: {sentence}") from None
         self.last_id = message.id or self.last_id
+        if self._decodes and CODING in message.headers:
+            with suppress(Invalid):
+                return decoded(message, self._max_message)
         return message
 
     def _made(self, part: Part) -> Message:

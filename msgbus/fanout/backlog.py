@@ -63,6 +63,7 @@ class Backlog:
         gap: Makes the bytes that tell a member how many messages were dropped for it.
         counters: What is counted for all backlogs of the bus together.
         delivered: Counts what the members of the group get.
+        milliseconds: Tells the time, in milliseconds since 1970.
 
     Attributes:
         counters: As given.
@@ -78,6 +79,7 @@ class Backlog:
         gap: Callable[[int], bytes],
         counters: Counters,
         delivered: Traffic,
+        milliseconds: Callable[[], int],
     ) -> None:
         self.kept = 0
         self.late: set[Position] = set()
@@ -90,6 +92,9 @@ class Backlog:
         self._bytes = 0
         # The messages that are kept, by number, in order; some numbers are missing.
         self._frames: dict[int, bytes] = {}
+        # When some of them expire, by number, in milliseconds since 1970.
+        self._expiries: dict[int, int] = {}
+        self._milliseconds = milliseconds
         # How many bytes may be kept before `prune` looks which of them are still needed.
         self._enough = limit
         self._behind: dict[Overflow, set[Position]] = {kind: set() for kind in Overflow}
@@ -173,10 +178,13 @@ class Backlog:
             end = min(end, start + self._limit)
         return messages + last - number, size + end - start, lost
 
-    def add(self, channel: str, frame: bytes) -> None:
+    def add(self, channel: str, frame: bytes, expires: int | None = None) -> None:
         """
         Number a message that was published to this channel, and keep it if a member that
         is behind gets it.
+
+        Args:
+            expires: When it is not to be sent any more; None for never.
         """
         if not self._positions:
             self._next += 1
@@ -193,6 +201,8 @@ class Backlog:
             self._latest.add(channel, number, len(frame))
         if self._open or rolling or latest:
             self._frames[number] = frame
+            if expires is not None:
+                self._expiries[number] = expires
             self._count(len(frame))
         self._next += 1
         self._bytes += len(frame)
@@ -214,6 +224,8 @@ class Backlog:
         # The message after one that was sent in part may have been dropped meanwhile.
         if position.offset or position.overflow is Overflow.LATEST:
             end = min(end, position.number + 1)
+        if self._expiries:
+            end = self._fresh_until(position.number + 1, end)
         for number in range(position.number, end):
             frame = self._frames[number]
             pieces.append(frame)
@@ -337,6 +349,8 @@ class Backlog:
             position.start = self._bytes
             position.limit = None
             self._keep_all_for(position)
+        if self._expiries:
+            number = self._skip_expired(position, number)
         missed = number - position.number
         if missed > 0:
             position.number = number
@@ -344,6 +358,30 @@ class Backlog:
             position.missed += missed
             self.counters.dropped[position.overflow] += missed
             self.counters.gaps[position.overflow] += 1
+
+    def _skip_expired(self, position: Position, number: int) -> int:
+        """
+        The number from this one on of the first message that has not expired.
+        """
+        end = self._next if position.limit is None else position.limit
+        now = self._milliseconds()
+        while number < end and self._expiries.get(number, now + 1) <= now:
+            position.start += len(self._frames[number])
+            number += 1
+            if position.overflow is Overflow.LATEST:
+                newest = self._latest.next(number)
+                number = self._next if newest is None else newest
+        return number
+
+    def _fresh_until(self, number: int, end: int) -> int:
+        """
+        The number from this one on, up to the end, of the first message that has expired.
+        """
+        now = self._milliseconds()
+        for each in range(number, min(end, number + SLICE_PIECES)):
+            if self._expiries.get(each, now + 1) <= now:
+                return each
+        return end
 
     def _get(self, position: Position, size: int) -> None:
         """
@@ -381,6 +419,9 @@ class Backlog:
 
     def _keep_only(self, frames: dict[int, bytes]) -> None:
         self._frames = frames
+        if self._expiries:
+            kept = self._expiries.items()
+            self._expiries = {n: expires for n, expires in kept if n in frames}
         self._count(sum(map(len, frames.values())) - self.kept)
         self._enough = 2 * self.kept + self._limit
 

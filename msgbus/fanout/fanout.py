@@ -189,7 +189,8 @@ class Fanout:
 
     def _group(self, name: str, filter: Filter, framing: Framing) -> Group:
         def deliver(message: Message) -> None:
-            group.deliver(message.channel, self._frame(framing, message))
+            expires = None if message.max_age is None else message.expires()
+            group.deliver(message.channel, self._frame(framing, message), expires)
             if self.counters.waiting > self.limits.waiting:
                 self._shed()
 
@@ -210,7 +211,13 @@ class Fanout:
         self, filter: Filter, framing: Framing, emptied: Callable[[], None]
     ) -> Group:
         delivered = self.counters.delivered_in(framing.form)
-        backlog = Backlog(self.limits.backlog, framing.gap, self.counters, delivered)
+        backlog = Backlog(
+            self.limits.backlog,
+            framing.gap,
+            self.counters,
+            delivered,
+            self._bus.milliseconds,
+        )
         return Group(self._reactor, backlog, filter, framing, self.turns, emptied)
 
     def _remove(self, key: tuple[str, Filter, Framing]) -> None:

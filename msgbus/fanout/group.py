@@ -68,9 +68,9 @@ class Group:
         self._ending = False
         self._reactor = reactor
         self._emptied = emptied
-        # The messages that were published in this turn of the reactor, each as its channel
-        # and its bytes; they have not been sent to any member yet.
-        self._fresh: list[tuple[str, bytes]] = []
+        # The messages that were published in this turn of the reactor, each as its channel,
+        # its bytes and when it expires; they have not been sent to any member yet.
+        self._fresh: list[tuple[str, bytes, int | None]] = []
         # When the first of them was.
         self._since = 0.0
         self._flushing: IDelayedCall | None = None
@@ -84,17 +84,19 @@ class Group:
     def __len__(self) -> int:
         return len(self._level.members) + len(self._behind) + len(self._replaying.members)
 
-    def deliver(self, channel: str, frame: bytes) -> None:
+    def deliver(self, channel: str, frame: bytes, expires: int | None = None) -> None:
         """
         Have a message that was published to this channel sent at the beginning of the next
         turn of the reactor.
 
         Args:
             frame: The bytes of the message.
+            expires: When it is not to be sent any more, in milliseconds since 1970; None
+                for never.
         """
         # There is no delay: on a busy bus, many messages are published in one turn and are
         # sent together; on an idle bus, the next turn begins at once.
-        self._fresh.append((channel, frame))
+        self._fresh.append((channel, frame, expires))
         if self._flushing is None:
             self._since = self._reactor.seconds()
             self._flushing = self._reactor.callLater(0, self._flush)
@@ -282,7 +284,7 @@ class Group:
         if self._flushing.active():
             self._flushing.cancel()
         fresh, self._fresh, self._flushing = self._fresh, [], None
-        frames = [frame for _, frame in fresh]
+        frames = [frame for _, frame, _ in fresh]
         data = b"".join(frames)
         full = self._level.send(data)
         if count := len(self._level.members):
@@ -293,8 +295,8 @@ class Group:
         for member, taken in full:
             position = self.backlog.fall_behind(member.overflow, frames, taken)
             self._put_behind(member, position)
-        for channel, frame in fresh:
-            self.backlog.add(channel, frame)
+        for channel, frame, expires in fresh:
+            self.backlog.add(channel, frame, expires)
         for member, _ in full:
             if member.position is not None:
                 member.outlet.ask()

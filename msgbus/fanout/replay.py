@@ -154,6 +154,8 @@ class Replay:
         self._items: deque[tuple[Message | None, tuple[bytes, ...]]] = deque()
         # How many bytes of the first item have been taken.
         self._offset = 0
+        # May one of the messages expire?
+        self._perishes = False
 
     def owed(self) -> list[bytes | memoryview] | None:
         """
@@ -171,6 +173,9 @@ class Replay:
                     self._items.append((None, (self._framing.gap(item.count),)))
                 else:
                     self._items.append((item, self._held.hold(item, self._framing)))
+                    self._perishes |= item.max_age is not None
+        elif self._perishes:
+            self._drop_expired()
         pieces: list[bytes | memoryview] = []
         for _, framed in self._items:
             pieces += framed
@@ -244,6 +249,17 @@ class Replay:
             if self._items[0][0] is not None:
                 self._delivered.add(1, size)
             self._drop()
+
+    def _drop_expired(self) -> None:
+        """
+        Put a gap in the place of each message that has expired since it was read.
+        """
+        now = self._milliseconds()
+        for place in range(1 if self._offset else 0, len(self._items)):
+            message = self._items[place][0]
+            if message is not None and (message.expires() or now + 1) <= now:
+                self._held.release(message, self._framing)
+                self._items[place] = (None, (self._framing.gap(1),))
 
     def _drop(self) -> None:
         message, _ = self._items.popleft()

@@ -29,8 +29,8 @@ def envelope(
 ) -> bytes:
     """
     The object has `id`, `time` (RFC 3339), `channel`, `sender`, `type`, `size` (of the
-    body, in bytes), `origin` if the message has one, and the body itself: as `body` if it
-    is UTF-8, otherwise as `base64` (RFC 4648, section 4).
+    body, in bytes), `origin`, `headers` and `max_age` if the message has such, and the body
+    itself: as `body` if it is UTF-8, otherwise as `base64` (RFC 4648, section 4).
 
     Args:
         published: When the message was published; by default, the time in its id.
@@ -47,6 +47,10 @@ def envelope(
     }
     if message.origin:
         fields["origin"] = message.origin
+    if message.headers:
+        fields["headers"] = dict(message.headers)
+    if message.max_age is not None:
+        fields["max_age"] = message.max_age
     if body:
         try:
             fields["body"] = message.body.decode("utf-8")

@@ -13,7 +13,9 @@ from email.message import EmailMessage
 from typing import NamedTuple
 from urllib.parse import unquote
 
+from ..headers import headers_of
 from ..message import Invalid, Message
+from .caching import parse_cache_control
 from .repeated_head import RepeatedHead
 
 __all__ = ["Decoder", "Malformed", "Part", "TooLarge", "boundary_of", "declared_boundary"]
@@ -85,6 +87,8 @@ class Part(NamedTuple):
             sender=self.headers.get("from", ""),
             id=self.headers.get("msgbus-id", ""),
             origin=self.headers.get("msgbus-origin", ""),
+            headers=headers_of(self.headers.items()),
+            max_age=parse_cache_control(self.headers.get("cache-control"))[1],
         )
 
 

@@ -7,9 +7,11 @@ No I/O.  Reading such a stream is up to `multipart`.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from email.utils import formatdate
 from functools import lru_cache
 from urllib.parse import quote
 
+from ..headers import Headers, shown_name
 from ..message import Message
 from .framing import Framing
 
@@ -17,6 +19,9 @@ __all__ = ["MultipartFraming", "location", "gap_value"]
 
 # What RFC 3986, section 3.3, allows in a path as it is.
 _PATH_SAFE = "/!$&'()*+,;=:@"
+
+# The last second of the year 9999: a later one has no date.
+MAX_DATE = 253_402_300_799
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +77,15 @@ class MultipartFraming(Framing):
         """
         template = _head(self.prefix, message.content_type, message.channel, message.sender)
         body = message.body
-        lines = b"Msgbus-Id: %b\r\n" % message.id.encode() if message.id else b""
+        lines = _lines(message.headers) if message.headers else b""
+        if message.max_age is not None:
+            lines += b"Cache-Control: max-age=%d\r\n" % message.max_age
+        if id := message.id:
+            # Without milliseconds, the time is that of many messages.
+            lines += b"%bMsgbus-Id: %b\r\n" % (
+                _date(id.partition("-")[0][:-3]),
+                id.encode(),
+            )
         if message.origin:
             lines += b"Msgbus-Origin: %b\r\n" % message.origin.encode()
         return template % (len(body), lines), body, _delimiter(self.boundary)
@@ -109,8 +122,8 @@ def _delimiter(boundary: str) -> bytes:
 def _head(prefix: str, content_type: str, channel: str, sender: str) -> bytes:
     """
     A template of the head of a part, with places for the length of the body and for the
-    lines of id and origin, which differ from message to message.  It is cached, because the
-    next message often has the same channel, type and sender.
+    other lines, which differ from message to message.  It is cached, because the next
+    message often has the same channel, type and sender.
     """
     before = f"Content-Type: {content_type}\r\nContent-Length: "
     after = f"\r\nContent-Location: {location(prefix, channel)}\r\n"
@@ -118,6 +131,28 @@ def _head(prefix: str, content_type: str, channel: str, sender: str) -> bytes:
         after += f"From: {sender}\r\n"
     before, after = (text.replace("%", "%%") for text in (before, after))
     return f"{before}%d{after}%b\r\n".encode()
+
+
+@lru_cache(maxsize=256)
+def _lines(headers: Headers) -> bytes:
+    """
+    The lines of the headers that travel with a message.
+    """
+    return "".join(f"{shown_name(n)}: {v}\r\n" for n, v in headers.items()).encode()
+
+
+@lru_cache(maxsize=256)
+def _date(seconds: str) -> bytes:
+    """
+    The line that tells when a message was published (RFC 9110, section 6.6.1), or nothing
+    if the id of the message does not say so.
+
+    Args:
+        seconds: In decimal digits, since 1970.
+    """
+    if not seconds or int(seconds) > MAX_DATE:
+        return b""
+    return f"Date: {formatdate(int(seconds), usegmt=True)}\r\n".encode("ascii")
 
 
 def location(prefix: str, channel: str) -> str:

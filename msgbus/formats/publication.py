@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from types import NoneType
 from typing import Any
 
+from ..headers import NO_HEADERS, Headers
 from ..ids import origin_of
 from ..message import Invalid
 
@@ -30,6 +31,8 @@ _COMMON_FIELDS: dict[str, tuple[type, ...]] = {
     "keep": (bool,),
     "require": (bool,),
     "key": (str,),
+    "headers": (dict,),
+    "max_age": (int,),
 }
 _WEBSOCKET_FIELDS = {**_COMMON_FIELDS, "ack": (str, int)}
 # An envelope has no time, which is null then, if its id has none.
@@ -46,6 +49,7 @@ _KINDS = {
     bool: "true or false",
     int: "a whole number",
     NoneType: "null",
+    dict: "an object of strings",
 }
 _MAX_ACK_CHARACTERS = 100
 _EXAMPLE = 'send {"type": "text/plain", "body": "hello"}, or bodies alone with ?raw=1'
@@ -67,6 +71,9 @@ class Publication:
             the publisher wants no acknowledgement.
         sender: The name that was sent with the message; empty if there was none.
         origin: See `Message.origin`.
+        id: The id that another bus has given the message; empty if there was none.
+        headers: See `Message.headers`.
+        max_age: See `Message.max_age`.
     """
 
     content_type: str
@@ -78,6 +85,9 @@ class Publication:
     ack: str | int | None = None
     sender: str = ""
     origin: str = ""
+    id: str = ""
+    headers: Headers = NO_HEADERS
+    max_age: int | None = None
 
 
 class InvalidPublication(Invalid):
@@ -97,7 +107,8 @@ class InvalidPublication(Invalid):
 def parse_publication(text: bytes) -> Publication:
     """
     Read a JSON object as a WebSocket client sends it.  It has a `type` and either a `body`
-    or a `base64`, and may have `channel`, `keep`, `require`, `key` and `ack`.
+    or a `base64`, and may have `channel`, `keep`, `require`, `key`, `headers`, `max_age`
+    and `ack`.
 
     Raises:
         InvalidPublication: The text is not such an object.
@@ -138,10 +149,9 @@ def parse_envelope(text: bytes) -> Publication | None:
         body = _take_body(fields)
     except Invalid as error:
         raise InvalidPublication(str(error)) from None
-    id = fields.pop("id", "")
     if not fields.get("origin"):
         with suppress(Invalid):
-            fields["origin"] = origin_of(id)
+            fields["origin"] = origin_of(fields.get("id", ""))
     for unused in ("time", "size"):
         fields.pop(unused, None)
     return Publication(fields.pop("type"), body, **fields)
@@ -168,6 +178,8 @@ def _check(fields: dict[str, Any], known: Mapping[str, tuple[type, ...]]) -> Non
         # JSON can escape single surrogates, which cannot be encoded as UTF-8.
         if isinstance(value, str) and _SURROGATE.search(value):
             raise Invalid(f"{name!r} holds half of a character.")
+    if "headers" in fields:
+        fields["headers"] = Headers(fields["headers"])
     if "type" not in fields:
         raise Invalid("A message needs a 'type', such as text/plain or image/jpeg.")
     if ("body" in fields) == ("base64" in fields):

@@ -15,6 +15,7 @@ from typing import Any
 from ..bus.history import History
 from ..bus.id_sequence import zero_id
 from ..bus.log import CannotLoad
+from ..headers import Headers
 from ..ids import ZERO, Id, parse_id
 from ..message import Invalid, Message
 from .address import RedisAddress
@@ -23,7 +24,7 @@ from .follower import Entry
 from .master import connect_blocking
 from .scripts import CHECK, FIELDS
 
-__all__ = ["Foreign", "Found", "load", "read_entry"]
+__all__ = ["Foreign", "Found", "extra_of", "load", "read_entry"]
 
 # The oldest version of Redis that has all that is used.
 OLDEST = (6, 2)
@@ -110,12 +111,13 @@ def read_entry(entry: Entry) -> tuple[Id, Message, bool, str]:
         Foreign: It is something else.
     """
     fields = entry[1]
-    if fields[::2] != _NAMES or not _ID.fullmatch(entry[0]):
+    if fields[::2] not in (_NAMES, _NAMES[:-1]) or not _ID.fullmatch(entry[0]):
         raise Foreign(entry)
     id = entry[0].decode("ascii")
-    node, channel, content_type, sender, origin, keep, body = fields[1::2]
+    node, channel, content_type, sender, origin, keep, body, *extra = fields[1::2]
     try:
-        message = _without_body(channel, content_type, sender, origin).published(id, body)
+        message = _without_body(channel, content_type, sender, origin, *extra)
+        message = message.published(id, body)
         return parse_id(id), message, keep == b"1", node.decode()
     except ValueError as error:
         raise Foreign(entry) from error
@@ -123,14 +125,38 @@ def read_entry(entry: Entry) -> tuple[Id, Message, bool, str]:
 
 @lru_cache(maxsize=1024)
 def _without_body(
-    channel: bytes, content_type: bytes, sender: bytes, origin: bytes
+    channel: bytes, content_type: bytes, sender: bytes, origin: bytes, extra: bytes = b"{}"
 ) -> Message:
     """
     A message with these fields and no body.  Most messages share them with others, so the
     result is remembered, and the fields are checked once.
     """
     first, second = channel.decode(), content_type.decode()
-    return Message(first, b"", second, sender.decode(), origin=origin.decode())
+    fields = json.loads(extra)
+    if not isinstance(fields, dict) or not isinstance(fields.get("headers", {}), dict):
+        raise ValueError("This is no object.")
+    return Message(
+        first,
+        b"",
+        second,
+        sender.decode(),
+        origin=origin.decode(),
+        headers=Headers(fields.get("headers", {})),
+        max_age=fields.get("max_age"),
+    )
+
+
+def extra_of(message: Message) -> str:
+    """
+    The field of an entry that only messages have with headers or a `max_age`; otherwise
+    empty.
+    """
+    fields: dict[str, object] = {}
+    if message.headers:
+        fields["headers"] = dict(message.headers)
+    if message.max_age is not None:
+        fields["max_age"] = message.max_age
+    return json.dumps(fields) if fields else ""
 
 
 def _load(

@@ -43,7 +43,7 @@ from .appender import RedisAppender
 from .connection import RedisConnection, RedisError
 from .follower import Entry, RedisFollower
 from .link import RedisLink, run
-from .loader import Foreign, load, read_entry
+from .loader import Foreign, extra_of, load, read_entry
 from .scripts import CHECK
 from .trimmer import RedisTrimmer
 
@@ -227,6 +227,7 @@ class RedisLog:
             message.origin,
             int(keep),
             body,
+            extra_of(message),
         )
         answered = self._appender.append(arguments, len(body))
         return answered.addCallback(self._receipt, message, len(body))

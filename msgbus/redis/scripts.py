@@ -27,8 +27,10 @@ from ..ids import COUNT_DIGITS
 __all__ = ["APPEND", "CHECK", "FIELDS", "FORGET", "Script"]
 
 # The arguments of `APPEND` for each message: the digests of a `Fingerprint` in hexadecimal,
-# empty if there is none, and the fields of the entry.
-FIELDS = ("name", "body_digest", "n", "c", "t", "s", "o", "k", "b")
+# empty if there is none, and the fields of the entry.  The last one, which most messages
+# lack, is left out of the entry where it is empty, so that nodes of earlier versions can
+# read those.
+FIELDS = ("name", "body_digest", "n", "c", "t", "s", "o", "k", "b", "x")
 
 # How long the answer to a node's last batch is remembered.  A node repeats a batch for a
 # few seconds only.
@@ -148,8 +150,9 @@ redis.call('HSET', KEYS[2], 'count', string.format('%.0f', count),
 for _, id in ipairs(answers) do
   local i = published[id]
   if i then
-    redis.call('XADD', KEYS[1], id, 'n', ARGV[i + 2], 'c', ARGV[i + 3], 't', ARGV[i + 4],
-      's', ARGV[i + 5], 'o', ARGV[i + 6], 'k', ARGV[i + 7], 'b', ARGV[i + 8])
+    local entry = {{'n', ARGV[i + 2], 'c', ARGV[i + 3], 't', ARGV[i + 4], 's', ARGV[i + 5],
+      'o', ARGV[i + 6], 'k', ARGV[i + 7], 'b', ARGV[i + 8], 'x', ARGV[i + 9]}}
+    redis.call('XADD', KEYS[1], id, unpack(entry, 1, ARGV[i + 9] == '' and 14 or 16))
     local name = ARGV[i]
     if name ~= '' then
       redis.call('SET', KEYS[1] .. ':key:' .. name, told[name], 'EX', {SECONDS})

@@ -28,6 +28,7 @@ from .command import (
     add_subscription_options,
     bus_url,
     complain,
+    joined,
     new_parser,
     tell_notice,
 )
@@ -44,8 +45,9 @@ EXAMPLES = """\
                                        one channel, from all of its history on
   msgbus-bridge --sender '?*' http://a:8888/msgbus/ https://me:secret@b/msgbus/from-a/
 
-Each message keeps its type, its sender (if TO asks for no password) and its origin, by
-which TO knows what it has already: bridges may run in both directions, or in a ring.
+Each message keeps its type, its headers, what is left of its max-age, its sender (if TO
+asks for no password) and its origin, by which TO knows what it has already: bridges may run
+in both directions, or in a ring.
 """
 
 
@@ -107,6 +109,8 @@ class _Bridge:
             name,
             self._pass_on,
             notify=partial(tell_notice, NAME, self._source),
+            decode=False,
+            header=joined(self._arguments.header),
             **{key: options[key] for key in wanted},
         )
 
@@ -150,6 +154,8 @@ class _Bridge:
             sender=message.sender,
             id=_origin_id(message.id),
             origin=message.origin,
+            headers=message.headers,
+            max_age=message.max_age,
         )
         if self._taken == self._arguments.count:
             self._subscription.cancel()

@@ -18,6 +18,7 @@ from ..client.errors import BusError
 from ..client.notices import Notice, Subscribed
 from ..client.url import BusURL, locate
 from ..formats.multipart import Malformed
+from ..headers import does_travel
 from ..message import Invalid
 from .terminal import clean
 
@@ -130,6 +131,30 @@ def real_number(low: float, high: float) -> Callable[[str], float]:
     return lambda text: _within(low, high, text, float)
 
 
+def header(text: str) -> tuple[str, str]:
+    """
+    A header, or patterns for one, as an option gives it: its name in lower case, and what
+    stands behind the colon.
+    """
+    name, colon, value = text.partition(":")
+    if not colon or not does_travel(name.strip()):
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is no NAME:VALUE of a header that travels with a message,"
+            " such as ce-type:com.example.made"
+        )
+    return name.strip().lower(), value.strip()
+
+
+def joined(headers: list[tuple[str, str]]) -> dict[str, str]:
+    """
+    The values by name; those of options with the same name are joined to a list.
+    """
+    values: dict[str, str] = {}
+    for name, value in headers:
+        values[name] = f"{values[name]},{value}" if name in values else value
+    return values
+
+
 def _within(low: float, high: float, text: str, kind: Callable[[str], N]) -> N:
     try:
         number = kind(text)
@@ -157,7 +182,7 @@ def add_heartbeat_option(parser: argparse.ArgumentParser) -> None:
 def add_subscription_options(parser: argparse.ArgumentParser) -> None:
     """
     Add the options that say which messages are wanted, and how many: `--type`, `--sender`,
-    `--channel`, `--heartbeat`, `--count`, `--since` and `--last`.
+    `--channel`, `--header`, `--heartbeat`, `--count`, `--since` and `--last`.
     """
     parser.add_argument(
         "-t",
@@ -179,6 +204,14 @@ def add_subscription_options(parser: argparse.ArgumentParser) -> None:
         default="",
         metavar="CHANNELS",
         help="only these of a folder",
+    )
+    parser.add_argument(
+        "--header",
+        type=header,
+        default=[],
+        action="append",
+        metavar="NAME:VALUES",
+        help="only with these, such as 'ce-type:com.example.*'",
     )
     add_heartbeat_option(parser)
     parser.add_argument(

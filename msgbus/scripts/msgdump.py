@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import subprocess
 import sys
 import time
@@ -20,6 +21,7 @@ from ..client.blocking import subscribe
 from ..client.errors import BusError
 from ..formats.envelope import envelope, published_at
 from ..formats.multipart import Malformed
+from ..headers import shown_name
 from ..ids import parse_id
 from ..message import Invalid, Message
 from .command import (
@@ -28,6 +30,7 @@ from .command import (
     add_subscription_options,
     bus_url,
     complain,
+    joined,
     main,
     new_parser,
     tell_notice,
@@ -48,7 +51,8 @@ EXAMPLES = """\
   msgdump jobs --jobs 4 --exec sh -c 'wc -c; echo "$MSGBUS_SENDER"'
 
 With --exec, a command gets the body on its standard input, and the rest in MSGBUS_ID,
-MSGBUS_CHANNEL, MSGBUS_SENDER, MSGBUS_TYPE and MSGBUS_TIME.
+MSGBUS_CHANNEL, MSGBUS_SENDER, MSGBUS_TYPE and MSGBUS_TIME, and its headers in variables
+such as MSGBUS_HEADER_CE_TYPE.
 """
 
 
@@ -114,9 +118,12 @@ def _dump(arguments: argparse.Namespace) -> int:
         type=arguments.type,
         sender=arguments.sender,
         channel=arguments.channel,
+        header=joined(arguments.header),
         since=arguments.since,
         last=arguments.last,
         heartbeat=arguments.heartbeat,
+        # An envelope tells the coding, and has the body as it came.
+        decode=not arguments.json,
         ca=arguments.ca,
         certificate=arguments.certificate,
         notify=partial(tell_notice, NAME, where),
@@ -212,6 +219,7 @@ class _Commands:
             b"MSGBUS_SENDER": message.sender,
             b"MSGBUS_TYPE": message.content_type,
             b"MSGBUS_TIME": _published(message).isoformat(),
+            **{_variable(name): value for name, value in message.headers.items()},
         }
         environment = {**os.environb, **{name: s.encode() for name, s in told.items()}}
         try:
@@ -224,6 +232,14 @@ class _Commands:
         if problem:
             self.failed = True
             complain(NAME, f"{self._command[0]} {problem}, for {message.id}")
+
+
+def _variable(header: str) -> bytes:
+    """
+    The name of the environment variable for a header, as CGI makes it (RFC 3875, section
+    4.1.18).
+    """
+    return b"MSGBUS_HEADER_%b" % re.sub("[^A-Z0-9]", "_", header.upper()).encode()
 
 
 def _published(message: Message) -> datetime:
@@ -242,6 +258,8 @@ def _print(message: Message, quiet: bool) -> None:
         f"{when} {message.channel or '/'} {message.sender or '-'} {message.content_type}"
         f" {len(message.body)}\n"
     )
+    for name, value in message.headers.items():
+        head += f"  {shown_name(name)}: {value}\n"
     body = b"" if quiet else message.body
     if sys.stdout.isatty():
         head, body = clean(head), _shown(body)

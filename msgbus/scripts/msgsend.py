@@ -19,11 +19,23 @@ from ..client.blocking import Publisher, stream
 from ..client.blocking_stream import StreamPublisher
 from ..client.errors import BusError, Refused
 from ..client.notices import Notice
-from ..client.options import Access
+from ..client.options import Access, Fields
 from ..client.responses import Answer
 from ..client.url import BusURL
 from ..message import Invalid
-from .command import FAILED, OK, WRONG_USE, bus_url, complain, main, new_parser, real_number
+from .command import (
+    FAILED,
+    OK,
+    WRONG_USE,
+    bus_url,
+    complain,
+    header,
+    joined,
+    main,
+    new_parser,
+    real_number,
+    whole_number,
+)
 
 __all__ = ["run"]
 
@@ -40,6 +52,7 @@ EXAMPLES = """\
   msgsend foo '<h1>hello world</h1>'
   date | msgsend -t text/plain foo
   msgsend cam -f *.jpg
+  msgsend -t application/json -H ce-type:com.example.made --max-age 60 orders '{"id": 7}'
   tail -f log | msgsend --lines -t text/plain logs/web
   msgsend --user alice:secret https://bus.example/msgbus/foo hello
 """
@@ -58,10 +71,41 @@ def _run() -> int:
     )
     parser.add_argument("target", nargs="?", metavar="URL|CHANNEL")
     parser.add_argument("texts", nargs="*", metavar="TEXT", help="a message")
+    _add_options(parser)
+    arguments = parser.parse_intermixed_args()
+    if arguments.target is None:
+        # As with `cp`, the last of the files is the destination.
+        if len(arguments.files) < 2:
+            parser.error("the following arguments are required: URL|CHANNEL")
+        arguments.target = arguments.files.pop()
+    if bool(arguments.files) + bool(arguments.texts) + arguments.lines > 1:
+        parser.error("give files, texts, or --lines")
+    return (_send_lines if arguments.lines else _send)(arguments)
+
+
+def _add_options(parser: argparse.ArgumentParser) -> None:
+    """
+    What the messages are, and what is said of them.
+    """
     parser.add_argument(
         "-t",
         "--type",
         help=f"media type; otherwise guessed from a file's name, or {DEFAULT_TYPE}",
+    )
+    parser.add_argument(
+        "-H",
+        "--header",
+        type=header,
+        default=[],
+        action="append",
+        metavar="NAME:VALUE",
+        help="a header that travels with each message",
+    )
+    parser.add_argument(
+        "--max-age",
+        type=whole_number(0, 2**31),
+        metavar="SECONDS",
+        help="how long each message is kept and delivered",
     )
     parser.add_argument(
         "-f",
@@ -92,15 +136,6 @@ def _run() -> int:
         help="how long to wait for the bus, and, once it has answered, to try again"
         " (default 30)",
     )
-    arguments = parser.parse_intermixed_args()
-    if arguments.target is None:
-        # As with `cp`, the last of the files is the destination.
-        if len(arguments.files) < 2:
-            parser.error("the following arguments are required: URL|CHANNEL")
-        arguments.target = arguments.files.pop()
-    if bool(arguments.files) + bool(arguments.texts) + arguments.lines > 1:
-        parser.error("give files, texts, or --lines")
-    return (_send_lines if arguments.lines else _send)(arguments)
 
 
 def _send_lines(arguments: argparse.Namespace) -> int:
@@ -127,12 +162,13 @@ def _send_lines(arguments: argparse.Namespace) -> int:
         notify=partial(_tell, where),
         **_access(arguments),
     )
+    content_type, fields = arguments.type or DEFAULT_TYPE, _fields(arguments)
     read = 0
     try:
         with publisher:
             for line in _lines(publisher):
                 read += 1
-                publisher.publish(_bounded(line), arguments.type or DEFAULT_TYPE)
+                publisher.publish(_bounded(line), content_type, **fields)
     except Invalid as error:
         return _complain_of(f"line {read}", where, error, read - 1)
     except BusError as error:
@@ -175,6 +211,13 @@ def _access(arguments: argparse.Namespace) -> Access:
     }
 
 
+def _fields(arguments: argparse.Namespace) -> Fields:
+    """
+    What is said of each message.
+    """
+    return {"headers": joined(arguments.header), "max_age": arguments.max_age}
+
+
 def _tell(where: BusURL, notice: Notice) -> None:
     complain(NAME, f"{where}: {notice}")
 
@@ -207,7 +250,7 @@ def _send(arguments: argparse.Namespace) -> int:
     with publisher:
         for what, read, content_type in _messages(arguments):
             try:
-                receipt = publisher.publish(read(), content_type)
+                receipt = publisher.publish(read(), content_type, **_fields(arguments))
             except (BusError, Invalid, OSError) as error:
                 return _complain_of(what, where, error, sent)
             publisher.patience = arguments.timeout

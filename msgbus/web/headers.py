@@ -7,21 +7,27 @@ The rules about web pages are in `origins`.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from twisted.web import server
 
+from ..headers import MAX_HEADERS, Headers, does_travel, headers_of, shown_name
 from .origins import Origins
 from .peer import is_loopback
 from .request import Request
 from .responses import Refusal
 
 __all__ = [
+    "allow_travelling",
     "check_host",
     "check_origin",
     "check_transfer_encoding",
+    "expose",
     "foreign_page",
     "header",
     "is_preflight",
     "set_safety_headers",
+    "travelling_headers",
 ]
 
 # A message is not a page of the bus: when a browser opens it, it must not run with the
@@ -52,6 +58,35 @@ def header(request: server.Request, name: bytes, many: bool = False) -> str | No
         return b",".join(values).decode("utf-8")
     except UnicodeDecodeError:
         raise Refusal(400, f"The header {name.decode()} is not UTF-8.") from None
+
+
+def travelling_headers(request: server.Request) -> Headers:
+    """
+    The headers of a request that travel with the message that it publishes.
+
+    Raises:
+        Refusal: One of them is not UTF-8.
+        Invalid: See `Headers`.
+    """
+    pairs = []
+    for name, values in request.requestHeaders.getAllRawHeaders():
+        text = name.decode("latin-1")
+        if does_travel(text):
+            try:
+                pairs += [(text, value.decode("utf-8")) for value in values]
+            except UnicodeDecodeError:
+                raise Refusal(400, f"The header {text} is not UTF-8.") from None
+    return headers_of(pairs)
+
+
+def allow_travelling(request: server.Request) -> None:
+    """
+    Let a page of another site also send those headers that it asks for by a preflight
+    request and that travel with a message (Fetch standard, section 3.3.2).
+    """
+    asked = header(request, b"Access-Control-Request-Headers", many=True) or ""
+    names = [name.strip() for name in asked.split(",", MAX_HEADERS)[:MAX_HEADERS]]
+    _extend(request, b"Access-Control-Allow-Headers", filter(does_travel, names))
 
 
 def check_host(request: server.Request, origins: Origins) -> None:
@@ -96,6 +131,23 @@ def set_safety_headers(request: server.Request, origins: Origins) -> None:
     if allowed and origin is not None:
         for name, value in origins.grants(origin):
             request.setHeader(name, value)
+
+
+def expose(request: server.Request, names: Iterable[str]) -> None:
+    """
+    Let a page of another site read these headers of the response, too, if it may read any
+    (Fetch standard, section 3.3.2).
+    """
+    if request.responseHeaders.hasHeader(b"Access-Control-Expose-Headers"):
+        _extend(request, b"Access-Control-Expose-Headers", map(shown_name, names))
+
+
+def _extend(request: server.Request, field: bytes, names: Iterable[str]) -> None:
+    """
+    Add names to the list that a header of the response has.
+    """
+    known = request.responseHeaders.getRawHeaders(field, [b""])[0].decode("ascii")
+    request.setHeader(field, ", ".join([known, *names]).encode("ascii"))
 
 
 def check_transfer_encoding(request: server.Request) -> None:

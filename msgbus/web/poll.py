@@ -17,10 +17,11 @@ from ..fanout.backlog import SLICE_BYTES
 from ..fanout.member import Response
 from ..formats.framing import Framing
 from ..formats.multipart_framing import gap_value, location
+from ..headers import shown_name
 from ..ids import Gap, format_id
 from ..message import Message
 from .auth import visitor_of
-from .headers import header
+from .headers import expose, header
 from .mount import Mount, finish
 from .query import Wanted
 from .quotas import Opened
@@ -212,13 +213,19 @@ class Polls:
             request.setHeader(b"Msgbus-Origin", message.origin.encode("ascii"))
         # To somebody with a link or token, it says `no-store` already.
         if not request.responseHeaders.hasHeader(b"Cache-Control"):
-            request.setHeader(b"Cache-Control", b"no-cache")
+            cached = b"no-cache"
+            if message.max_age is not None:
+                cached += b", max-age=%d" % message.max_age
+            request.setHeader(b"Cache-Control", cached)
         request.responseHeaders.addRawHeader(b"Vary", b"Sec-Fetch-Dest")
         path = location(self._mount.prefix, message.channel)
         request.setHeader(b"Content-Location", path.encode("ascii"))
         if message.sender:
             request.setHeader(b"From", message.sender.encode("utf-8"))
         request.setHeader(b"ETag", b'"%s"' % id)
+        for name, value in message.headers.items():
+            request.setHeader(shown_name(name).encode("ascii"), value.encode("utf-8"))
+        expose(request, message.headers)
 
     def _send(self, request: server.Request, message: Message) -> None:
         """

@@ -7,17 +7,19 @@ No I/O.  How they are published is up to `publication_stream`.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
+from ..formats.caching import parse_cache_control
 from ..formats.lines import LineDecoder
 from ..formats.multipart import Decoder, Part
 from ..formats.publication import Publication, parse_envelope
-from ..ids import life_of, origin_of, parse_origin
+from ..headers import NO_HEADERS, Headers, headers_of
+from ..ids import life_of, origin_of, parse_id, parse_origin
 from ..message import Invalid, Message, is_folder
-from .query import channel_name, is_no_store
+from .query import channel_name
 from .visitor import Visitor
 
 __all__ = ["Envelopes", "Parts", "RawLines", "Source", "Target", "Wish"]
@@ -29,6 +31,19 @@ _LOCATION = re.compile(r"(?:[a-z][a-z0-9+.-]*://[^/?#]*(?=/))?([^?#]*)", re.IGNO
 
 # How many messages that differ only in their bodies are remembered.
 MAX_TEMPLATES = 256
+
+# The headers that most parts have, and that do not travel.
+_USUAL = {
+    "cache-control",
+    "content-length",
+    "content-location",
+    "content-type",
+    "date",
+    "from",
+    "idempotency-key",
+    "msgbus-id",
+    "msgbus-origin",
+}
 
 
 Wish = tuple[Message, bytes, bool, bool, str | None]
@@ -49,12 +64,14 @@ class Target:
             `Parts`.
         visitor: Who publishes.
         life: See `Bus.life`.
+        milliseconds: Tells the time, in milliseconds since 1970.
     """
 
     name: str
     prefixes: tuple[str, ...]
     visitor: Visitor
     life: int
+    milliseconds: Callable[[], int]
 
     def channel(self, location: str) -> str:
         """
@@ -110,6 +127,18 @@ class Target:
             if life_of(parse_origin(claimed)) == self.life:
                 return claimed
         return ""
+
+    def rest(self, max_age: int | None, id: str) -> int | None:
+        """
+        What is left of a `max_age` for a message that another bus has given this id.
+        """
+        if max_age is None or not id:
+            return max_age
+        with suppress(Invalid):
+            # Their clock may be ahead of ours.
+            age = max(0, self.milliseconds() - parse_id(id)[0]) // 1000
+            return max(0, max_age - age)
+        return max_age
 
 
 class Source(Protocol[T]):
@@ -167,7 +196,8 @@ class Parts:
     The parts of a multipart stream, as a bus or a camera sends it.
 
     A part may have the headers `Content-Type`, `Content-Location`, `From`, `Msgbus-Id`,
-    `Msgbus-Origin`, `Idempotency-Key` and `Cache-Control`; all others are ignored.
+    `Msgbus-Origin`, `Idempotency-Key` and `Cache-Control`, and those that travel with a
+    message; all others are ignored.
     """
 
     def __init__(self, target: Target, boundary: str | None, max_body: int) -> None:
@@ -177,7 +207,7 @@ class Parts:
         self.last = self._decoder.last
         self.close = self._decoder.close
         # The messages of parts without an origin, by what parts have in common.
-        self._templates: dict[tuple[str, str, str], Message] = {}
+        self._templates: dict[tuple[str, str, str, Headers], Message] = {}
         # The headers of the last part, and what they ask for, because equal headers are
         # often one object; see `RepeatedHead.read`.
         self._headers: dict[str, str] | None = None
@@ -214,20 +244,33 @@ class Parts:
             find("content-type") or "application/octet-stream",
             find("content-location", ""),
             find("from", ""),
+            NO_HEADERS if _USUAL.issuperset(headers) else headers_of(headers.items()),
         )
         if "msgbus-origin" in headers or "msgbus-id" in headers:
             origin = self._target.origin(_origin(headers), message.channel)
             message = message.with_origin(origin)
-        keep = not is_no_store(find("cache-control"))
+        keep, max_age = parse_cache_control(find("cache-control"))
+        if max_age is not None:
+            message = message.with_max_age(
+                self._target.rest(max_age, find("msgbus-id", ""))
+            )
         return message, keep, find("idempotency-key")
 
-    def _template(self, content_type: str, location: str, sender: str) -> Message:
-        key = (content_type, location, sender)
+    def _template(
+        self, content_type: str, location: str, sender: str, others: Headers
+    ) -> Message:
+        key = (content_type, location, sender, others)
         template = self._templates.get(key)
         if template is None:
             target = self._target
             channel = target.channel(location)
-            template = Message(channel, b"", content_type, target.sender(sender, channel))
+            template = Message(
+                channel,
+                b"",
+                content_type,
+                target.sender(sender, channel),
+                headers=others,
+            )
             if len(self._templates) >= MAX_TEMPLATES:
                 self._templates.clear()
             self._templates[key] = template
@@ -273,6 +316,8 @@ class Envelopes(LineDecoder):
             publication.content_type,
             target.sender(publication.sender, channel),
             origin=target.origin(publication.origin, channel),
+            headers=publication.headers,
+            max_age=target.rest(publication.max_age, publication.id),
         )
 
 

@@ -114,7 +114,8 @@ def _source(
     prefixes = [mount.prefix]
     if declared := header(request, b"Msgbus-Prefix"):
         prefixes.insert(0, declared)
-    target = Target(name, tuple(prefixes), visitor, mount.bus.life)
+    bus = mount.bus
+    target = Target(name, tuple(prefixes), visitor, bus.life, bus.milliseconds)
     max_message = mount.bus.max_message
     if content_type.partition(";")[0].strip().lower() == MULTIPART:
         try:

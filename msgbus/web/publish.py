@@ -13,14 +13,20 @@ from twisted.python.failure import Failure
 from twisted.web import http, server
 from twisted.web.server import NOT_DONE_YET
 
+from ..formats.caching import parse_cache_control
 from ..message import Message, Receipt
 from .auth import visitor_of
 from .channel import Channel
-from .headers import check_origin, check_transfer_encoding, header
+from .headers import (
+    check_origin,
+    check_transfer_encoding,
+    header,
+    travelling_headers,
+)
 from .heads import Head, ResponseHead
 from .journal import Attempt
 from .mount import Mount, when_published
-from .query import channel_name, is_no_store, requires_subscriber
+from .query import channel_name, requires_subscriber
 from .refusals import refuse
 from .request import Request, peer_of
 from .responses import REFUSALS, Refusal, answer, plain_refusal
@@ -49,9 +55,17 @@ def publish(mount: Mount, request: server.Request, path: bytes) -> int:
             400, "A message needs a Content-Type, such as text/plain or image/jpeg."
         )
     visitor = visitor_of(request)
-    message = Message(channel_name(path), _body(request), content_type, visitor.sender)
+    keep, max_age = parse_cache_control(header(request, b"Cache-Control", many=True))
+    message = Message(
+        channel_name(path),
+        _body(request),
+        content_type,
+        visitor.sender,
+        headers=travelling_headers(request),
+        max_age=max_age,
+    )
     options = Options(
-        keep=not is_no_store(header(request, b"Cache-Control", many=True)),
+        keep=keep,
         require=requires_subscriber(request.uri.partition(b"?")[2]),
         key=header(request, b"Idempotency-Key"),
     )

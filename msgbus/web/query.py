@@ -26,7 +26,6 @@ __all__ = [
     "Wanted",
     "WantedList",
     "channel_name",
-    "is_no_store",
     "is_page_preferred",
     "parse_line_stream",
     "parse_list",
@@ -69,6 +68,7 @@ _KNOWN = (
     "envelope",
     "raw",
     "wait",
+    "header",
 )
 
 _LIST_KNOWN = ("list", "limit", "after", "channel")
@@ -165,7 +165,10 @@ def parse_subscription(
     if form == MESSAGE and not last_id and not parameters.keys() & {"since", "last"}:
         since = Since(last=1)
     return Wanted(
-        Filter(**{name: ",".join(parameters.get(name, ())) for name in _PATTERNS}),
+        Filter(
+            **{name: ",".join(parameters.get(name, ())) for name in _PATTERNS},
+            header=_header_patterns(parameters.get("header", ())),
+        ),
         form,
         _choice(parameters, "overflow", _OVERFLOWS) or Overflow.DROP_NEWEST,
         _seconds(parameters, "heartbeat", _HEARTBEAT_SECONDS),
@@ -233,12 +236,25 @@ def parse_line_stream(query: bytes) -> str | None:
     return ",".join(parameters.get("type", [_TEXT]))
 
 
-def is_no_store(cache_control: str | None) -> bool:
+def _header_patterns(values: Sequence[str]) -> dict[str, str]:
     """
-    Does a publisher forbid to keep its message (RFC 9111, section 5.2.1.5)?
+    The patterns for headers, by name, of `?header=NAME:PATTERN`.
+
+    Raises:
+        Invalid: One of the values is something else.
     """
-    directives = (cache_control or "").lower().split(",")
-    return "no-store" in (directive.strip() for directive in directives)
+    patterns: dict[str, str] = {}
+    for value in values:
+        name, colon, pattern = value.partition(":")
+        name, pattern = name.strip().lower(), pattern.strip()
+        if not colon:
+            raise Invalid(
+                f"The header {value[:100]!r} has no pattern: give NAME:PATTERN, such as"
+                " ce-type:com.example.*."
+            )
+        known = patterns.get(name)
+        patterns[name] = pattern if known is None else f"{known},{pattern}"
+    return patterns
 
 
 def _since(parameters: dict[str, list[str]]) -> Since | None:

@@ -21,7 +21,14 @@ from ..fanout.fanout import Limits
 from ..message import is_folder
 from .auth import visitor_of
 from .channel_list import ChannelLists
-from .headers import check_host, foreign_page, header, is_preflight, set_safety_headers
+from .headers import (
+    allow_travelling,
+    check_host,
+    foreign_page,
+    header,
+    is_preflight,
+    set_safety_headers,
+)
 from .mount import Mount
 from .origins import Origins
 from .pages import MODULES, SIGN_IN, list_page, live_page, module, sign_in
@@ -201,6 +208,7 @@ class BusResource(Resource):
                 raise foreign_page(origin)
             for name, value in _PREFLIGHT:
                 request.setHeader(name, value)
+            allow_travelling(request)
         return answer(request, 204)
 
     def _redirect(self, request: server.Request) -> int:

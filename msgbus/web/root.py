@@ -195,14 +195,17 @@ class Root(Resource):
             Refusal: The header is there twice.
             Invalid: The name cannot be that of a user.
         """
+        if self._user_header is None:
+            return None
+        field = self._user_header.encode("ascii")
+        name = header(request, field)
+        # It must not travel with a message.
+        request.requestHeaders.removeHeader(field)
         if (
-            self._user_header is None
+            not name
             or not isinstance(request, Request)
             or not request.channel.peer.is_trusted
         ):
-            return None
-        name = header(request, self._user_header.encode("ascii"))
-        if not name:
             return None
         check_user(name)
         return Visitor(name, self._access, vouched=True)

@@ -135,7 +135,14 @@ def _publish(
     Publish what a client has sent to this channel, unless it has named another.
     """
     channel = name if publication.channel is None else publication.channel
-    message = Message(channel, publication.body, publication.content_type, visitor.sender)
+    message = Message(
+        channel,
+        publication.body,
+        publication.content_type,
+        visitor.sender,
+        headers=publication.headers,
+        max_age=publication.max_age,
+    )
     published = mount.publish(
         visitor,
         peer,

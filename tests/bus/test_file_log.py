@@ -16,6 +16,7 @@ from msgbus.bus.file_log import PAUSE_SECONDS, WAIT_SECONDS, FileLog
 from msgbus.bus.history import History, Keep
 from msgbus.bus.idempotency import SECONDS, Reused
 from msgbus.bus.log import CannotLoad, LogNumbers
+from msgbus.headers import Headers
 from msgbus.ids import Gap, Since, parse_id
 from msgbus.match import Filter
 from msgbus.message import Message
@@ -191,24 +192,31 @@ class FileLogTests(SynchronousTestCase):
         self.publish(b"2", key="k")
         self.assertEqual(self.kept(), [b"1", b"2"])
 
-    def test_file_without_origins(self):
+    def test_older_files(self):
         """
-        A file of the format 1, whose messages have no origins, is read, and upgraded, so
-        that an older version of msgbus refuses it.
+        A file of an older format, whose messages have no origins (1) or no headers (2), is
+        read, and upgraded, so that an older version of msgbus refuses it.
         """
-        self.publish(b"1")
-        self.clock.advance(0)
-        file = self.log._database._connection
-        file.execute("ALTER TABLE message DROP COLUMN origin")
-        file.execute("UPDATE meta SET value = '1' WHERE name = 'format'")
-        self.start()
-        self.assertEqual(self.log._database.read_meta()["format"], "2")
-        self.bus.publish(Message("foo", b"2", origin=ORIGIN))
-        self.clock.advance(0)
-        self.start()
-        read = self.bus.replay("", Filter(), Since()).read(0)
-        told = [(message.body, message.origin) for message in read]
-        self.assertEqual(told, [(b"1", ""), (b"2", ORIGIN)])
+        lacking = ("headers", "max_age", "origin")
+        for older, columns in (("1", lacking), ("2", lacking[:2])):
+            self.start()
+            self.publish(b"1")
+            self.clock.advance(0)
+            file = self.log._database._connection
+            for column in columns:
+                file.execute(f"ALTER TABLE message DROP COLUMN {column}")
+            file.execute("UPDATE meta SET value = ? WHERE name = 'format'", [older])
+            self.start()
+            self.assertEqual(self.log._database.read_meta()["format"], "3")
+            headers = Headers({"ce-type": "a"})
+            new = Message("foo", b"2", origin=ORIGIN + older, headers=headers, max_age=9**9)
+            self.bus.publish(new)
+            self.clock.advance(0)
+            self.start()
+            *_, old, read = self.bus.replay("", Filter(), Since()).read(0)
+            self.assertEqual((old.origin, old.headers, old.max_age), ("", Headers(), None))
+            self.assertEqual(read, new)
+            self.assertEqual(read.origin, new.origin)
 
     def test_not_kept(self):
         """

@@ -218,6 +218,69 @@ class HistoryTests(SynchronousTestCase):
         self.assertEqual(self.read("a", id=(901, 901)), [])
         self.assertEqual(self.history.size, 0)
 
+    def test_time_to_live(self):
+        """
+        A message with a `max_age` is kept no longer, and then counts as dropped: who
+        resumes before it is told, also if it has come to the message already.
+        """
+        cursor = self.begin()
+        for number, max_age in ((1, 0), (2, 9), (3, None), (4, 5)):
+            message = Message("a", b"x", max_age=max_age).published(f"{number}-{number}")
+            self.history.add((number, number), message)
+            self.count = number
+        self.assertEqual(self.history.messages, 3)
+        resumed = self.begin(id=(1, 1))
+        filtered = self.begin("a", Filter(type="a/*,*/*"), id=(1, 1))
+        self.history.expire(5003)
+        self.assertEqual(self.history.messages, 3)
+        self.history.expire(5004)
+        self.assertEqual(self.history.messages, 2)
+        self.assertEqual(self.ids(resumed), [2, 3, Gap(1)])
+        self.assertEqual(self.ids(filtered), [UNKNOWN, 2, 3])
+        self.history.expire(9002)
+        self.assertEqual(self.ids(cursor), [Gap(3), 3])
+        self.assertEqual(self.history._perishing, [])
+        self.assertEqual(self.history.last("a")[0], 1)
+
+    def ids(self, cursor):
+        """
+        As `rest`, of messages whose ids are whole.
+        """
+        found = []
+        while (read := cursor.read(0)) is not None:
+            found += [
+                int(i.id.partition("-")[2]) if isinstance(i, Message) else i for i in read
+            ]
+        cursor.close()
+        return found
+
+    def test_transient_time_to_live(self):
+        """
+        A message that is not kept, and has expired before a reader came to it, is told as
+        missing.
+        """
+        for filter in (Filter(), Filter(type="*/*,a/b")):
+            self.make()
+            self.add("a")
+            cursor = self.begin("", filter, id=(1, 1))
+            for number, max_age in ((2, 1), (3, 9)):
+                message = Message("a", b"", max_age=max_age).published(f"{number}-{number}")
+                self.history.add((number, number), message, keep=False)
+            found = cursor.read(1002)
+            self.assertEqual(found[0], Gap(1))
+            self.assertEqual([m.id for m in found[1:]], ["3-3"])
+            cursor.close()
+
+    def test_many_times_to_live(self):
+        """
+        Messages that are dropped before they expire are not remembered for long.
+        """
+        self.make(count=2)
+        for number in range(1, 1000):
+            message = Message("a", b"", max_age=2**31).published(f"{number}-{number}")
+            self.history.add((number, number), message)
+        self.assertLess(len(self.history._perishing), 100)
+
     def test_size(self):
         """
         All channels together stay below the limit, in which messages and channels cost

@@ -62,6 +62,34 @@ class ReplayTests(SynchronousTestCase):
             self.assertEqual(got, framing.gap(None) + frame)
             self.assertEqual((delivered.messages, delivered.bytes), (1, len(frame)))
 
+    def test_expired(self):
+        """
+        A message that expires after it was read, and before it is sent, is told as missing,
+        unless a part of it was sent.
+        """
+        for taken in (0, 1):
+            history = History()
+            for number, max_age in enumerate((1, 1, None, 1), 1):
+                message = Message("a", b"x", max_age=max_age).published(f"1-{number}")
+                history.add((1, number), message)
+            counters = Counters()
+            clock = Clock()
+            replay = Replay(
+                Cursor(history, "a", Filter(), Since(), 0),
+                MARKS,
+                lambda clock=clock: int(clock.seconds() * 1000),
+                HeldFrames(counters),
+                counters.delivered_in("x"),
+            )
+            got = b"".join(replay.owed())[:taken]
+            replay.advance(taken)
+            clock.advance(2)
+            while (owed := replay.owed()) is not None:
+                got += b"".join(owed)
+                replay.advance(sum(map(len, owed)))
+            self.assertEqual(got, b"<x>!<x>!" if taken else b"!!<x>!")
+            self.assertEqual(counters.waiting, 0)
+
 
 class Marks:
     """

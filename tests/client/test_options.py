@@ -45,6 +45,7 @@ class KeywordTests(SynchronousTestCase):
         access["timeout"] = 1
         wanted = {"type": "a/b", "sender": "a", "channel": "a", "since": "1s"}
         wanted |= {"last": 1, "overflow": "close", "heartbeat": 5}
+        wanted |= {"header": {"ce-type": "a*"}, "decode": False}
         self.assertEqual(access.keys(), Access.__annotations__.keys())
         self.assertEqual(wanted.keys(), Wanted.__annotations__.keys())
         both = {**wanted, **access}

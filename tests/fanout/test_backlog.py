@@ -39,11 +39,12 @@ class BacklogTests(SynchronousTestCase):
     def setUp(self):
         self.counters = Counters()
         self.delivered = self.counters.delivered_in("x")
-        self.backlog = Backlog(30, gap, self.counters, self.delivered)
+        self.now = 0
+        self.backlog = Backlog(30, gap, self.counters, self.delivered, lambda: self.now)
 
-    def add(self, *letters, channel="foo"):
+    def add(self, *letters, channel="foo", expires=None):
         for letter in letters:
-            self.backlog.add(channel, letter.encode() * 10)
+            self.backlog.add(channel, letter.encode() * 10, expires)
 
     def take(self, position, size=None):
         """
@@ -100,6 +101,48 @@ class BacklogTests(SynchronousTestCase):
             self.assertEqual(self.counters.dropped, {overflow: dropped})
             self.backlog.discard(position)
             self.assertEqual((self.backlog.kept, self.counters.waiting), (0, 0))
+
+    def test_expired(self):
+        """
+        What has expired while it waited is not sent, but told as missing, whatever the kind
+        of overflow; a message that was sent in part is sent whole.
+        """
+        for overflow, expected in (
+            (Overflow.DROP_NEWEST, b"(1)b(2)e"),
+            (Overflow.DROP_OLDEST, b"(1)b(2)e"),
+            (Overflow.CLOSE, b"(1)b(2)e"),
+            (Overflow.LATEST, b"(5)e"),
+        ):
+            self.backlog.limit_to(1000)
+            self.now = 0
+            position = self.backlog.fall_behind(overflow)
+            self.add("a", "x", expires=2)
+            self.add("b")
+            self.add("c", "d", expires=3)
+            self.add("e", expires=9)
+            # The first message is on its way.
+            started = overflow is not Overflow.LATEST
+            begun = self.take(position, 3) if started else b""
+            self.now = 3
+            self.assertEqual(begun + self.take(position), b"a" * 10 * started + expected)
+            self.backlog.discard(position)
+            self.assertEqual((self.backlog.kept, self.backlog._expiries), (0, {}))
+
+    def test_all_expired(self):
+        """
+        If all has expired, only that is told; and at the end, nothing is left of it.
+        """
+        for overflow in Overflow:
+            self.now = 0
+            self.backlog.limit_to(1000)
+            position = self.backlog.fall_behind(overflow)
+            self.add(*"abc", expires=2)
+            self.now = 2
+            told = b"(3)"
+            self.assertEqual(self.take(position), told)
+            self.add("d", expires=3)
+            self.assertEqual(self.take(position), b"d")
+            self.backlog.discard(position)
 
     def test_again(self):
         """

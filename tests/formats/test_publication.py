@@ -117,6 +117,9 @@ class EnvelopeTests(SynchronousTestCase):
                 message.channel,
                 sender=message.sender,
                 origin=message.origin or origin_of(message.id),
+                id=message.id,
+                headers=message.headers,
+                max_age=message.max_age,
             ),
         )
 

@@ -175,7 +175,8 @@ def _doors():
             "subscribe", by, "GET", path, "Last-Event-ID: 1-1\n", gets=(KEPT, *live)
         )
         for name in ("", "a/"):
-            folder = f"/msgbus/{name}?format={form}&last=9&channel=a/*&sender=eve&type=*/*"
+            patterns = "channel=a/*&sender=eve&type=*/*&header=x-a:*"
+            folder = f"/msgbus/{name}?format={form}&last=9&{patterns}"
             doors[f"{form} of {name!r}"] = Door(
                 "subscribe", by, "GET", folder, gets=(KEPT, *live)
             )

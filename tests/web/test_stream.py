@@ -2,6 +2,8 @@
 Tests for `msgbus.web.stream`.
 """
 
+from email.utils import formatdate
+
 from twisted.cred.checkers import ICredentialsChecker
 from twisted.cred.credentials import IUsernamePassword
 from twisted.cred.portal import Portal
@@ -9,7 +11,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionDone, ConnectionLost
 from zope.interface import implementer
 
-from msgbus.ids import format_id
+from msgbus.ids import format_id, parse_id
 from msgbus.message import Message
 from msgbus.web import Root
 from msgbus.web.auth import _Realm
@@ -131,17 +133,23 @@ class SubscribeTests(WebTestCase):
         """
         peer, _, _ = self.subscribe()
         _, answered, _ = self.server.ask(post())
+        id = answered["Msgbus-Id"]
         self.assertEqual(
             unchunked(peer.received()),
             [
                 b"Content-Type: text/plain\r\n"
                 b"Content-Length: 5\r\n"
                 b"Content-Location: /msgbus/foo\r\n"
+                b"Date: %s\r\n"
                 b"Msgbus-Id: %s\r\n"
                 b"\r\n"
                 b"hello\r\n"
                 b"--%s\r\n"
-                % (answered["Msgbus-Id"].encode(), self.server.bus.boundary.encode())
+                % (
+                    formatdate(parse_id(id)[0] // 1000, usegmt=True).encode(),
+                    id.encode(),
+                    self.server.bus.boundary.encode(),
+                )
             ],
         )
 

@@ -1,0 +1,103 @@
+"""
+Tests for `msgbus.headers`.
+"""
+
+from hypothesis import given
+from twisted.trial.unittest import SynchronousTestCase
+
+from msgbus.headers import (
+    MAX_BYTES,
+    MAX_HEADERS,
+    NO_HEADERS,
+    Headers,
+    does_travel,
+    headers_from_json,
+    headers_of,
+    headers_to_json,
+    shown_name,
+)
+from msgbus.message import Invalid
+
+from . import strategies
+
+
+class HeadersTests(SynchronousTestCase):
+    """
+    The headers that travel with a message.
+    """
+
+    def test_which(self):
+        """
+        What says something about the message travels; passwords, what belongs to one hop,
+        and what a proxy or a browser would obey, does not.
+        """
+        for name in (
+            *("Content-Encoding", "content-LANGUAGE", "Content-Disposition", "Link"),
+            *("Reply-To", "Traceparent", "Tracestate", "Signature", "Signature-Input"),
+            *("Content-Digest", "ce-type", "Ce-Id", "X-Anything", "x-request-id"),
+        ):
+            self.assertTrue(does_travel(name), name)
+            Headers({name: "a"})
+        for name in (
+            *("Cookie", "Set-Cookie", "Authorization", "Proxy-Authorization", "Connection"),
+            *("Transfer-Encoding", "Content-Length", "Content-Type", "From", "Date"),
+            *("Msgbus-Id", "Host", "Origin", "X-Forwarded-For", "X-Real-IP", "X-Sendfile"),
+            *(
+                "X-Accel-Redirect",
+                "X-Content-Type-Options",
+                "X-Frame-Options",
+                "X-Auth-Token",
+            ),
+            *("x-a\r\nb", "x-a:", "x-ä", "x-a b", "ce-", "x-" + "a" * 200, ""),
+        ):
+            if name != "ce-":
+                self.assertFalse(does_travel(name), name)
+                with self.assertRaisesRegex(Invalid, "does not travel"):
+                    Headers({name: "a"})
+        found = headers_of([("Cookie", "a"), ("X-B", "b"), ("Authorization", "c")])
+        self.assertEqual(found, Headers({"x-b": "b"}))
+
+    def test_values(self):
+        """
+        Names are found in any case, values of the same name are one list, and the order
+        does not matter.
+        """
+        headers = Headers([("X-B", " b "), ("ce-a", "ä"), ("x-b", "c")])
+        self.assertEqual(dict(headers), {"ce-a": "ä", "x-b": "b, c"})
+        self.assertEqual((headers["X-B"], headers["CE-A"]), ("b, c", "ä"))
+        self.assertEqual(headers.get("x-c"), None)
+        self.assertEqual(headers, Headers({"x-b": "b, c", "CE-A": "ä"}))
+        self.assertEqual(hash(headers), hash(Headers({"x-b": "b, c", "CE-A": "ä"})))
+        self.assertEqual(list(map(shown_name, headers)), ["ce-a", "X-B"])
+        self.assertEqual(headers.size, len("ce-aäx-bb, c".encode()))
+        self.assertEqual(headers.without("x-b"), Headers({"ce-a": "ä"}))
+        self.assertFalse(NO_HEADERS)
+
+    def test_bounds(self):
+        """
+        There are at most so many headers and bytes, without control characters.
+        """
+        many = {f"x-{number}": "" for number in range(MAX_HEADERS)}
+        Headers(many)
+        with self.assertRaisesRegex(Invalid, "at most 32 headers"):
+            Headers({**many, "x-more": ""})
+        Headers({"x-a": "a" * (MAX_BYTES - 3)})
+        with self.assertRaisesRegex(Invalid, "at most 8192 bytes"):
+            Headers({"x-a": "a" * (MAX_BYTES - 2)})
+        for value in ("\n", "a\rb", "\0", "\x7f", "\x9f", "\t"):
+            with self.assertRaisesRegex(Invalid, "control character"):
+                Headers({"x-a": value})
+        with self.assertRaisesRegex(Invalid, "half of a character"):
+            Headers({"x-a": "\ud800"})
+        for values in ({"x-a": 1}, {1: "a"}):
+            with self.assertRaisesRegex(Invalid, "strings"):
+                Headers(values)
+
+    @given(strategies.headers)
+    def test_stored(self, headers):
+        """
+        What is stored is read again.
+        """
+        self.assertEqual(headers_from_json(headers_to_json(headers)), headers)
+        for wrong in ("[]", "3", '{"cookie": "a"}', "{"):
+            self.assertRaises(ValueError, headers_from_json, wrong)
