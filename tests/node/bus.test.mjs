@@ -47,6 +47,12 @@ async function take(url, enough, options = {}) {
   return got;
 }
 
+/** These bytes in a format of `CompressionStream`. */
+async function compressed(bytes, format) {
+  const stream = new Blob([bytes]).stream().pipeThrough(new CompressionStream(format));
+  return new Uint8Array(await new Response(stream).arrayBuffer());
+}
+
 const bodies = (items) => items.map((item) => item.body);
 
 test("A message arrives as it was published", async () => {
@@ -57,6 +63,8 @@ test("A message arrives as it was published", async () => {
   assert.deepEqual(message, {
     id: receipt.id,
     channel: "a b/ä",
+    headers: {},
+    maxAge: null,
     type: "text/plain; charset=utf-8",
     sender: "älice",
     origin: "",
@@ -411,4 +419,61 @@ test("A list that is refused, or that is none, says why", async () => {
   const { url } = await say("HTTP/1.0 200 OK\r\nContent-Type: text/html\r\n\r\n<h1>");
   await assert.rejects(channels(url), /This is no bus/);
   await assert.rejects(channels(bus.url, { signal: AbortSignal.abort() }), { name: "AbortError" });
+});
+
+test("Headers and a time to live travel with a message", async () => {
+  const bus = await start();
+  const url = `${bus.url}orders`;
+  const headers = { "CE-Type": "com.example.made", "x-who": "grüße" };
+  await publish(url, "a", "text/plain", { headers: { "ce-type": "other" } });
+  await publish(url, "b", "text/plain", { headers, maxAge: 60, keep: true });
+  const header = { "ce-type": "com.*", "X-Who": "gr*" };
+  const [message] = await take(url, () => true, { header, since: "all" });
+  assert.equal(message.body, "b");
+  assert.deepEqual(message.headers, { "ce-type": "com.example.made", "x-who": "grüße" });
+  assert.equal(message.maxAge, 60);
+  for (const name of ["Cookie", "Authorization", "x-\n", "X", ""]) {
+    const told = { headers: { [name]: "a" } };
+    await assert.rejects(publish(url, "c", "text/plain", told), /does not travel/);
+  }
+  const refused = publish(url, "c", "text/plain", { maxAge: "soon" });
+  await assert.rejects(refused, /max-age/);
+});
+
+test("Content codings are undone, if they are what they say", async () => {
+  const bus = await start();
+  const url = `${bus.url}coded`;
+  const zipped = await compressed(new TextEncoder().encode("hello"), "gzip");
+  const bomb = await compressed(new Uint8Array(70e6), "gzip");
+  for (const [body, coding] of [
+    [zipped, "gzip"],
+    [await compressed(zipped, "deflate"), "gzip, Deflate"],
+    [zipped, "deflate"],
+    [zipped.slice(0, -1), "gzip"],
+    [zipped, "br"],
+    [zipped, "constructor"],
+    [bomb, "gzip"],
+  ]) {
+    await publish(url, body, "text/plain", { headers: { "Content-Encoding": coding } });
+  }
+  const got = [];
+  const over = new AbortController();
+  await subscribe(url, {
+    since: "all",
+    signal: over.signal,
+    onmessage: (message) => {
+      got.push(message);
+      if (got.length === 7) over.abort();
+    },
+  });
+  const [plain, twice, ...others] = got;
+  for (const each of [plain, twice]) {
+    assert.equal(new TextDecoder().decode(each.body), "hello");
+    assert.deepEqual(each.headers, {});
+  }
+  assert.deepEqual(
+    others.map(({ headers }) => headers["content-encoding"]),
+    ["deflate", "gzip", "br", "constructor", "gzip"],
+  );
+  assert.deepEqual(others.at(-1).body, bomb);
 });

@@ -28,6 +28,23 @@ const SIGN_IN = ".sign-in";
 /** Answers that another try may change (RFC 9110, section 15; RFC 6585, section 4). */
 const PASSING = [408, 429];
 
+/** The names of headers that travel with a message, as far as a page needs to know. */
+const TRAVELLING =
+  /^(?:(?:ce|x)-[!-9;-~]+|content-(?:digest|disposition|encoding|language)|link|reply-to|signature(?:-input)?|trace(?:parent|state))$/;
+
+const CODING = "content-encoding";
+
+// What `DecompressionStream` calls the codings of HTTP.
+/** @type {Map<string, CompressionFormat>} */
+const FORMATS = new Map([
+  ["gzip", "gzip"],
+  ["x-gzip", "gzip"],
+  ["deflate", "deflate"],
+]);
+
+/** The largest body that is made by undoing a coding: a few bytes can stand for billions. */
+const MAX_DECODED = 64 * 1024 * 1024;
+
 /** How many characters of a server's sentence are shown. */
 const SENTENCE_CHARACTERS = 300;
 
@@ -43,7 +60,12 @@ const SENTENCE_CHARACTERS = 300;
  *   is a claim, and any text: show it as text.
  * @property {string} origin - `LIFE/ID` of the bus at which it was published first, if a
  *   program has copied it from there to this bus; otherwise the empty string.
- * @property {Uint8Array<ArrayBuffer>} body
+ * @property {Record<string, string>} headers - Those that travel with it, by names in lower
+ *   case.
+ * @property {number | null} maxAge - For how many seconds it is kept and delivered; null for no
+ *   such limit.
+ * @property {Uint8Array<ArrayBuffer>} body - Without its `Content-Encoding`, which is then not
+ *   among the headers, if that is gzip or deflate, and the body is not larger than 64 MiB.
  */
 
 /**
@@ -98,6 +120,8 @@ export class BusError extends Error {
  * @param {string} [options.type] - A list of globs that the media type must match.
  * @param {string} [options.sender] - The same for the sender.
  * @param {string} [options.channel] - The same for the channel, on a folder.
+ * @param {Record<string, string>} [options.header] - Lists of globs that the values of headers
+ *   must match, by their names.
  * @param {string} [options.since] - Where to begin: the id of a message, a time such as
  *   `10m`, or `all`; with what comes from now on, unless given.
  * @param {number} [options.last] - Begin with so many of the last messages, instead.
@@ -130,6 +154,7 @@ export async function subscribe(url, options = {}) {
     overflow: options.overflow,
     heartbeat: options.heartbeat ?? HEARTBEAT_SECONDS,
   });
+  withHeaders(asked.address, options.header ?? {});
   const heartbeat = Number(asked.address.searchParams.get("heartbeat"));
   /** @type {(name: State["name"], reason?: string, seconds?: number) => void} */
   const tell = (name, reason = "", seconds = 0) => {
@@ -180,6 +205,10 @@ export async function subscribe(url, options = {}) {
  *   given, those of the address, or what the browser was told.  A name has no colon.
  * @param {string} [options.password]
  * @param {boolean} [options.keep] - Unless false, history keeps it.
+ * @param {Record<string, string>} [options.headers] - Those that travel with it, such as
+ *   `{"ce-type": "com.example.made"}`.
+ * @param {number} [options.maxAge] - For how many seconds it is kept and delivered; as long as
+ *   the bus keeps messages, unless given.
  * @param {string} [options.key] - A publication with the key of an earlier one is
  *   delivered once, if the bus still knows it (the `Idempotency-Key` of the protocol); a
  *   random one, unless given.
@@ -194,11 +223,15 @@ export async function subscribe(url, options = {}) {
 export async function publish(url, body, type, options = {}) {
   const { keep = true, key = randomKey(), patience = 0, signal } = options;
   const { address, user, password } = addressOf(url, options);
+  const cached = [];
+  if (!keep) cached.push("no-store");
+  if (options.maxAge !== undefined) cached.push(`max-age=${options.maxAge}`);
   const headers = {
+    ...encoded(options.headers ?? {}),
     ...authorization(user, password),
     "Content-Type": type || typeOf(body),
     "Idempotency-Key": key,
-    ...(keep ? {} : { "Cache-Control": "no-store" }),
+    ...(cached.length ? { "Cache-Control": cached.join(", ") } : {}),
   };
   const deadline = Date.now() + patience * 1000;
   // A file that cannot be read will not be readable later.
@@ -700,7 +733,8 @@ async function listen({ address, user, password }, heartbeat, options, position,
           // A callback may have ended it.
           if (signal?.aborted) return 0;
         }
-        const message = messageOf(part, prefix ?? "/msgbus/");
+        const message = await decoded(messageOf(part, prefix ?? "/msgbus/"));
+        if (signal?.aborted) return 0;
         position.id = message.id || position.id;
         await calling(() => onmessage?.(message));
         if (signal?.aborted) return 0;
@@ -867,6 +901,37 @@ function withQuery(address, parameters) {
 }
 
 /**
+ * Add patterns for headers to an address.
+ *
+ * @param {URL} address
+ * @param {Record<string, string>} header
+ */
+function withHeaders(address, header) {
+  const items = address.search.slice(1).split("&").filter(Boolean);
+  for (const [name, globs] of Object.entries(header)) {
+    items.push(`header=${encodeURIComponent(`${name}:${globs}`)}`);
+  }
+  address.search = items.join("&");
+}
+
+/**
+ * Headers as `fetch()` takes them: bytes, each as a character.
+ *
+ * @param {Record<string, string>} headers
+ */
+function encoded(headers) {
+  /** @type {Record<string, string>} */
+  const bytes = {};
+  for (const [name, value] of Object.entries(headers)) {
+    if (!TRAVELLING.test(name.toLowerCase())) {
+      throw new BusError(`A header ${quoted(name)} does not travel with a message.`, 0, false);
+    }
+    bytes[name] = String.fromCharCode(...new TextEncoder().encode(value));
+  }
+  return bytes;
+}
+
+/**
  * The outcome of `fetch()`, or of a read: where it fails, there was no way to the bus.
  *
  * @template T
@@ -931,6 +996,9 @@ function messageOf({ headers, body }, prefix) {
   if (location !== undefined && !location.startsWith(prefix)) {
     throw new Malformed(`The part's location ${quoted(location)} is not below ${prefix}.`);
   }
+  const age = /(?:^|,)[ \t]*max-age=([0-9]{1,10})[ \t]*(?:,|$)/i.exec(
+    headers.get("cache-control") ?? "",
+  );
   let channel;
   try {
     channel = decodeURIComponent(location?.slice(prefix.length) ?? "");
@@ -943,8 +1011,58 @@ function messageOf({ headers, body }, prefix) {
     type: headers.get("content-type") ?? "application/octet-stream",
     sender: headers.get("from") ?? "",
     origin: headers.get("msgbus-origin") ?? "",
+    headers: Object.fromEntries([...headers].filter(([name]) => TRAVELLING.test(name))),
+    maxAge: age ? Number(age[1]) : null,
     body,
   };
+}
+
+/**
+ * The same message without its content codings (RFC 9110, section 8.4.1), if they are known, and
+ * the body is what it says it is, and not too large.
+ *
+ * @param {Message} message
+ * @returns {Promise<Message>}
+ */
+async function decoded(message) {
+  const { [CODING]: coding, ...headers } = message.headers;
+  if (coding === undefined) return message;
+  let body = message.body;
+  for (const name of coding.toLowerCase().split(",").map(trimmed).reverse()) {
+    if (!name || name === "identity") continue;
+    const format = FORMATS.get(name);
+    const plain = format && (await undone(body, format));
+    if (!plain) return message;
+    body = plain;
+  }
+  return { ...message, headers, body };
+}
+
+/**
+ * What bytes are that were compressed; null if they were not, or if that would be too much.
+ *
+ * @param {Uint8Array<ArrayBuffer>} body
+ * @param {CompressionFormat} format
+ */
+async function undone(body, format) {
+  const reader = new Blob([body]).stream().pipeThrough(new DecompressionStream(format)).getReader();
+  const pieces = [];
+  let size = 0;
+  try {
+    for (;;) {
+      const { done, value } = await reader.read();
+      if (done) break;
+      pieces.push(value);
+      size += value.length;
+      if (size > MAX_DECODED) {
+        await reader.cancel();
+        return null;
+      }
+    }
+  } catch {
+    return null;
+  }
+  return new Uint8Array(await new Blob(pieces).arrayBuffer());
 }
 
 /**
