@@ -2,6 +2,7 @@
 The page at the address of a channel.
 """
 
+import gzip
 import http.client
 import io
 import time
@@ -85,6 +86,28 @@ def test_what_is_published(bus, window, tmp_path):
     page.wait("return new Promise((drawn) => requestAnimationFrame(() => drawn(true)))")
     assert colors(page, tmp_path / "shot.png").get((1, 202, 103), 0) > 10_000
     assert page.run("return document.querySelector('iframe').contentDocument") is None
+
+
+def test_headers(bus, window):
+    """
+    The headers that travel with a message can be looked at, and are text; a body that was
+    compressed is shown as what it is, if it is that.
+    """
+    page = live(window(), bus.url + "a?header=x-b:*a*")
+    zipped = {"Content-Encoding": "gzip", "X-B": "a"}
+    publish(bus.url + "a", b"hidden", "text/plain", headers={"X-B": "b"})
+    body = gzip.compress("Grüße".encode())
+    publish(bus.url + "a", body, "text/plain; charset=utf-8", headers=zipped)
+    publish(bus.url + "a", b"none", "text/plain", headers={**zipped, "ce-type": "<b>a</b>"})
+    page.wait("return document.querySelectorAll('#log > article').length === 2")
+    assert page.run(f"return {TEXTS}") == ["Grüße", "none"]
+    summaries = "return [...document.querySelectorAll('.headers summary')]"
+    assert page.run(f"{summaries}.map((e) => e.textContent)") == ["1 header", "3 headers"]
+    page.run("document.querySelectorAll('.headers')[1].open = true")
+    told = "return [...document.querySelectorAll('.headers dd')].map((e) => e.textContent)"
+    assert page.run(told) == ["a", "<b>a</b>", "gzip", "a"]
+    page.wait("return new Promise((drawn) => requestAnimationFrame(() => drawn(true)))")
+    assert page.run("return document.querySelectorAll('.headers dl')[1].clientHeight") > 30
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 What README.md and docs/ show, run.
 """
 
+import gzip
 import json
 import os
 import re
@@ -123,6 +124,7 @@ def test_command(command, bus, tmp_path):
     Every command subscribes, publishes, or lists channels.
     """
     (tmp_path / "photo.jpg").write_bytes(b"\xff\xd8")
+    (tmp_path / "report.csv.gz").write_bytes(gzip.compress(b"a;b"))
     process = run(command, bus, tmp_path)
     if re.search(r" -s?N ", command):
         bus.wait_for("subscribes to")

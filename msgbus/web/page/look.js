@@ -127,6 +127,9 @@ look.replaceSync(`
     color: var(--faint);
   }
   article header > * { max-height: 3em; overflow: hidden; overflow-wrap: anywhere; }
+  .headers { font-size: 0.85rem; }
+  .headers dl { display: grid; grid-template-columns: max-content 1fr; gap: 0 1em; margin: 0.25em 0; }
+  .headers dd { margin: 0; overflow-wrap: anywhere; }
   .sender { font-weight: 600; color: var(--ink); }
   .nobody { font-style: italic; }
   pre {

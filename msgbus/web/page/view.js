@@ -14,6 +14,9 @@ import { BusError, signIn, subscribe, timeOf } from "./msgbus.js";
 /** Of longer texts, so many bytes are shown. */
 const TEXT_BYTES = 16 * 1024;
 
+/** Of longer values of headers, so many characters. */
+const HEADER_CHARACTERS = 1000;
+
 /** A larger page would hold up ours: it is offered as a file. */
 const PAGE_BYTES = 256 * 1024;
 
@@ -183,7 +186,25 @@ export function article(message, ...more) {
   const time = timeOf(message);
   const type = element("span", { className: "type", textContent: mediaType(message) });
   const head = element("header", {}, senderOf(message), ...more, ...(time ? [clock(time)] : []), type);
-  return element("article", {}, head, show(message));
+  const headers = Object.entries(message.headers);
+  return element("article", {}, head, ...(headers.length ? [told(headers)] : []), show(message));
+}
+
+/**
+ * The headers that travel with a message, to be opened.
+ *
+ * @param {[string, string][]} headers
+ */
+function told(headers) {
+  const many = headers.length === 1 ? "1 header" : `${headers.length} headers`;
+  const list = element("dl", {});
+  for (const [name, value] of headers) {
+    const { length } = value;
+    const shown = length > HEADER_CHARACTERS ? `${value.slice(0, HEADER_CHARACTERS)}…` : value;
+    list.append(element("dt", { textContent: name }));
+    list.append(element("dd", { dir: "auto", textContent: shown }));
+  }
+  return element("details", { className: "headers" }, element("summary", { textContent: many }), list);
 }
 
 /** The signed link in the address of this page, which gives it the right to what it shows. */
