@@ -23,6 +23,7 @@ TEST = [
     "pexpect",
     "pyte",
     # Clients of others.
+    "cloudevents",
     "httpx",
     "httpx-sse",
     "sseclient-py",

@@ -390,6 +390,15 @@ class TestTools:
                 _, err = process.communicate(timeout=60)
                 assert (process.returncode, err) == (0, ""), line
 
+    def test_headers(self, shell):
+        """
+        The command of a message gets its headers.
+        """
+        page = CHECKOUT / "docs/clients.md"
+        block = next(b for b in blocks(page, "sh") if b.startswith("msgsend "))
+        outputs = [shell(line).communicate(timeout=60) for line in block.splitlines()]
+        assert outputs == [("", ""), ("7\n", "")]
+
     def test_flood(self, shell):
         """
         The two that measure find nothing missing.
@@ -409,12 +418,13 @@ class TestTools:
     [
         ("README.md", 0, "sensors/attic attic text/plain b'21.5'\n"),
         ("README.md", 1, "b'42' True\n"),
+        ("docs/clients.md", 0, "com.example.made 3600 b'{\"id\": 7}'\n"),
         (
             "docs/clients.md",
-            0,
+            1,
             "".join(f"message {n} was for 0 subscribers\n" for n in (1, 2, 3)),
         ),
-        ("docs/clients.md", 1, "Subscribed.\nsensors/attic 4\n"),
+        ("docs/clients.md", 2, "Subscribed.\nsensors/attic 4\n"),
         ("docs/formats.md", 0, "hello\n"),
     ],
 )
