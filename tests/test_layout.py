@@ -54,6 +54,7 @@ PURE = {
     "redis.address",
     "redis.scripts",
     "fanout.backlog",
+    "fanout.choices",
     "fanout.counters",
     "fanout.overflow",
     "fanout.replay",

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 from urllib.parse import unquote_to_bytes
 
+from ..fanout.choices import Live
 from ..fanout.overflow import Overflow
 from ..formats.stream_formats import STREAM_FORMATS
 from ..ids import Since, parse_id
@@ -69,7 +70,10 @@ _KNOWN = (
     "envelope",
     "raw",
     "wait",
+    "until",
 )
+# Who gives one of these, says where the stream begins.
+_BEGINNINGS = {"since", "last"}
 
 _LIST_KNOWN = ("list", "limit", "after", "channel")
 _IS_LIST = {"": True, "1": True, "0": False}
@@ -99,6 +103,7 @@ class Wanted:
         envelope: Whether an event stream has each message in an envelope.
         raw: Whether a WebSocket has messages without the envelope that they usually have.
         wait: For how many seconds a request for one message waits for it.
+        live: What happens where its replay ends.
     """
 
     filter: Filter = EVERYTHING
@@ -109,6 +114,7 @@ class Wanted:
     envelope: bool = False
     raw: bool = False
     wait: int = 0
+    live: Live = Live.UNTOLD
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,7 +168,8 @@ def parse_subscription(
     parameters = _parameters(query)
     form = _choice(parameters, "format", _NAMES) or _preferred(accept or "*/*")
     since = Since(parse_id(last_id)) if last_id else _since(parameters)
-    if form == MESSAGE and not last_id and not parameters.keys() & {"since", "last"}:
+    begins = bool(last_id or parameters.keys() & _BEGINNINGS)
+    if form == MESSAGE and not begins:
         since = Since(last=1)
     return Wanted(
         Filter(**{name: ",".join(parameters.get(name, ())) for name in _PATTERNS}),
@@ -173,6 +180,7 @@ def parse_subscription(
         _choice(parameters, "envelope", _YES_OR_NO) or False,
         _choice(parameters, "raw", _YES_OR_NO) or False,
         _seconds(parameters, "wait", _WAIT_SECONDS) or 0,
+        _live(parameters, form, begins),
     )
 
 
@@ -270,6 +278,35 @@ def _since(parameters: dict[str, list[str]]) -> Since | None:
             f"A replay does not begin at {value[:100]!r}: give the id of a message, a time"
             " such as 10m (s, m, h or d), all, or now."
         ) from None
+
+
+def _live(parameters: dict[str, list[str]], form: str, begins: bool) -> Live:
+    """
+    What happens where the replay ends of somebody who asks for this format.
+
+    Args:
+        begins: Whether they say where the stream begins.
+
+    Raises:
+        Invalid: They want it to end where it cannot.
+    """
+    values = parameters.get("until")
+    if values is None:
+        return Live.TOLD if begins else Live.UNTOLD
+    if values != ["now"]:
+        value = ",".join(values)
+        raise Invalid(
+            f"A stream cannot end at {value[:100]!r}: give until=now, which ends it at the"
+            " present, or leave until away."
+        )
+    if form == MESSAGE:
+        raise Invalid("A single message has no until=now: leave it away.")
+    if not begins:
+        raise Invalid(
+            "With until=now, a stream has only messages that are kept, and this one asks"
+            " for none: add since or last, such as since=1h."
+        )
+    return Live.END
 
 
 def _seconds(parameters: dict[str, list[str]], name: str, allowed: range) -> int | None:

@@ -105,6 +105,7 @@ def open_websocket(mount: Mount, request: server.Request, name: str, wanted: Wan
             "More waited for you than the bus keeps.",
         ),
         partial(websocket.close, CloseReason.POLICY_VIOLATION),
+        complete=partial(websocket.close, CloseReason.NORMAL_CLOSURE, ""),
     )
     member = mount.subscribe_request(
         request, name, wanted, WebSocketFraming(wanted.raw), response, cursor

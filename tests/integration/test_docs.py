@@ -120,9 +120,17 @@ OPERATOR = re.compile(r":8889/(?:subscribers|events)")
 )
 def test_command(command, bus, tmp_path):
     """
-    Every command subscribes, publishes, or lists channels.
+    Every command subscribes, publishes, or lists channels; one until now ends by itself.
     """
     (tmp_path / "photo.jpg").write_bytes(b"\xff\xd8")
+    if "until=now" in command:
+        publish(f"{bus.url}sensors/attic", b"21.5", "text/plain")
+        process = run(command, bus, tmp_path)
+        out, err = process.communicate(timeout=30)
+        assert (process.returncode, err) == (0, "")
+        whole = re.fullmatch(r"(--msgbus\S+)\n.*\n21\.5\n\1\n.*\n\1--\n", out, re.DOTALL)
+        assert whole or out == "1\n", out
+        return
     process = run(command, bus, tmp_path)
     if re.search(r" -s?N ", command):
         bus.wait_for("subscribes to")

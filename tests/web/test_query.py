@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
+from msgbus.fanout.choices import Live
 from msgbus.fanout.overflow import Overflow
 from msgbus.ids import Since
 from msgbus.match import Filter
@@ -187,11 +188,34 @@ class SubscriptionTests(SynchronousTestCase):
             (b"last=5", Since(last=5)),
             (b"last=0", None),
         ):
-            self.assertEqual(parse_subscription(query), Wanted(since=since), query)
+            wanted = Wanted(since=since, live=Live.TOLD)
+            self.assertEqual(parse_subscription(query), wanted, query)
         self.assertEqual(parse_subscription(b"last=1", None, "1-2").since, Since((1, 2)))
         self.assertEqual(parse_subscription(b"last=1", None, "").since, Since(last=1))
         with self.assertRaises(Invalid):
             parse_subscription(b"", None, "x")
+
+    def test_until(self):
+        """
+        A replay ends at the present with `?until=now`, and wherever it begins; who has none
+        is not told where it ends.
+        """
+        for query in (b"since=1h", b"last=3", b"since=now", b"since=all&format=ndjson"):
+            self.assertIs(parse_subscription(query + b"&until=now").live, Live.END)
+        resumed = parse_subscription(b"until=now", None, "1-2")
+        self.assertEqual((resumed.live, resumed.since), (Live.END, Since((1, 2))))
+        self.assertIs(parse_subscription(b"", None, "1-2").live, Live.TOLD)
+        self.assertIs(parse_subscription(b"type=a/*").live, Live.UNTOLD)
+        for query, sentence in (
+            (b"last=1&until=yesterday", "'yesterday': give until=now"),
+            (b"last=1&until=", "'': give until=now"),
+            (b"last=1&until=10m", "'10m': give until=now"),
+            (b"last=1&until=now&until=now", "'now,now': give until=now"),
+            (b"until=now", "add since or last"),
+            (b"last=1&until=now&format=message", "leave it away"),
+        ):
+            with self.assertRaisesRegex(Invalid, sentence):
+                parse_subscription(query)
 
     def test_one_message(self):
         """
