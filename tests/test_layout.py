@@ -57,6 +57,7 @@ PURE = {
     "fanout.choices",
     "fanout.counters",
     "fanout.overflow",
+    "fanout.pending",
     "fanout.replay",
     "access.verbs",
     "access.channels",

@@ -105,6 +105,13 @@ class Backlog:
         # For `LATEST`: the newest message of each channel.
         self._latest = Latest(limit)
 
+    @property
+    def limit(self) -> int:
+        """
+        How many bytes may wait for one member.
+        """
+        return self._limit
+
     def limit_to(self, limit: int) -> None:
         """
         Change how many bytes may wait for one member.  For whom more waits already, it is
@@ -239,6 +246,13 @@ class Backlog:
             taken -= size - position.offset
             position.offset = 0
             self._get(position, size)
+
+    def skip(self, position: Position) -> None:
+        """
+        The member at this position, which has got no part of a message, gets none of those
+        that were added so far.
+        """
+        position.number, position.start = self._next, self._bytes
 
     def rest(self, position: Position) -> bytes | memoryview:
         """

@@ -42,8 +42,11 @@ class Choices:
         overflow: What happens when too much waits for it.
         heartbeat: Seconds between two heartbeats, or None for no heartbeats.
         live: What happens where its replay ends; without a replay, where it begins.
+        interval: If it is not zero, what is published is sent every so many seconds, and of
+            that only the newest message of each channel.
     """
 
     overflow: Overflow = Overflow.DROP_NEWEST
     heartbeat: int | None = None
     live: Live = Live.UNTOLD
+    interval: float = 0

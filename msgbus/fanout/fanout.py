@@ -24,16 +24,18 @@ from ..message import Message
 from .backlog import Backlog
 from .choices import Choices, Live
 from .counters import Counters
-from .group import Group
+from .group import NO_CHANNEL, Group
 from .member import Member, Response
 from .overflow import Overflow
+from .paced import PacedGroup
 from .replay import HeldFrames, Nothing, Replay, SingleMessage, Source
 from .turns import Turns
 
 __all__ = ["Fanout", "Limits"]
 
-# Of a group: the name of a channel or folder, and what its members have in common.
-_Key = tuple[str, Filter, Framing]
+# Of a group: the name of a channel or folder, what its members have in common, and the
+# seconds of `Choices.interval`.
+_Key = tuple[str, Filter, Framing, float]
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,10 +55,6 @@ class Limits:
     backlog: int = 1_000_000
     waiting: int = 256 * 1024 * 1024
     stall_seconds: float = 300
-
-
-# No channel has this name, so that nothing takes the place of a gap that waits.
-_NO_CHANNEL = "."
 
 
 class Fanout:
@@ -126,7 +124,7 @@ class Fanout:
         # All equal framings are replaced by one object, because the bytes of a message are
         # looked up by the identity of its framing.
         framing = self._framings.setdefault(framing, framing)
-        key = (name, filter, framing)
+        key = (name, filter, framing, choices.interval)
         group = self._groups.get(key)
         if group is None:
             group = self._group(key)
@@ -150,7 +148,7 @@ class Fanout:
             The producer to register with the transport; see `subscribe`.
         """
         framing = self._framings.setdefault(framing, framing)
-        key = ("", EVERYTHING, framing)
+        key = ("", EVERYTHING, framing, 0.0)
         group = self._groups.get(key)
         if group is None:
             group = self._new_group(key, partial(self._remove, key))
@@ -191,7 +189,7 @@ class Fanout:
             group.end()
 
     def _group(self, key: _Key) -> Group:
-        name, filter, framing = key
+        name, filter, framing, _ = key
 
         def deliver(message: Message) -> None:
             group.deliver(message.channel, self._frame(framing, message))
@@ -200,7 +198,7 @@ class Fanout:
 
         def missed() -> None:
             if gap := framing.gap(None):
-                group.deliver(_NO_CHANNEL, gap)
+                group.deliver(NO_CHANNEL, gap)
 
         def emptied() -> None:
             subscription.cancel()
@@ -212,10 +210,11 @@ class Fanout:
         return group
 
     def _new_group(self, key: _Key, emptied: Callable[[], None]) -> Group:
-        _, filter, framing = key
+        _, filter, framing, interval = key
         delivered = self.counters.delivered_in(framing.form)
         backlog = Backlog(self.limits.backlog, framing.gap, self.counters, delivered)
-        return Group(self._reactor, backlog, filter, framing, self.turns, emptied)
+        kind = partial(PacedGroup, interval) if interval else Group
+        return kind(self._reactor, backlog, filter, framing, self.turns, emptied)
 
     def _remove(self, key: _Key) -> None:
         del self._groups[key]

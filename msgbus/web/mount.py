@@ -260,6 +260,7 @@ class Mount:
                 wanted.overflow,
                 wanted.heartbeat or framing.heartbeat_seconds,
                 wanted.live,
+                wanted.interval,
             ),
             cursor,
         )

@@ -217,6 +217,38 @@ class SubscriptionTests(SynchronousTestCase):
             with self.assertRaisesRegex(Invalid, sentence):
                 parse_subscription(query)
 
+    def test_interval(self):
+        """
+        An interval is a time, and only for those who want just the newest messages.
+        """
+        for value, seconds in (
+            ("100ms", 0.1),
+            ("2s", 2),
+            ("90s", 90),
+            ("1500ms", 1.5),
+            ("5m", 300),
+            ("1h", 3600),
+        ):
+            query = f"overflow=latest&interval={value}".encode()
+            self.assertAlmostEqual(parse_subscription(query).interval, seconds)
+        for value in (
+            "",
+            "2",
+            "99ms",
+            "0s",
+            "61m",
+            "2h",
+            "1d",
+            "-1s",
+            "2 s",
+            "1s&interval=2s",
+        ):
+            with self.assertRaisesRegex(Invalid, "from 100ms to 1h"):
+                parse_subscription(f"overflow=latest&interval={value}".encode())
+        for query in (b"interval=2s", b"interval=2s&overflow=drop-oldest"):
+            with self.assertRaisesRegex(Invalid, "add overflow=latest"):
+                parse_subscription(query)
+
     def test_one_message(self):
         """
         A request for one message begins at the newest that is kept, unless it says where;

@@ -2,6 +2,7 @@
 Tests for `msgbus.web.stream`.
 """
 
+import json
 import re
 from email import message_from_bytes
 
@@ -201,6 +202,22 @@ class SubscribeTests(WebTestCase):
             "last=1&until=now&format=message",
         ):
             self.assert_refused(get(f"/msgbus/foo?{query}"), 400, "until")
+        self.assert_refused(get("/msgbus/foo?interval=2s"), 400, "overflow=latest")
+
+    def test_interval(self):
+        """
+        With `?interval=`, a stream has the newest messages every so many seconds.
+        """
+        path = "/msgbus/foo?format=ndjson&overflow=latest&interval=2s"
+        peer, _, _ = self.subscribe(path)
+        got = []
+        for number in range(20):
+            self.server.bus.publish(Message("foo", b"%d" % number, "text/plain"))
+            got.append([json.loads(line)["body"] for line in unchunked(peer.received())])
+            self.server.clock.advance(0.25)
+        times = [number for number, bodies in enumerate(got) if bodies]
+        self.assertEqual(times, [0, 8, 16])
+        self.assertEqual([got[time] for time in times], [["0"], ["7"], ["15"]])
 
     def test_head(self):
         """
