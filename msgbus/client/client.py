@@ -201,10 +201,10 @@ class Client:
             callback: Called with each message.  If it returns a Deferred, or is a
                 coroutine function, the next message comes once that has fired, and the
                 server is paused meanwhile.  If it fails, that is logged.
-            notify: Called with `Subscribed`, `Lost` and `Gap`.  If it is not given, they
-                are logged.
-            wanted: `type`, `sender`, `channel`, `since`, `last`, `overflow` and
-                `heartbeat`; see `msgbus.client.options.Wanted`.
+            notify: Called with `Subscribed`, `Lost`, `Gap` and `Live`.  If it is not given,
+                they are logged.
+            wanted: `type`, `sender`, `channel`, `since`, `last`, `overflow`, `heartbeat`,
+                `until` and `interval`; see `msgbus.client.options.Wanted`.
 
         Raises:
             Invalid: The name or one of the options is not valid.

@@ -49,6 +49,10 @@ class Wanted(TypedDict, total=False):
         heartbeat: Seconds between the signs of life that the bus sends, 5 to 300; 25 if it
             is not given.  A server that is silent for twice as long is taken for lost.
             With 0 there are no heartbeats, and no silence is too long.
+        until: With `now`, the subscription ends where history does; together with `since`
+            or `last`.
+        interval: With `overflow="latest"`, the time between two moments in which messages
+            come, such as `2s`; of each channel, only the newest does.
     """
 
     type: str
@@ -58,6 +62,8 @@ class Wanted(TypedDict, total=False):
     last: int
     overflow: str
     heartbeat: int
+    until: str
+    interval: str
 
 
 class Access(TypedDict, total=False):

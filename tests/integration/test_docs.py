@@ -420,7 +420,8 @@ class TestTools:
             0,
             "".join(f"message {n} was for 0 subscribers\n" for n in (1, 2, 3)),
         ),
-        ("docs/clients.md", 1, "Subscribed.\nsensors/attic 4\n"),
+        ("docs/clients.md", 1, "0 readings in the last hour\n"),
+        ("docs/clients.md", 2, "Subscribed.\nsensors/attic 4\n"),
         ("docs/formats.md", 0, "hello\n"),
     ],
 )
