@@ -159,6 +159,13 @@ class PacedTests(SynchronousTestCase):
         self.after(2)
         self.assertEqual(self.got(first), ["1", "2", "3"])
         self.assertEqual(self.got(pipe), [])
+        self.publish("x" * 3000)
+        _, member = self.join()
+        member.stopProducing()
+        self.publish("4", channel="b")
+        self.after(2)
+        self.assertEqual(self.got(first), [{"gap": 1}, "4"])
+        self.assertEqual(self.fanout.counters.gaps[Overflow.LATEST], 1)
 
     def test_replay(self):
         """
