@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 
 from .channel_pages import Channel
 from .errors import BusError, Closed, Refused, Unreachable, Untrusted
-from .notices import Lost, Subscribed
+from .notices import Live, Lost, Subscribed
 
 if TYPE_CHECKING:
     from .client import Client
@@ -37,6 +37,7 @@ __all__ = [
     "Channel",
     "Client",
     "Closed",
+    "Live",
     "Lost",
     "Refused",
     "StreamPublisher",

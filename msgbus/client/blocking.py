@@ -12,13 +12,12 @@ from collections.abc import Callable, Generator, Iterator
 from types import TracebackType
 from typing import Unpack
 
-from ..ids import Gap
 from ..message import Message, Receipt
 from .blocking_http import Connection, explained, headers_of, tls_context
 from .blocking_stream import StreamPublisher
 from .channel_pages import PAGE_BYTES, Channel, ChannelPages
 from .errors import Unreachable
-from .notices import Notice, Subscribed
+from .notices import Live, Notice, Subscribed
 from .options import (
     MAX_MESSAGE_BYTES,
     PATIENCE_SECONDS,
@@ -37,7 +36,7 @@ from .requests import list_headers, publication_headers
 from .responses import Answer, receipt, refusal
 from .resumable import ResumableStream
 from .retry import Retry
-from .stream import Stream
+from .stream import Item, Stream
 from .url import BusURL
 
 __all__ = ["Publisher", "channels", "publish", "stream", "subscribe"]
@@ -228,20 +227,20 @@ def subscribe(
     **options: Unpack[WantedAndAccess],
 ) -> Generator[Message, None, None]:
     """
-    The messages of a channel or folder, as they come, for ever.  When the stream is lost,
-    the client asks for another that begins behind the last message.  To stop, leave the
-    loop and close the generator.  Another thread cannot close it while this one waits for a
-    message.
+    The messages of a channel or folder, as they come, for ever, or until history ends if
+    `until` is `now`.  When the stream is lost, the client asks for another that begins
+    behind the last message.  To stop, leave the loop and close the generator.  Another
+    thread cannot close it while this one waits for a message.
 
     Args:
         url: The URL of the channel or folder; see `Publisher`.
         max_message: The largest message that is taken, in bytes.
-        notify: Called with `Subscribed`, `Lost` and `Gap`, by the thread that asks for the
-            next message.  If it is not given, they are logged.
+        notify: Called with `Subscribed`, `Lost`, `Gap` and `Live`, by the thread that asks
+            for the next message.  If it is not given, they are logged.
         options: `type`, `sender`, `channel`, `header`, `since`, `last`, `overflow`,
-            `heartbeat` and `decode`; see `msgbus.client.options.Wanted`.  `user`,
-            `password`, `ca`, `certificate` and `timeout`; see
-            `msgbus.client.options.Access`.
+            `heartbeat`, `until`, `interval` and `decode`; see
+            `msgbus.client.options.Wanted`.  `user`, `password`, `ca`, `certificate` and
+            `timeout`; see `msgbus.client.options.Access`.
 
     Raises:
         Invalid: The URL, one of the options, or one of the files is not valid.
@@ -276,10 +275,12 @@ def _messages(
             notify(subscribed)
             connection.wait_for(streams.silence_seconds or None)
             for item in _items(response, stream, streams.silence_seconds):
-                if isinstance(item, Gap):
-                    notify(item)
-                else:
+                if isinstance(item, Message):
                     yield item
+                    continue
+                notify(item)
+                if isinstance(item, Live) and streams.ends:
+                    return
             reason, asked = stream.end(), streams.retry_seconds
         except Unreachable as error:
             reason, asked = str(error), error.seconds
@@ -335,9 +336,9 @@ def _channels(
 
 def _items(
     response: http.client.HTTPResponse, stream: Stream, silence_seconds: float
-) -> Iterator[Message | Gap]:
+) -> Iterator[Item]:
     """
-    The messages and gaps that come until the stream ends.
+    The messages and notices that come until the stream ends.
 
     Raises:
         Unreachable: The connection is cut, or the server is silent for too long.
@@ -351,5 +352,5 @@ def _items(
 
 
 def _logged(notice: Notice) -> None:
-    level = logging.INFO if isinstance(notice, Subscribed) else logging.WARNING
+    level = logging.INFO if isinstance(notice, Subscribed | Live) else logging.WARNING
     _log.log(level, "%s", notice)

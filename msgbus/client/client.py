@@ -207,10 +207,11 @@ class Client:
             callback: Called with each message.  If it returns a Deferred, or is a
                 coroutine function, the next message comes once that has fired, and the
                 server is paused meanwhile.  If it fails, that is logged.
-            notify: Called with `Subscribed`, `Lost` and `Gap`.  If it is not given, they
-                are logged.
+            notify: Called with `Subscribed`, `Lost`, `Gap` and `Live`.  If it is not given,
+                they are logged.
             wanted: `type`, `sender`, `channel`, `header`, `since`, `last`, `overflow`,
-                `heartbeat` and `decode`; see `msgbus.client.options.Wanted`.
+                `heartbeat`, `until`, `interval` and `decode`; see
+                `msgbus.client.options.Wanted`.
 
         Raises:
             Invalid: The name or one of the options is not valid.

@@ -1,6 +1,6 @@
 """
 What the `notify` callback of a subscription is told, beside the messages: that a stream has
-begun, that it was lost, and that messages are missing.
+begun, that it was lost, that messages are missing, and where history ends.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from ..ids import Gap
 
-__all__ = ["Lost", "Notice", "Subscribed"]
+__all__ = ["Live", "Lost", "Notice", "Subscribed"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,4 +45,14 @@ class Lost:
         return f"{self.reason}{end} Trying again in {self.seconds:.1f} s."
 
 
-Notice = Subscribed | Lost | Gap
+@dataclass(frozen=True, slots=True)
+class Live:
+    """
+    All messages that the bus had kept have come; what comes from now on is new.
+    """
+
+    def __str__(self) -> str:
+        return "History ends here."
+
+
+Notice = Subscribed | Lost | Gap | Live

@@ -60,6 +60,10 @@ class Wanted(TypedDict, total=False):
             taken from its headers; it is, if this is not given.  A body that is not what it
             says it is, or would be larger than the largest message, comes as it is, with
             that header.
+        until: With `now`, the subscription ends where history does; together with `since`
+            or `last`.
+        interval: With `overflow="latest"`, the time between two moments in which messages
+            come, such as `2s`; of each channel, only the newest does.
     """
 
     type: str
@@ -71,6 +75,8 @@ class Wanted(TypedDict, total=False):
     header: Mapping[str, str]
     heartbeat: int
     decode: bool
+    until: str
+    interval: str
 
 
 class Access(TypedDict, total=False):

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping
+from urllib.parse import parse_qs
 
 from ..message import Invalid
 from .notices import Lost, Subscribed
@@ -35,6 +36,7 @@ class ResumableStream:
     Attributes:
         name: As given.
         url: The URL with the query that asks for those messages.
+        ends: Whether the subscription ends where history does.
 
     Raises:
         Invalid: A value of `wanted` cannot be sent, or the heartbeat is out of range.
@@ -49,6 +51,7 @@ class ResumableStream:
         self.url = url.with_parameters({**asked, "heartbeat": heartbeat})
         for header, patterns in (wanted.get("header") or {}).items():
             self.url = self.url.with_parameters({"header": f"{header}:{patterns}"})
+        self.ends = "until" in parse_qs(self.url.query)
         self._silence_seconds = _longest_silence(heartbeat)
         self._max_message = max_message
         self._stream: Stream | None = None

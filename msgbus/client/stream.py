@@ -1,5 +1,5 @@
 """
-The response to a subscription: bytes in, messages and gaps out.
+The response to a subscription: bytes in; messages, gaps and the end of history out.
 
 No I/O.  Several streams that follow one another are one `ResumableStream`.
 """
@@ -16,9 +16,15 @@ from ..formats.multipart import Decoder, Malformed, Part, boundary_of
 from ..ids import Gap
 from ..message import Invalid, Message
 from .errors import printable
+from .notices import Live
 from .responses import count_of, refusal, seconds_of
 
-__all__ = ["Stream"]
+__all__ = ["Item", "Stream"]
+
+Item = Message | Gap | Live
+"""
+What comes in a stream.
+"""
 
 
 class Stream:
@@ -62,8 +68,9 @@ class Stream:
         except Malformed:
             raise refusal(status, head, b"") from None
         self._parts: Iterator[Part] = iter(())
-        # The gaps and the message of a decoded part that the caller has not asked for yet.
-        self._left: deque[Gap | Part] = deque()
+        # The notices and the message of a decoded part that the caller has not asked for
+        # yet.
+        self._left: deque[Gap | Live | Part] = deque()
         self._name = name
         self._max_message = max_message
         self._decodes = decodes
@@ -72,13 +79,13 @@ class Stream:
         # The original msgbus, which knows no heartbeats, does not tell its prefix either.
         self.beats = "msgbus-prefix" in head
 
-    def feed(self, data: bytes) -> Iterator[Message | Gap]:
+    def feed(self, data: bytes) -> Iterator[Item]:
         """
         Take the next bytes of the stream.
 
         Returns:
-            An iterator of the messages and gaps that they complete.  What the caller does
-            not take from it is in the iterator that the next call returns.
+            An iterator of the messages and notices that they complete.  What the caller
+            does not take from it is in the iterator that the next call returns.
 
         Raises:
             Malformed: By the iterator: this is no stream of a bus, and cannot be read
@@ -106,21 +113,25 @@ class Stream:
         """
         return seconds_of(self._decoder.ahead.get("msgbus-retry", ""))
 
-    def _read(self) -> Iterator[Message | Gap]:
+    def _read(self) -> Iterator[Item]:
         """
-        The gaps and messages of the parts that are complete, each gap before the message in
-        whose head it was told.
+        The notices and messages of the parts that are complete, each notice before the
+        message in whose head it was told.
         """
         while True:
             while self._left:
                 item = self._left.popleft()
-                yield item if isinstance(item, Gap) else self._message(item)
+                yield self._message(item) if isinstance(item, Part) else item
             part = next(self._parts, None)
             if part is not None:
-                self._left += (*_gaps(part.headers), part)
+                self._left += _notices(part.headers)
+                # The last part has nothing but a notice, if the stream ends where history
+                # does.
+                if part.headers or part.body:
+                    self._left.append(part)
                 continue
-            # A gap may be told long before the part in whose head it stands is complete.
-            self._left += _gaps(self._decoder.ahead)
+            # They may be told long before the part in whose head they stand is complete.
+            self._left += _notices(self._decoder.ahead)
             if not self._left:
                 return
 
@@ -144,10 +155,12 @@ class Stream:
         return part._replace(headers=headers).message("/")
 
 
-def _gaps(headers: dict[str, str]) -> Iterator[Gap]:
+def _notices(headers: dict[str, str]) -> Iterator[Gap | Live]:
     """
-    Take the gaps out of the headers of a part, so that none is told twice.
+    Take the notices out of the headers of a part, so that none is told twice.
     """
     for count in headers.pop("msgbus-gap", "").split(","):
         if count := count.strip():
             yield Gap(count_of(count))
+    if headers.pop("msgbus-live", None) is not None:
+        yield Live()

@@ -16,11 +16,9 @@ from twisted.web.client import ResponseDone
 from twisted.web.http import PotentialDataLoss
 
 from ..formats.multipart import Malformed
-from ..ids import Gap
-from ..message import Message
 from .errors import silent
 from .failures import explained
-from .stream import Stream
+from .stream import Item, Stream
 
 __all__ = ["SilenceAlarm", "StreamReader"]
 
@@ -62,12 +60,12 @@ class SilenceAlarm:
 
 class StreamReader(Protocol):
     """
-    Takes the bytes of a response, and hands over the messages and gaps in them.
+    Takes the bytes of a response, and hands over the messages and notices in them.
 
     Args:
         stream: Decodes the bytes.
-        deliver: Called with each message and gap.  If it returns a Deferred, the next one
-            is handed over after that has fired, and the server is paused meanwhile.
+        deliver: Called with each message and notice.  If it returns a Deferred, the next
+            one is handed over after that has fired, and the server is paused meanwhile.
         reactor: Where time passes.
         silence_seconds: How long the server may send nothing; zero for any time.
         abort: Closes the connection.
@@ -81,7 +79,7 @@ class StreamReader(Protocol):
     def __init__(
         self,
         stream: Stream,
-        deliver: Callable[[Message | Gap], Deferred[object] | None],
+        deliver: Callable[[Item], Deferred[object] | None],
         reactor: IReactorTime,
         silence_seconds: float,
         abort: Callable[[], object],
@@ -89,7 +87,7 @@ class StreamReader(Protocol):
         self._stream = stream
         self._deliver = deliver
         self._abort = abort
-        self._items: Iterator[Message | Gap] = iter(())
+        self._items: Iterator[Item] = iter(())
         # Busy: a delivered message is not yet taken.  Handing over: `_go_on` is still about
         # to find out whether it was taken at once.
         self._busy = self._handing_over = False

@@ -16,13 +16,13 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.web.iweb import IResponse
 
-from ..ids import Gap
 from ..message import Message
 from .agent import BusAgent, headers_of
 from .errors import Unreachable
-from .notices import Notice, Subscribed
+from .notices import Live, Notice, Subscribed
 from .responses import refusal
 from .resumable import ResumableStream
+from .stream import Item
 from .stream_reader import StreamReader
 
 __all__ = ["Callback", "Subscription"]
@@ -37,7 +37,8 @@ class Subscription:
 
     Attributes:
         name: The name of the channel or folder.
-        done: A Deferred that fires with None when the subscription was cancelled.  It fails
+        done: A Deferred that fires with None when the subscription was cancelled, or has
+            ended where history does, as `until` asked for.  It fails
             with `Refused`, `Untrusted` or `Malformed` when the subscription has ended by
             itself, because another request would have the same result.
     """
@@ -157,15 +158,17 @@ class Subscription:
             response.deliverBody(reader)
         return await reader.ended
 
-    def _deliver(self, item: Message | Gap) -> Deferred[object] | None:
+    def _deliver(self, item: Item) -> Deferred[object] | None:
         """
-        Hand over a message or a gap.  If the result is a Deferred, the next one may come
+        Hand over a message or a notice.  If the result is a Deferred, the next one may come
         when that fires.
         """
         if not self._active:
             return None
-        if isinstance(item, Gap):
+        if not isinstance(item, Message):
             self._tell(item)
+            if isinstance(item, Live) and self._streams.ends:
+                self.cancel()
             return None
         try:
             result = self._callback(item)
@@ -187,7 +190,7 @@ class Subscription:
                 self._notify(notice)
             except Exception:
                 self._failed(Failure())
-        elif isinstance(notice, Subscribed):
+        elif isinstance(notice, Subscribed | Live):
             self._log.info("{name!r}: {notice}", name=self.name, notice=notice)
         else:
             self._log.warn("{name!r}: {notice}", name=self.name, notice=notice)

@@ -7,8 +7,9 @@ to sockets.  What a request means, and what the head of a response says, is up t
 Read `fanout` first, then `group` (subscribers that get the same bytes) and its `member`s:
 those that are `level`, those for which something waits in the `backlog` (or just the
 `latest` message of each channel), and those that are `replaying`, each sent a `replay` of
-kept messages.
-`overflow` says what happens when too much waits, and `counters` count it.
+kept messages.  A group can be `paced`: what it is sent next is `pending`.
+`choices` are those of a subscriber, among them the `overflow`, which says what happens
+when too much waits, and `counters` count it.
 `outlet` is how bytes get into a socket.  `heartbeats` says which members are due for a
 heartbeat, and `turns` how much replays may do in one turn of the reactor.
 """

@@ -67,7 +67,7 @@ class Backlog:
 
     Attributes:
         counters: As given.
-        delivered: As given.
+        delivered, milliseconds: As given.
         kept: Bytes of the messages that are kept.
         late: Positions of members whose response is to be ended because too much waits for
             them; the caller ends them, and empties this set.
@@ -94,7 +94,7 @@ class Backlog:
         self._frames: dict[int, bytes] = {}
         # When some of them expire, by number, in milliseconds since 1970.
         self._expiries: dict[int, int] = {}
-        self._milliseconds = milliseconds
+        self.milliseconds = milliseconds
         # How many bytes may be kept before `prune` looks which of them are still needed.
         self._enough = limit
         self._behind: dict[Overflow, set[Position]] = {kind: set() for kind in Overflow}
@@ -109,6 +109,13 @@ class Backlog:
         self._oldest_start = 0
         # For `LATEST`: the newest message of each channel.
         self._latest = Latest(limit)
+
+    @property
+    def limit(self) -> int:
+        """
+        How many bytes may wait for one member.
+        """
+        return self._limit
 
     def limit_to(self, limit: int) -> None:
         """
@@ -252,6 +259,13 @@ class Backlog:
             position.offset = 0
             self._get(position, size)
 
+    def skip(self, position: Position) -> None:
+        """
+        The member at this position, which has got no part of a message, gets none of those
+        that were added so far.
+        """
+        position.number, position.start = self._next, self._bytes
+
     def rest(self, position: Position) -> bytes | memoryview:
         """
         The rest of the message, or of the line before it, that the member at this position
@@ -364,7 +378,7 @@ class Backlog:
         The number from this one on of the first message that has not expired.
         """
         end = self._next if position.limit is None else position.limit
-        now = self._milliseconds()
+        now = self.milliseconds()
         while number < end and self._expiries.get(number, now + 1) <= now:
             position.start += len(self._frames[number])
             number += 1
@@ -377,7 +391,7 @@ class Backlog:
         """
         The number from this one on, up to the end, of the first message that has expired.
         """
-        now = self._milliseconds()
+        now = self.milliseconds()
         for each in range(number, min(end, number + SLICE_PIECES)):
             if self._expiries.get(each, now + 1) <= now:
                 return each

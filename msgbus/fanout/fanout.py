@@ -22,14 +22,20 @@ from ..formats.framing import Framing
 from ..match import EVERYTHING, Filter
 from ..message import Message
 from .backlog import Backlog
+from .choices import Choices, Live
 from .counters import Counters
-from .group import Group
+from .group import NO_CHANNEL, Group
 from .member import Member, Response
 from .overflow import Overflow
-from .replay import HeldFrames, Replay, SingleMessage, Source
+from .paced import PacedGroup
+from .replay import HeldFrames, Nothing, Replay, SingleMessage, Source
 from .turns import Turns
 
 __all__ = ["Fanout", "Limits"]
+
+# Of a group: the name of a channel or folder, what its members have in common, and the
+# seconds of `Choices.interval`.
+_Key = tuple[str, Filter, Framing, float]
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,10 +55,6 @@ class Limits:
     backlog: int = 1_000_000
     waiting: int = 256 * 1024 * 1024
     stall_seconds: float = 300
-
-
-# No channel has this name, so that nothing takes the place of a gap that waits.
-_NO_CHANNEL = "."
 
 
 class Fanout:
@@ -81,7 +83,7 @@ class Fanout:
         self.turns = Turns(reactor, self._shed_if_full)
         self._bus = bus
         self._reactor = reactor
-        self._groups: dict[tuple[str, Filter, Framing], Group] = {}
+        self._groups: dict[_Key, Group] = {}
         self._framings: dict[Framing, Framing] = {}
         # The last message, and its bytes by the identity of the framing.
         self._framed: Message | None = None
@@ -99,8 +101,7 @@ class Fanout:
         filter: Filter,
         framing: Framing,
         response: Response,
-        overflow: Overflow = Overflow.DROP_NEWEST,
-        heartbeat: int | None = None,
+        choices: Choices = Choices(),  # noqa: B008  # it is frozen
         cursor: Cursor | None = None,
     ) -> Member:
         """
@@ -109,8 +110,7 @@ class Fanout:
 
         Args:
             name: A channel or folder.
-            overflow: What happens when too much waits for the subscriber.
-            heartbeat: Seconds between two heartbeats, or None for no heartbeats.
+            choices: What the subscriber chooses.
             cursor: Reads the history for its replay; None for no replay.  The cursor is
                 closed when the replay or the subscription ends.
 
@@ -124,17 +124,17 @@ class Fanout:
         # All equal framings are replaced by one object, because the bytes of a message are
         # looked up by the identity of its framing.
         framing = self._framings.setdefault(framing, framing)
-        key = (name, filter, framing)
+        key = (name, filter, framing, choices.interval)
         group = self._groups.get(key)
         if group is None:
-            group = self._group(*key)
+            group = self._group(key)
         self._watch()
-        if heartbeat is not None and not self._beating.running:
+        if choices.heartbeat is not None and not self._beating.running:
             self._beating.start(1, now=False)
         replay = None
-        if cursor is not None:
-            replay = self._replay(cursor, framing)
-        return group.join(response, overflow, heartbeat, replay)
+        if cursor is not None or choices.live is Live.END:
+            replay = self._replay(cursor or Nothing(), framing, choices.live)
+        return group.join(response, choices, replay)
 
     def answer(self, message: Message, framing: Framing, response: Response) -> Member:
         """
@@ -148,20 +148,21 @@ class Fanout:
             The producer to register with the transport; see `subscribe`.
         """
         framing = self._framings.setdefault(framing, framing)
-        key = ("", EVERYTHING, framing)
+        key = ("", EVERYTHING, framing, 0.0)
         group = self._groups.get(key)
         if group is None:
-            group = self._new_group(EVERYTHING, framing, partial(self._remove, key))
+            group = self._new_group(key, partial(self._remove, key))
             self._groups[key] = group
             # In a group that ends, a member is finished when it has been sent everything.
             group.end()
         self._watch()
         replay = self._replay(SingleMessage(message), framing)
-        return group.join(response, Overflow.CLOSE, None, replay)
+        return group.join(response, Choices(Overflow.CLOSE), replay)
 
-    def _replay(self, source: Source, framing: Framing) -> Replay:
+    def _replay(self, source: Source, framing: Framing, live: Live = Live.UNTOLD) -> Replay:
         delivered = self.counters.delivered_in(framing.form)
-        return Replay(source, framing, self._bus.milliseconds, self._held, delivered)
+        now = self._bus.milliseconds
+        return Replay(source, framing, now, self._held, delivered, live)
 
     def groups(self) -> tuple[Group, ...]:
         """
@@ -187,7 +188,9 @@ class Fanout:
         for group in tuple(self._groups.values()):
             group.end()
 
-    def _group(self, name: str, filter: Filter, framing: Framing) -> Group:
+    def _group(self, key: _Key) -> Group:
+        name, filter, framing, _ = key
+
         def deliver(message: Message) -> None:
             expires = None if message.max_age is None else message.expires()
             group.deliver(message.channel, self._frame(framing, message), expires)
@@ -196,20 +199,19 @@ class Fanout:
 
         def missed() -> None:
             if gap := framing.gap(None):
-                group.deliver(_NO_CHANNEL, gap)
+                group.deliver(NO_CHANNEL, gap)
 
         def emptied() -> None:
             subscription.cancel()
-            self._remove((name, filter, framing))
+            self._remove(key)
 
-        group = self._new_group(filter, framing, emptied)
+        group = self._new_group(key, emptied)
         subscription = self._bus.subscribe(name, deliver, filter, group.__len__, missed)
-        self._groups[name, filter, framing] = group
+        self._groups[key] = group
         return group
 
-    def _new_group(
-        self, filter: Filter, framing: Framing, emptied: Callable[[], None]
-    ) -> Group:
+    def _new_group(self, key: _Key, emptied: Callable[[], None]) -> Group:
+        _, filter, framing, interval = key
         delivered = self.counters.delivered_in(framing.form)
         backlog = Backlog(
             self.limits.backlog,
@@ -218,9 +220,10 @@ class Fanout:
             delivered,
             self._bus.milliseconds,
         )
-        return Group(self._reactor, backlog, filter, framing, self.turns, emptied)
+        kind = partial(PacedGroup, interval) if interval else Group
+        return kind(self._reactor, backlog, filter, framing, self.turns, emptied)
 
-    def _remove(self, key: tuple[str, Filter, Framing]) -> None:
+    def _remove(self, key: _Key) -> None:
         del self._groups[key]
         if not self._groups:
             self._rest()

@@ -16,18 +16,21 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from ..formats.framing import Framing
 from ..match import Filter
 from .backlog import SLICE_BYTES, Backlog, Position
+from .choices import Choices, Live
 from .heartbeats import Heartbeats
 from .level import Level
 from .member import Member, Response, Standing
-from .overflow import Overflow
 from .replay import Replay
 from .replaying import Replaying
 from .turns import Turns
 
-__all__ = ["Group"]
+__all__ = ["NO_CHANNEL", "Group"]
 
 # How many slices of 64 KiB one member may be sent in one turn of the reactor.
 SLICES = 64
+
+# No channel has this name, so that nothing takes the place of a gap that waits.
+NO_CHANNEL = "."
 
 
 class Group:
@@ -104,8 +107,7 @@ class Group:
     def join(
         self,
         response: Response,
-        overflow: Overflow,
-        heartbeat: int | None,
+        choices: Choices,
         replay: Replay | None,
     ) -> Member:
         """
@@ -113,15 +115,18 @@ class Group:
         on.
         """
         self._flush()
-        member = Member(response, overflow, self)
+        member = Member(response, choices.overflow, self)
         self.backlog.counters.open[self.framing.form] += 1
-        if heartbeat is not None:
-            self._heartbeats.add(member, heartbeat, self._reactor.seconds())
-        if replay is None and response.ready and not self._ending:
+        if choices.heartbeat is not None:
+            self._heartbeats.add(member, choices.heartbeat, self._reactor.seconds())
+        told = choices.live is not Live.UNTOLD
+        if replay is None and response.ready and not self._ending and not told:
             self._level.add(member)
             return member
         if replay is None:
-            self._put_behind(member, self.backlog.fall_behind(overflow))
+            position = self.backlog.fall_behind(choices.overflow)
+            position.line = self.framing.live() if told else b""
+            self._put_behind(member, position)
         else:
             self._replaying.add(member, replay)
         # If the head of its response still waits in the transport, the member is fed when
@@ -337,6 +342,9 @@ class Group:
         # What was delivered in this turn has been replayed to this member already, so the
         # others have to be sent it before this member is one of them.
         self._flush()
+        if member.replay is not None and member.replay.ends:
+            member.complete()
+            return
         # Not before: a group without members is gone.
         self._replaying.end(member)
         self._put_behind(member, self.backlog.fall_behind(member.overflow))

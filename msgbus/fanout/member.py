@@ -52,6 +52,8 @@ class Response:
     Attributes:
         outlet: Takes its bytes.
         finish: Ends the response; called once all that waits for it has been sent.
+        complete: The same, if the subscriber wants nothing more; if None, `finish` is
+            called.
         close_late: Ends the response if more waits for it than the backlog allows, and its
             subscriber has chosen `Overflow.CLOSE`; if None, the connection is cut.
         deny: Ends the response, with a sentence that says why, if its subscriber loses the
@@ -65,6 +67,7 @@ class Response:
     close_late: Callable[[], object] | None = None
     deny: Callable[[str], object] | None = None
     ready: bool = False
+    complete: Callable[[], object] | None = None
 
 
 class _Group(Protocol):
@@ -110,6 +113,7 @@ class Member:
         "progress",
         "close_late",
         "missed",
+        "_complete",
         "_finish",
         "_group",
     )
@@ -124,6 +128,7 @@ class Member:
         self.close_late = response.close_late
         self.missed = 0
         self._finish = response.finish
+        self._complete = response.complete or response.finish
         # None once it has left.
         self._group: _Group | None = group
 
@@ -193,6 +198,13 @@ class Member:
         """
         if self._group is not None:
             self._finish()
+
+    def complete(self) -> None:
+        """
+        End the response, because its subscriber wants nothing more.
+        """
+        if self._group is not None:
+            self._complete()
 
     def tell(self, data: bytes) -> None:
         """

@@ -16,10 +16,11 @@ from ..formats.framing import Framing
 from ..ids import Gap
 from ..message import Message
 from ..meters import Traffic
-from .backlog import SLICE_PIECES
+from .backlog import SLICE_BYTES, SLICE_PIECES
+from .choices import Live
 from .counters import Counters
 
-__all__ = ["SingleMessage", "HeldFrames", "Replay", "Source"]
+__all__ = ["HeldFrames", "Nothing", "Replay", "SingleMessage", "Source"]
 
 
 class HeldFrames:
@@ -117,6 +118,26 @@ class SingleMessage:
         """
 
 
+class Nothing:
+    """
+    A source without a message.
+    """
+
+    effort = 0
+    waits = False
+
+    def read(self, _: int) -> list[Message | Gap] | None:
+        """
+        It has come to its end.
+        """
+        return None
+
+    def close(self) -> None:
+        """
+        Nothing to do.
+        """
+
+
 class Replay:
     """
     The messages of a source, for one response.  It reads more of the source only when
@@ -128,8 +149,11 @@ class Replay:
         milliseconds: Returns the time, in milliseconds since 1970.
         held: The messages that all replays of the bus hold.
         delivered: Counts what the response gets.
+        live: The response gets what tells it so at the end of the source; and whether it
+            gets anything after that.
 
     Attributes:
+        ends: Whether the response ends with the replay.
         queued: Whether the replay waits in `Turns`; set and read by `Group` only.
         effort: The sum of the source's.
     """
@@ -141,7 +165,9 @@ class Replay:
         milliseconds: Callable[[], int],
         held: HeldFrames,
         delivered: Traffic,
+        live: Live = Live.UNTOLD,
     ) -> None:
+        self.ends = live is Live.END
         self.queued = False
         self.effort = 0
         self._held = held
@@ -156,6 +182,8 @@ class Replay:
         self._offset = 0
         # May one of the messages expire?
         self._perishes = False
+        # What is told at the end of the source, until it is among the items.
+        self._live = b"" if live is Live.UNTOLD else framing.live(last=self.ends)
 
     def owed(self) -> list[bytes | memoryview] | None:
         """
@@ -164,16 +192,11 @@ class Replay:
         messages follow.
         """
         if not self._items:
-            read = self._source.read(self._milliseconds())
-            self.effort += self._source.effort
-            if read is None:
+            if not self._read():
                 return None
-            for item in read:
-                if isinstance(item, Gap):
-                    self._items.append((None, (self._framing.gap(item.count),)))
-                else:
-                    self._items.append((item, self._held.hold(item, self._framing)))
-                    self._perishes |= item.max_age is not None
+            if self._live and self._items and self.waiting[1] < SLICE_BYTES:
+                # Most sources end here, and one system call is enough for all.
+                self._read()
         elif self._perishes:
             self._drop_expired()
         pieces: list[bytes | memoryview] = []
@@ -187,6 +210,29 @@ class Replay:
         if skipped:
             pieces[0] = memoryview(pieces[0])[skipped:]
         return pieces
+
+    def _read(self) -> bool:
+        """
+        Read more of the source; is there anything left?
+        """
+        if self.ends and not self._live:
+            # What is published after this was told is for others.
+            return False
+        read = self._source.read(self._milliseconds())
+        self.effort += self._source.effort
+        if read is None and not self._live:
+            return False
+        if read is None:
+            self._items.append((None, (self._live,)))
+            self._live = b""
+            return True
+        for item in read:
+            if isinstance(item, Gap):
+                self._items.append((None, (self._framing.gap(item.count),)))
+            else:
+                self._items.append((item, self._held.hold(item, self._framing)))
+                self._perishes |= item.max_age is not None
+        return True
 
     @property
     def waits(self) -> bool:

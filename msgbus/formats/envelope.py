@@ -18,7 +18,10 @@ from functools import lru_cache
 from ..ids import parse_id
 from ..message import Message
 
-__all__ = ["envelope", "gap", "is_text", "line", "published_at"]
+__all__ = ["LIVE", "envelope", "gap", "is_text", "line", "published_at"]
+
+# The object that tells a subscriber that it has been sent all that is kept.
+LIVE = b'{"live": true}'
 
 _TEXT = re.compile(r"text/|application/json\b|[^/]+/[^;]+\+json\b", re.IGNORECASE)
 _UTF8 = ("", "utf-8", "utf8", "us-ascii")

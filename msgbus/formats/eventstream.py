@@ -10,7 +10,7 @@ import random
 from dataclasses import dataclass
 
 from ..message import Message
-from .envelope import envelope, gap, is_text, line
+from .envelope import LIVE, envelope, gap, is_text, line
 from .framing import HEARTBEAT_SECONDS, Framing
 
 __all__ = ["EventStreamFraming"]
@@ -74,6 +74,12 @@ class EventStreamFraming(Framing):
         An event of the type `gap`.
         """
         return b"event: gap\n%s\n" % _data(gap(count))
+
+    def live(self, last: bool = False) -> bytes:
+        """
+        An event of the type `live`.
+        """
+        return b"event: live\n%s\n" % _data(LIVE)
 
     def retry(self, seconds: float) -> bytes:
         """

@@ -79,6 +79,16 @@ class Framing(ABC):
         knows how many.
         """
 
+    def live(self, last: bool = False) -> bytes:
+        """
+        Tell a subscriber that it has been sent all that is kept, and is sent what is
+        published from now on.  Empty if the format cannot.
+
+        Args:
+            last: Whether the stream ends here instead.
+        """
+        return b""
+
     def retry(self, seconds: float) -> bytes:
         """
         Tell a subscriber, at the end of the stream, after how many seconds to ask for the
@@ -143,6 +153,14 @@ class ChunkedFraming(Framing):
         A gap, as one chunk.
         """
         return self._chunk(self.framing.gap(count))
+
+    def live(self, last: bool = False) -> bytes:
+        """
+        What the other framing tells, as one chunk.
+        """
+        told = self.framing.live(last)
+        # An empty chunk would be the last.
+        return self._chunk(told) if told else b""
 
     def retry(self, seconds: float) -> bytes:
         """

@@ -96,6 +96,14 @@ class MultipartFraming(Framing):
         """
         return b"Msgbus-Gap: %s\r\n" % gap_value(count)
 
+    def live(self, last: bool = False) -> bytes:
+        """
+        A `Msgbus-Live` header line of the next part; the last part is that line alone,
+        with the closing delimiter behind it.
+        """
+        line = b"Msgbus-Live: 1\r\n"
+        return b"%b\r\n--%b--\r\n" % (line, self.boundary.encode()) if last else line
+
     def retry(self, seconds: float) -> bytes:
         """
         A `Msgbus-Retry` header line of the next part, which does not come any more.

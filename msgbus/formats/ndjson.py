@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ..message import Message
-from .envelope import envelope, gap
+from .envelope import LIVE, envelope, gap
 from .framing import Framing
 
 __all__ = ["NdjsonFraming"]
@@ -39,6 +39,12 @@ class NdjsonFraming(Framing):
         An object with a `gap`, and nothing else.
         """
         return gap(count) + b"\n"
+
+    def live(self, last: bool = False) -> bytes:
+        """
+        An object with `live`, and nothing else.
+        """
+        return LIVE + b"\n"
 
     @property
     def heartbeat(self) -> bytes:

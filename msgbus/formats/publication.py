@@ -136,13 +136,13 @@ def parse_envelope(text: bytes) -> Publication | None:
     `time` and `size` are not used.
 
     Returns:
-        None if the line tells of a gap, and has no message.
+        None if the line has no message, but tells of a gap, or where the past ends.
 
     Raises:
-        InvalidPublication: The line is neither an envelope nor a gap.
+        InvalidPublication: The line is nothing that a bus sends.
     """
     fields = _parse_object(text)
-    if fields.keys() == {"gap"}:
+    if fields.keys() in ({"gap"}, {"live"}):
         return None
     try:
         _check(fields, _ENVELOPE_FIELDS)

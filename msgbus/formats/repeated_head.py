@@ -61,6 +61,7 @@ class RepeatedHead:
             or b"\n " in head
             or b"\n\t" in head
             or "msgbus-gap" in headers
+            or "msgbus-live" in headers
         ):
             return
         literals, names, begin = [], [], 0

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from wsproto.frame_protocol import Opcode
 
 from ..message import Message
-from .envelope import envelope, gap, is_text
+from .envelope import LIVE, envelope, gap, is_text
 from .framing import HEARTBEAT_SECONDS, Framing
 
 __all__ = ["WebSocketFraming", "close", "frame", "head"]
@@ -65,6 +65,12 @@ class WebSocketFraming(Framing):
         object is the payload of a ping.
         """
         return frame(Opcode.PING if self.raw else Opcode.TEXT, gap(count))
+
+    def live(self, last: bool = False) -> bytes:
+        """
+        The same way as a gap.  What ends the stream is a close frame.
+        """
+        return frame(Opcode.PING if self.raw else Opcode.TEXT, LIVE)
 
     @property
     def heartbeat(self) -> bytes:

@@ -104,13 +104,15 @@ class _Bridge:
         # A wrong password, say, is told before the first message.
         self._stream.connect()
         options = vars(self._arguments)
-        wanted = ("type", "sender", "channel", "heartbeat", "since", "last")
+        wanted = ("type", "sender", "channel", "heartbeat", "since", "last", "until")
         self._subscription = self._reading.subscribe(
             name,
             self._pass_on,
             notify=partial(tell_notice, NAME, self._source),
             decode=False,
             header=joined(self._arguments.header),
+            interval=options["interval"],
+            overflow="latest" if options["interval"] else "",
             **{key: options[key] for key in wanted},
         )
 

@@ -15,7 +15,7 @@ from typing import TypeVar
 
 from .. import __version__
 from ..client.errors import BusError
-from ..client.notices import Notice, Subscribed
+from ..client.notices import Live, Notice, Subscribed
 from ..client.url import BusURL, locate
 from ..formats.multipart import Malformed
 from ..headers import does_travel
@@ -182,7 +182,8 @@ def add_heartbeat_option(parser: argparse.ArgumentParser) -> None:
 def add_subscription_options(parser: argparse.ArgumentParser) -> None:
     """
     Add the options that say which messages are wanted, and how many: `--type`, `--sender`,
-    `--channel`, `--header`, `--heartbeat`, `--count`, `--since` and `--last`.
+    `--channel`, `--header`, `--heartbeat`, `--count`, `--since`, `--last`, `--until` and
+    `--interval`.
     """
     parser.add_argument(
         "-t",
@@ -235,6 +236,18 @@ def add_subscription_options(parser: argparse.ArgumentParser) -> None:
         metavar="COUNT",
         help="begin with the last so many",
     )
+    parser.add_argument(
+        "--until",
+        choices=["now"],
+        default="",
+        help="with --since or --last: end where history does",
+    )
+    parser.add_argument(
+        "--interval",
+        default="",
+        metavar="TIME",
+        help="of each channel, only the newest that often, such as 2s",
+    )
 
 
 def bus_url(arguments: argparse.Namespace, text: str) -> BusURL:
@@ -277,9 +290,9 @@ def complain(name: str, problem: object) -> None:
 def tell_notice(name: str, where: BusURL, notice: Notice) -> None:
     """
     Print what happened to a subscription on standard error, except that it has begun for
-    the first time.
+    the first time, and where history ends.
     """
-    if not isinstance(notice, Subscribed) or notice.again:
+    if notice not in (Subscribed(again=False), Live()):
         complain(name, f"{where}: {notice}")
 
 

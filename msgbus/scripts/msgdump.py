@@ -47,7 +47,8 @@ EXAMPLES = """\
   msgdump -q sensors/                       what comes below sensors/, without bodies
   msgdump --last 1 -n 1 cam --save .        the newest picture
   msgdump -t 'text/*' -s '?*' chat --since 10m
-  msgdump --json logs/ | jq -r .body
+  msgdump --json --since 1h --until now logs/ | jq -r .body
+  msgdump --interval 2s sensors/            the newest of each channel, every two seconds
   msgdump jobs --jobs 4 --exec sh -c 'wc -c; echo "$MSGBUS_SENDER"'
 
 With --exec, a command gets the body on its standard input, and the rest in MSGBUS_ID,
@@ -110,7 +111,8 @@ def _add_output_options(parser: argparse.ArgumentParser) -> None:
 
 def _dump(arguments: argparse.Namespace) -> int:
     """
-    Show messages until there were enough, the subscription fails, or Ctrl-C; the exit code.
+    Show messages until there were enough, or all that were kept with `--until now`, the
+    subscription fails, or Ctrl-C; the exit code.
     """
     where = bus_url(arguments, arguments.target)
     messages = subscribe(
@@ -124,6 +126,9 @@ def _dump(arguments: argparse.Namespace) -> int:
         heartbeat=arguments.heartbeat,
         # An envelope tells the coding, and has the body as it came.
         decode=not arguments.json,
+        until=arguments.until,
+        interval=arguments.interval,
+        overflow="latest" if arguments.interval else "",
         ca=arguments.ca,
         certificate=arguments.certificate,
         notify=partial(tell_notice, NAME, where),

@@ -17,7 +17,7 @@ from twisted.internet.task import deferLater
 from twisted.python.failure import Failure
 
 from ..client.client import Client
-from ..client.notices import Notice, Subscribed
+from ..client.notices import Live, Notice, Subscribed
 from ..ids import Gap
 from ..message import Message
 from .command import (
@@ -179,7 +179,7 @@ class _Crowd:
         if (
             not isinstance(notice, Gap)
             and number == 0
-            and notice != Subscribed(again=False)
+            and notice not in (Subscribed(again=False), Live())
         ):
             # All subscriptions share one bus, so the first one speaks for them.
             complain(NAME, f"{self._where}: {notice}")

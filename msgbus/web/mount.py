@@ -19,6 +19,7 @@ from twisted.web import server
 
 from ..bus.bus import Bus, Stopping
 from ..bus.cursor import Cursor
+from ..fanout.choices import Choices
 from ..fanout.fanout import Fanout, Limits
 from ..fanout.member import Member, Response
 from ..fanout.outlet import BufferedOutlet, Outlet, outlet_for
@@ -255,9 +256,13 @@ class Mount:
             wanted.filter,
             framing,
             response,
-            overflow=wanted.overflow,
-            heartbeat=wanted.heartbeat or framing.heartbeat_seconds,
-            cursor=cursor,
+            Choices(
+                wanted.overflow,
+                wanted.heartbeat or framing.heartbeat_seconds,
+                wanted.live,
+                wanted.interval,
+            ),
+            cursor,
         )
         if cursor is not None and cursor.outcome:
             self.counters.resumed[cursor.outcome] += 1

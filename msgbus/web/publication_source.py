@@ -227,12 +227,15 @@ class Parts:
         self._templates.clear()
         self._headers = None
 
-    def wish(self, item: Part) -> Wish:
+    def wish(self, item: Part) -> Wish | None:
         """
-        What a part asks for.
+        What a part asks for; None if it is the last of a stream of a bus, which only tells
+        that the past ends there.
         """
         headers, body = item
         if headers is not self._headers:
+            if not body and "msgbus-live" in headers and "content-type" not in headers:
+                return None
             self._asked = self._read(headers)
             self._headers = headers
         message, keep, key = self._asked

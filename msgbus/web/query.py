@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 from urllib.parse import unquote_to_bytes
 
+from ..fanout.choices import Live
 from ..fanout.overflow import Overflow
 from ..formats.stream_formats import STREAM_FORMATS
 from ..ids import Since, parse_id
@@ -69,7 +70,11 @@ _KNOWN = (
     "raw",
     "wait",
     "header",
+    "until",
+    "interval",
 )
+# Who gives one of these, says where the stream begins.
+_BEGINNINGS = {"since", "last"}
 
 _LIST_KNOWN = ("list", "limit", "after", "channel")
 _IS_LIST = {"": True, "1": True, "0": False}
@@ -78,6 +83,9 @@ _LIMITS = range(1, 1001)
 
 _DURATION = re.compile(r"([0-9]{1,9})([smhd])")
 _UNIT_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+_INTERVAL = re.compile(r"([0-9]{1,9})(ms|[smhd])")
+_INTERVAL_UNITS = {"ms": 0.001, **_UNIT_SECONDS}
+_INTERVAL_SECONDS = (0.1, 3600)
 _LAST = re.compile(r"[0-9]{1,6}")
 
 _BAD_PERCENT = re.compile(rb"%(?![0-9A-Fa-f]{2})")
@@ -99,6 +107,9 @@ class Wanted:
         envelope: Whether an event stream has each message in an envelope.
         raw: Whether a WebSocket has messages without the envelope that they usually have.
         wait: For how many seconds a request for one message waits for it.
+        live: What happens where its replay ends.
+        interval: Seconds between two moments in which it is sent messages; zero if it is
+            sent each at once.
     """
 
     filter: Filter = EVERYTHING
@@ -109,6 +120,8 @@ class Wanted:
     envelope: bool = False
     raw: bool = False
     wait: int = 0
+    live: Live = Live.UNTOLD
+    interval: float = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,20 +175,24 @@ def parse_subscription(
     parameters = _parameters(query)
     form = _choice(parameters, "format", _NAMES) or _preferred(accept or "*/*")
     since = Since(parse_id(last_id)) if last_id else _since(parameters)
-    if form == MESSAGE and not last_id and not parameters.keys() & {"since", "last"}:
+    begins = bool(last_id or parameters.keys() & _BEGINNINGS)
+    if form == MESSAGE and not begins:
         since = Since(last=1)
+    overflow = _choice(parameters, "overflow", _OVERFLOWS) or Overflow.DROP_NEWEST
     return Wanted(
         Filter(
             **{name: ",".join(parameters.get(name, ())) for name in _PATTERNS},
             header=_header_patterns(parameters.get("header", ())),
         ),
         form,
-        _choice(parameters, "overflow", _OVERFLOWS) or Overflow.DROP_NEWEST,
+        overflow,
         _seconds(parameters, "heartbeat", _HEARTBEAT_SECONDS),
         since,
         _choice(parameters, "envelope", _YES_OR_NO) or False,
         _choice(parameters, "raw", _YES_OR_NO) or False,
         _seconds(parameters, "wait", _WAIT_SECONDS) or 0,
+        _live(parameters, form, begins),
+        _interval(parameters, overflow),
     )
 
 
@@ -286,6 +303,61 @@ def _since(parameters: dict[str, list[str]]) -> Since | None:
             f"A replay does not begin at {value[:100]!r}: give the id of a message, a time"
             " such as 10m (s, m, h or d), all, or now."
         ) from None
+
+
+def _live(parameters: dict[str, list[str]], form: str, begins: bool) -> Live:
+    """
+    What happens where the replay ends of somebody who asks for this format.
+
+    Args:
+        begins: Whether they say where the stream begins.
+
+    Raises:
+        Invalid: They want it to end where it cannot.
+    """
+    values = parameters.get("until")
+    if values is None:
+        return Live.TOLD if begins else Live.UNTOLD
+    if values != ["now"]:
+        value = ",".join(values)
+        raise Invalid(
+            f"A stream cannot end at {value[:100]!r}: give until=now, which ends it at the"
+            " present, or leave until away."
+        )
+    if form == MESSAGE:
+        raise Invalid("A single message has no until=now: leave it away.")
+    if not begins:
+        raise Invalid(
+            "With until=now, a stream has only messages that are kept, and this one asks"
+            " for none: add since or last, such as since=1h."
+        )
+    return Live.END
+
+
+def _interval(parameters: dict[str, list[str]], overflow: Overflow) -> float:
+    """
+    The seconds of `?interval=`, or zero if it is not given.
+
+    Raises:
+        Invalid: It is out of range, or would lose messages that nobody allows to be lost.
+    """
+    values = parameters.get("interval")
+    if values is None:
+        return 0.0
+    value = ",".join(values)
+    match = _INTERVAL.fullmatch(value)
+    shortest, longest = _INTERVAL_SECONDS
+    seconds = int(match[1]) * _INTERVAL_UNITS[match[2]] if match else 0.0
+    if not shortest <= seconds <= longest:
+        raise Invalid(
+            f"The interval is a time from 100ms to 1h, such as 2s, not {value[:100]!r}."
+        )
+    if overflow is not Overflow.LATEST:
+        raise Invalid(
+            "With an interval, only the newest message of each channel is sent: add"
+            " overflow=latest."
+        )
+    return seconds
 
 
 def _seconds(parameters: dict[str, list[str]], name: str, allowed: range) -> int | None:

@@ -16,6 +16,7 @@ from twisted.web.server import NOT_DONE_YET
 from wsproto import events
 from wsproto.frame_protocol import CloseReason, Opcode
 
+from ..fanout.choices import Live
 from ..fanout.member import Member, Response
 from ..fanout.overflow import Overflow
 from ..formats.envelope import line
@@ -96,6 +97,9 @@ def open_websocket(mount: Mount, request: server.Request, name: str, wanted: Wan
     if begins is not None:
         headers.append((b"Msgbus-Id", begins.encode("ascii")))
     websocket.accept(token, headers)
+    complete = None
+    if wanted.live is Live.END:
+        complete = partial(websocket.close, CloseReason.NORMAL_CLOSURE, "")
     response = Response(
         outlet,
         partial(_send_away, mount, websocket),
@@ -105,6 +109,7 @@ def open_websocket(mount: Mount, request: server.Request, name: str, wanted: Wan
             "More waited for you than the bus keeps.",
         ),
         partial(websocket.close, CloseReason.POLICY_VIOLATION),
+        complete=complete,
     )
     member = mount.subscribe_request(
         request, name, wanted, WebSocketFraming(wanted.raw), response, cursor

@@ -18,7 +18,6 @@ from msgbus.bus.history import History, Keep
 from msgbus.fanout.counters import Counters
 from msgbus.fanout.fanout import Fanout, Limits
 from msgbus.fanout.member import Response
-from msgbus.fanout.overflow import Overflow
 from msgbus.fanout.replay import HeldFrames, Replay
 from msgbus.formats.framing import ChunkedFraming
 from msgbus.formats.multipart_framing import MultipartFraming
@@ -287,7 +286,6 @@ class HistoryMachine(RuleBasedStateMachine):
             Filter(),
             MARKS,
             Response(listener.pipe, lambda: None),
-            overflow=Overflow.DROP_NEWEST,
             cursor=since and self.bus.replay(listener.name, Filter(), since),
         )
         listener.pipe.grant(listener.member, room)

@@ -42,6 +42,21 @@ class ResumableStreamTests(SynchronousTestCase):
         ):
             self.assertEqual(resumable(**wanted).url.query, query)
 
+    def test_ends(self):
+        """
+        A subscription ends where history does if its options say so, or its URL.
+        """
+        for query, wanted, ends in (
+            ("", {}, False),
+            ("", {"since": "1h"}, False),
+            ("", {"since": "1h", "until": "now"}, True),
+            ("?last=1&until=now", {}, True),
+        ):
+            url = BusURL.parse(f"{FOO}{query}")
+            streams = ResumableStream("foo", url, wanted, max_message=100)
+            self.assertEqual(streams.ends, ends)
+            self.assertEqual("until=now" in streams.url.query, ends)
+
     def test_wrong_heartbeat(self):
         """
         A heartbeat that no server sends is refused.

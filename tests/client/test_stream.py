@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from msgbus.client.errors import BusError, Refused, Unreachable
+from msgbus.client.notices import Live
 from msgbus.client.stream import Stream
 from msgbus.formats.multipart import Malformed
 from msgbus.formats.multipart_framing import MultipartFraming
@@ -48,6 +49,7 @@ pieces = st.binary(max_size=9) | st.sampled_from(
         b"Msgbus-Gap: 2\r\n",
         b"Msgbus-Gap: unknown, \xb2,,-1\n",
         b"Msgbus-Heartbeat: 1\n",
+        b"Msgbus-Live: 1\r\n",
     ]
 )
 
@@ -129,6 +131,8 @@ class StreamTests(SynchronousTestCase):
                 told += FRAMING.heartbeat
             elif isinstance(item, Gap):
                 told += FRAMING.gap(item.count)
+            elif isinstance(item, Live):
+                told += FRAMING.live()
             else:
                 told += FRAMING.frame(item)
         stream = open_stream()
@@ -138,6 +142,34 @@ class StreamTests(SynchronousTestCase):
         ids = [item.id for item in items if isinstance(item, Message) and item.id]
         self.assertEqual(stream.last_id, ["1-0", *ids][-1])
         self.assertEqual(stream.end(), "The server ended the stream.")
+
+    @given(st.data(), messages() | st.none(), st.lists(st.integers(1, 9), max_size=2))
+    def test_ends_where_history_does(self, data, message, gaps):
+        """
+        A stream that ends where history does tells so once, wherever it is cut, and has no
+        message there.
+        """
+        items = [Gap(count) for count in gaps]
+        told = PREAMBLE + b"".join(FRAMING.gap(count) for count in gaps)
+        if message is not None:
+            told, items = PREAMBLE + FRAMING.frame(message), [message]
+        told += FRAMING.live(last=True)
+        stream = open_stream()
+        came = read(stream, told, data.draw(splits(told)))
+        self.assertEqual(with_ids(came), with_ids([*items, Live()]))
+        self.assertEqual(stream.end(), "The server ended the stream.")
+
+    def test_live_ahead(self):
+        """
+        Where history ends is told as soon as its header line has come, and once.
+        """
+        message = Message("foo", b"x", "a/b")
+        stream = open_stream()
+        told = FRAMING.live()
+        self.assertEqual(read(stream, PREAMBLE + told[:-1]), [])
+        self.assertEqual(read(stream, told[-1:]), [Live()])
+        self.assertEqual(read(stream, FRAMING.frame(message)), [message])
+        self.assertEqual(read(stream, told + FRAMING.frame(message)), [Live(), message])
 
     def test_gap_ahead(self):
         """

@@ -12,6 +12,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from msgbus.bus.bus import Bus
 from msgbus.fanout.backlog import Backlog
+from msgbus.fanout.choices import Choices
 from msgbus.fanout.counters import Counters
 from msgbus.fanout.fanout import Fanout, Limits
 from msgbus.fanout.member import Response
@@ -334,7 +335,7 @@ class Subscriber:
             Filter(channel="" if matches == "abc" else matches),
             MARKS,
             Response(outlet, lambda: None),
-            overflow=overflow,
+            Choices(overflow),
         )
         outlet.abort = self.abort
         self.aborted = False

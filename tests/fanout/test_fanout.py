@@ -12,6 +12,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
 from msgbus.bus.bus import Bus
+from msgbus.fanout.choices import Choices
 from msgbus.fanout.fanout import Fanout, Limits
 from msgbus.fanout.member import Response
 from msgbus.fanout.outlet import BufferedOutlet
@@ -87,7 +88,7 @@ class FanoutTests(SynchronousTestCase):
         globalLogPublisher.addObserver(observe)
         self.addCleanup(globalLogPublisher.removeObserver, observe)
 
-    def join(self, name="foo", filter=None, framing=None, **options):
+    def join(self, name="foo", filter=None, framing=None, **choices):
         written = []
         member = self.fanout.subscribe(
             name,
@@ -100,7 +101,7 @@ class FanoutTests(SynchronousTestCase):
                 ),
                 lambda: (written.append("end"), member.stopProducing()),
             ),
-            **options,
+            Choices(**choices),
         )
         return written, member
 
@@ -541,7 +542,7 @@ class FanoutTests(SynchronousTestCase):
         """
         pipe = Pipe()
         member = self.fanout.subscribe(
-            "foo", Filter(), self.framing, Response(pipe, None), heartbeat=5
+            "foo", Filter(), self.framing, Response(pipe, None), Choices(heartbeat=5)
         )
         pipe.grant(member, 7)
         self.clock.pump([1] * 6)

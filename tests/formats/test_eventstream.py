@@ -126,9 +126,13 @@ class EventStreamFramingTests(SynchronousTestCase):
 
     def test_between(self):
         """
-        A gap is an event without an id; a heartbeat is no event.
+        A gap is an event without an id, and so is what tells where history ends; a
+        heartbeat is no event.
         """
         framing = EventStreamFraming()
         for count, told in ((12, '{"gap": 12}'), (None, '{"gap": "unknown"}')):
             stream = framing.opening(ID) + framing.heartbeat + framing.gap(count)
             self.assertEqual(events_of(stream)[0][1:], [("gap", told, ID)])
+        for last in False, True:
+            stream = framing.opening(ID) + framing.live(last)
+            self.assertEqual(events_of(stream)[0][1:], [("live", '{"live": true}', ID)])

@@ -22,7 +22,8 @@ class NdjsonFramingTests(SynchronousTestCase):
     @example([Message("foo", b, "a/b").published(ID) for b in NASTY])
     def test_messages(self, drawn):
         """
-        A message is a line, and so is a gap; a heartbeat is an empty line.
+        A message is a line, and so is a gap, and where history ends; a heartbeat is an
+        empty line.
         """
         framing = NdjsonFraming()
         stream = b"".join(framing.frame(m) + framing.heartbeat for m in drawn)
@@ -31,5 +32,7 @@ class NdjsonFramingTests(SynchronousTestCase):
             [body_of(json.loads(line)) for line in lines], [m.body for m in drawn]
         )
         self.assertEqual(framing.gap(3), b'{"gap": 3}\n')
+        self.assertEqual(framing.live(), b'{"live": true}\n')
+        self.assertEqual(framing.live(last=True), framing.live())
         self.assertEqual(framing.retry(1.5), b"")
         self.assertEqual(framing.gap(None), b'{"gap": "unknown"}\n')

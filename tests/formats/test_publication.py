@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from msgbus.formats.envelope import envelope, gap
+from msgbus.formats.envelope import LIVE, envelope, gap
 from msgbus.formats.publication import (
     InvalidPublication,
     Publication,
@@ -146,10 +146,11 @@ class EnvelopeTests(SynchronousTestCase):
 
     def test_gaps(self):
         """
-        A line that tells of a gap has no message.
+        A line that tells of a gap, or where history ends, has no message.
         """
         for count in (12, None):
             self.assertIsNone(parse_envelope(gap(count)))
+        self.assertIsNone(parse_envelope(LIVE))
 
     def test_mistakes(self):
         """

@@ -119,6 +119,9 @@ class RepeatedHeadTests(SynchronousTestCase):
         head = b"\r\n--B\r\nMsgbus-Gap: 1\r\nContent-Length: 3\r\n\r\n"
         repeated.learn(head, {"msgbus-gap": "1", "content-length": "3"})
         self.assertIsNone(repeated.read(head, 0))
+        head = head.replace(b"Msgbus-Gap", b"Msgbus-Live")
+        repeated.learn(head, {"msgbus-live": "1", "content-length": "3"})
+        self.assertIsNone(repeated.read(head, 0))
 
     def test_leaves(self):
         """

@@ -24,9 +24,16 @@ class FormatTests(SynchronousTestCase):
         message = Message("foo", b"x" * 5000, "a/b").published(ID)
         for form in STREAM_FORMATS.values():
             framing = form.framing(FramingOptions("B", "/msgbus/", envelope=False))
-            said = [framing.frame(message), framing.gap(3), framing.heartbeat]
+            said = [
+                framing.frame(message),
+                framing.gap(3),
+                framing.live(),
+                framing.live(last=True),
+                framing.heartbeat,
+            ]
             chunked = ChunkedFraming(framing)
-            sent = chunked.frame(message) + chunked.gap(3) + chunked.heartbeat
+            sent = chunked.frame(message) + chunked.gap(3)
+            sent += chunked.live() + chunked.live(last=True) + chunked.heartbeat
             self.assertEqual(unchunked(sent), said)
 
     def test_shared(self):

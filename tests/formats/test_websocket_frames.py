@@ -55,10 +55,16 @@ class WebSocketFramingTests(SynchronousTestCase):
 
     def test_between(self):
         """
-        A gap is an object, which cannot be taken for a body; a heartbeat is a ping.
+        A gap is an object, which cannot be taken for a body, and so is what tells where
+        history ends; a heartbeat is a ping.
         """
         (told,) = self.read(WebSocketFraming().gap(3))
         self.assertEqual(json.loads(told.data), {"gap": 3})
+        for last in False, True:
+            (told,) = self.read(WebSocketFraming().live(last))
+            self.assertEqual(json.loads(told.data), {"live": True})
+            (ping,) = self.read(WebSocketFraming(raw=True).live(last))
+            self.assertEqual(ping, events.Ping(payload=b'{"live": true}'))
         (ping,) = self.read(WebSocketFraming(raw=True).gap(None))
         self.assertEqual(ping, events.Ping(payload=b'{"gap": "unknown"}'))
         self.assertEqual(

@@ -104,6 +104,18 @@ class TestBridge:
                 )
                 assert copy.origin.endswith(f"/{message.id}")
 
+    def test_until_now(self, tool, start):  # noqa: F811
+        """
+        With `--until now`, it ends once TO has all that FROM has kept.
+        """
+        here, there = start(), start()
+        fill(f"{here.url}a", range(500))
+        options = ("--last", "90", "--until", "now")
+        ran = tool(here, BRIDGE, *options, f"{here.url}a", f"{there.url}a").end()
+        assert "90 messages passed on, 0 known, 0 refused" in ran.err.decode()
+        copies = dump(f"{there.url}a", 90)
+        assert [int(copy.body) for copy in copies] == list(range(410, 500))
+
     def test_ring(self, tool, start):  # noqa: F811
         """
         Bridges in both directions copy each message once; none comes back.

@@ -22,7 +22,7 @@ from twisted.logger import globalLogPublisher
 from msgbus import blocking
 from msgbus.client.client import Client, Closed
 from msgbus.client.errors import Refused, Unreachable, Untrusted
-from msgbus.client.notices import Lost, Subscribed
+from msgbus.client.notices import Live, Lost, Subscribed
 from msgbus.formats.multipart import Malformed
 from msgbus.ids import Gap
 from msgbus.message import Invalid, Message
@@ -74,6 +74,12 @@ class Twisted:
         Wait for so many notices of this kind.
         """
         await until(lambda: sum(isinstance(n, kind) for n in self.notices) >= count)
+
+    async def ended(self):
+        """
+        Wait until the subscription has ended by itself.
+        """
+        await until(lambda: self.subscription.done.called)
 
     async def close(self):
         """
@@ -134,6 +140,12 @@ class Blocking:
 
     until = Twisted.until
     told = Twisted.told
+
+    async def ended(self):
+        """
+        Wait until the subscription has ended by itself.
+        """
+        await until(lambda: not self._thread.is_alive())
 
     async def close(self):
         """
@@ -210,6 +222,99 @@ async def test_filters(connect, bus):
         ("a/b c", "image/svg+xml"),
         ("a/b%", "text/plain"),
     ]
+    await peer.close()
+
+
+@with_both
+async def test_live(connect, bus):
+    """
+    Where history ends is told, behind the messages that were kept.
+    """
+    peer = connect(bus.url)
+    for body in b"1", b"2":
+        await peer.publish(body)
+    peer.subscribe(since="all")
+    await peer.told(Live)
+    assert [message.body for message in peer.messages] == [b"1", b"2"]
+    await peer.publish(b"3")
+    await peer.until(3)
+    assert peer.notices == [Subscribed(again=False), Live()]
+    await peer.close()
+
+
+@with_both
+async def test_until_now(connect, bus):
+    """
+    A subscription can end where history does, and has all that was kept then.
+    """
+    peer = connect(bus.url)
+    for number in range(100):
+        await peer.publish(b"%d" % number + bytes(20_000))
+    for wanted, count in (({"since": "1h"}, 100), ({"last": 3, "type": "text/*"}, 3)):
+        peer.messages.clear()
+        peer.notices.clear()
+        peer.subscribe(until="now", **wanted)
+        await peer.ended()
+        numbers = [int(message.body.rstrip(b"\0")) for message in peer.messages]
+        assert numbers == list(range(100 - count, 100))
+        assert peer.notices == [Subscribed(again=False), Live()]
+    peer.messages.clear()
+    peer.subscribe("empty", since="all", until="now")
+    await peer.ended()
+    assert peer.messages == []
+    await peer.close()
+
+
+@with_both
+async def test_until_now_refused(connect, bus):
+    """
+    What the bus refuses, it refuses at once.
+    """
+    for wanted in ({"until": "now"}, {"last": 1, "until": "today"}, {"interval": "2s"}):
+        peer = connect(bus.url)
+        peer.subscribe(**wanted)
+        await peer.ended()
+        assert value_of(peer.notices[-1]).status == 400
+        await peer.close()
+
+
+@with_both
+async def test_until_now_cut(connect, scripted):
+    """
+    A stream that was cut before it came to the end of history is asked for again, and a
+    server that has come to it may keep the connection.
+    """
+    two = ONE.replace(b"1-1", b"1-2")
+    live = b"Msgbus-Live: 1\r\n"
+    server = scripted(STREAM + ONE, STREAM + two + live, hold=False)
+    peer = connect(server.url)
+    peer.subscribe(since="all", until="now")
+    await peer.ended()
+    assert [message.id for message in peer.messages] == ["1-1", "1-2"]
+    assert len(server.requests) == 2
+    assert b"GET /msgbus/foo?since=all&until=now&" in server.requests[1]
+    assert b"last-event-id: 1-1" in server.requests[1].lower()
+    assert isinstance(peer.notices[1], Lost)
+    assert peer.notices[-1] == Live()
+    await peer.close()
+
+
+@with_both
+async def test_interval(connect, bus):
+    """
+    With an interval, a subscription gets the newest messages, and no gaps.
+    """
+    peer = connect(bus.url)
+    peer.subscribe(overflow="latest", interval="1500ms")
+    await peer.told(Subscribed)
+    await peer.publish(b"0")
+    await peer.until(1)
+    for number in range(1, 20):
+        await peer.publish(b"%d" % number)
+    await until(lambda: peer.messages[-1].body == b"19")
+    # Publications took their time, but no second for each.
+    assert len(peer.messages) < 15
+    assert peer.notices == [Subscribed(again=False)]
     await peer.close()
 
 

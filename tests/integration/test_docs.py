@@ -121,10 +121,18 @@ OPERATOR = re.compile(r":8889/(?:subscribers|events)")
 )
 def test_command(command, bus, tmp_path):
     """
-    Every command subscribes, publishes, or lists channels.
+    Every command subscribes, publishes, or lists channels; one until now ends by itself.
     """
     (tmp_path / "photo.jpg").write_bytes(b"\xff\xd8")
     (tmp_path / "report.csv.gz").write_bytes(gzip.compress(b"a;b"))
+    if "until=now" in command:
+        publish(f"{bus.url}sensors/attic", b"21.5", "text/plain")
+        process = run(command, bus, tmp_path)
+        out, err = process.communicate(timeout=30)
+        assert (process.returncode, err) == (0, "")
+        whole = re.fullmatch(r"(--msgbus\S+)\n.*\n21\.5\n\1\n.*\n\1--\n", out, re.DOTALL)
+        assert whole or out == "1\n", out
+        return
     process = run(command, bus, tmp_path)
     if re.search(r" -s?N ", command):
         bus.wait_for("subscribes to")
@@ -424,7 +432,8 @@ class TestTools:
             1,
             "".join(f"message {n} was for 0 subscribers\n" for n in (1, 2, 3)),
         ),
-        ("docs/clients.md", 2, "Subscribed.\nsensors/attic 4\n"),
+        ("docs/clients.md", 2, "0 readings in the last hour\n"),
+        ("docs/clients.md", 3, "Subscribed.\nsensors/attic 4\n"),
         ("docs/formats.md", 0, "hello\n"),
     ],
 )

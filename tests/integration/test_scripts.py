@@ -590,6 +590,37 @@ class TestDump:
         told = [json.loads(line)["channel"] for line in dumped.end().out.splitlines()]
         assert told == ["a/1", "a/3"]
 
+    def test_until_now(self, tool, bus):
+        """
+        With `--until now`, it ends behind what is kept, and has said nothing else.
+        """
+        for number in range(3):
+            blocking.publish(f"{bus.url}a/{number}", b"%d" % number, "text/plain")
+        for begin, told in (("--since=1h", "012"), ("--last=2", "12")):
+            ran = tool(bus, "msgdump", "--json", begin, "--until", "now").end()
+            bodies = [json.loads(line)["body"] for line in ran.out.splitlines()]
+            assert (bodies, ran.err) == ([*told], b"")
+        ran = tool(bus, "msgdump", "--last=2", "--until=now", "empty").end()
+        assert (ran.out, ran.err) == (b"", b"")
+        told = tool(bus, "msgdump", "--until", "now").end(1).err
+        assert b"add since or last" in told
+        assert b"invalid choice" in tool(bus, "msgdump", "--until", "noon").end(2).err
+
+    def test_interval(self, tool, bus):
+        """
+        With `--interval`, it shows the newest message of each channel that often.
+        """
+        dumped = tool(bus, "msgdump", "--json", "-n", "2", "--interval", "4s", "foo")
+        bus.wait_for("subscribes to 'foo'")
+        with blocking.stream(f"{bus.url}foo") as out:
+            for number in range(1000):
+                out.publish(b"%d" % number, "text/plain")
+        _, last = dumped.end().out.splitlines()
+        assert json.loads(last)["body"] == "999"
+        assert dumped.err == b""
+        told = tool(bus, "msgdump", "--interval", "1d").end(1).err
+        assert b"from 100ms to 1h" in told
+
     def test_terminal(self, bus):
         """
         A terminal gets no control character from any field of a message.

@@ -141,6 +141,82 @@ test("A gap is told where it is", async () => {
   await kill(bus);
 });
 
+test("Where history ends is told, and a subscription can end there", async () => {
+  const bus = await start();
+  const url = `${bus.url}foo`;
+  for (const text of "123") await publish(url, text);
+  const over = new AbortController();
+  const got = [];
+  const onmessage = ({ body }) => {
+    got.push(new TextDecoder().decode(body));
+    if (got.at(-1) === "4") over.abort();
+  };
+  const onlive = async () => {
+    got.push("live");
+    await publish(url, "4");
+  };
+  await subscribe(url, { since: "all", onmessage, onlive, signal: over.signal });
+  assert.deepEqual(got, ["1", "2", "3", "live", "4"]);
+  for (const [address, options, expected] of [
+    [url, { last: 2, until: "now" }, ["3", "4", "live"]],
+    [`${url}?last=1&until=now`, {}, ["4", "live"]],
+    [`${bus.url}empty`, { since: "1h", until: "now" }, ["live"]],
+  ]) {
+    const states = [];
+    got.length = 0;
+    await subscribe(address, {
+      ...options,
+      onmessage: ({ body }) => got.push(new TextDecoder().decode(body)),
+      onlive: () => got.push("live"),
+      onstate: ({ name, reason }) => states.push(name + reason),
+    });
+    assert.deepEqual(got, expected);
+    assert.deepEqual(states, ["connecting", "open", "closed"]);
+  }
+  await assert.rejects(subscribe(url, { until: "now" }), { status: 400, message: /add since/ });
+  await kill(bus);
+});
+
+test("A stream that is lost before history ends is asked for again", async () => {
+  const head = "HTTP/1.1 200 OK\r\nContent-Type: multipart/mixed;boundary=B\r\n\r\n--B\r\n";
+  const part = (id) =>
+    `Content-Type: a/b\r\nContent-Length: 1\r\nMsgbus-Id: ${id}\r\n\r\nx\r\n--B\r\n`;
+  for (const end of ["Msgbus-Live: 1\r\n\r\n--B--\r\n", "Msgbus-Live: 1\r\n"]) {
+    const server = await say(head + part("1-1"), head + part("1-2") + end);
+    const ids = [];
+    const onmessage = ({ id }) => ids.push(id);
+    await subscribe(server.url, { since: "all", until: "now", onmessage });
+    assert.deepEqual(ids, ["1-1", "1-2"]);
+    assert.match(server.asked[1], /last-event-id: 1-1/i);
+    assert.equal(server.asked.length, 2);
+  }
+});
+
+test("With an interval, the newest messages come", async () => {
+  const bus = await start();
+  const url = `${bus.url}foo`;
+  const over = new AbortController();
+  const got = [];
+  let opened;
+  const open = new Promise((resolve) => (opened = resolve));
+  const all = subscribe(url, {
+    overflow: "latest",
+    interval: "2s",
+    signal: over.signal,
+    onstate: ({ name }) => name === "open" && opened(),
+    onmessage: ({ body }) => {
+      got.push(new TextDecoder().decode(body));
+      if (got.at(-1) === "50") over.abort();
+    },
+    ongap: (count) => got.push({ count }),
+  });
+  await open;
+  for (let number = 0; number <= 50; number++) await publish(url, String(number));
+  await all;
+  assert(got.length < 20, String(got));
+  await kill(bus);
+});
+
 test("Who is slow is waited for", async () => {
   const bus = await start();
   for (const text of "123") await publish(`${bus.url}foo`, text);

@@ -85,6 +85,55 @@ test("eventsource misses nothing, cut off a hundred times", { timeout: 110_000 }
   await kill(bus);
 });
 
+test("eventsource hears where history ends, and can stop there", async () => {
+  const bus = await start();
+  for (const text of "12") await publish(`${bus.url}foo`, text);
+  const source = new EventSource(`${bus.url}foo?since=all&until=now`);
+  const got = [];
+  source.onmessage = ({ data }) => got.push(data);
+  await new Promise((resolve) => {
+    source.addEventListener("live", ({ data }) => {
+      got.push(JSON.parse(data));
+      source.close();
+      resolve();
+    });
+  });
+  assert.deepEqual(got, ["1", "2", { live: true }]);
+  await kill(bus);
+});
+
+test("meros reads a stream that ends where history does", async () => {
+  const bus = await start();
+  for (const text of "12") await publish(`${bus.url}foo`, text, "text/plain");
+  for (const live of [false, true]) {
+    const over = new AbortController();
+    const query = live ? "" : "&until=now";
+    const answer = await fetch(`${bus.url}foo?format=mixed&since=all${query}`, { signal: over.signal });
+    const got = [];
+    for await (const { body, headers } of await meros(answer)) {
+      // The last part is none of a message.
+      if (headers["content-location"]) got.push(body);
+      if (live && got.length === 2) publish(`${bus.url}foo`, "3", "text/plain");
+      if (got.length === 3) break;
+    }
+    over.abort();
+    assert.deepEqual(got, live ? ["1", "2", "3"] : ["1", "2"]);
+  }
+  await kill(bus);
+});
+
+test("the WebSocket of Node is closed where history ends", async () => {
+  const bus = await start();
+  await publish(`${bus.url}foo`, "1", "text/plain");
+  const socket = new WebSocket(`${bus.url}foo?since=all&until=now`.replace("http", "ws"));
+  const told = [];
+  socket.onmessage = ({ data }) => told.push(JSON.parse(data));
+  const [{ code, wasClean }] = await once(socket, "close");
+  assert.deepEqual([code, wasClean], [1000, true]);
+  assert.deepEqual([told.length, told[0].body, told[1]], [2, "1", { live: true }]);
+  await kill(bus);
+});
+
 test("meros reads the parts", async () => {
   const bus = await start();
   const over = new AbortController();

@@ -161,6 +161,36 @@ class PlainTests(StreamTestCase):
         self.assertEqual(peer.answer()[0], 200)
         self.assertEqual(self.bodies(), [b"a"])
 
+    def test_until_now(self):
+        """
+        A stream of a bus that ends where history does is published without the part that
+        says so, wherever it is split; and one that goes on, with all its messages.
+        """
+        boundary = self.server.bus.boundary
+        type = f"Content-Type: multipart/x-mixed-replace;boundary={boundary}\n"
+        for body in b"old", b"":
+            self.server.bus.publish(Message("foo", body, "text/plain"))
+        for query in "", "&until=now":
+            peer = self.server.connect()
+            peer.send(get(f"/msgbus/foo?since=all{query}", version="1.0"))
+            stream = peer.received().partition(b"\r\n\r\n")[2]
+            self.server.bus.publish(Message("foo", b"new", "text/plain"))
+            stream += peer.received()
+            stream = re.sub(rb"Msgbus-Id: [^\r]*\r\n", b"", stream)
+            bodies = [b"old", b""] + [b"new"] * (not query)
+            end = stream.rindex(b"Msgbus-Live")
+            for at in (0, *range(end, len(stream))):
+                publisher = self.open("/msgbus/bar", type=type)
+                self.bodies()
+                publisher.send(chunk(stream[:at]) if at else b"")
+                publisher.send(chunk(stream[at:]) + chunk(b""))
+                self.turn(2)
+                code, _, _ = publisher.answer()
+                self.assertEqual((code, self.bodies()), (200, bodies))
+            self.server.bus.history.__init__()
+            for body in b"old", b"":
+                self.server.bus.publish(Message("foo", body, "text/plain"))
+
     def test_put(self):
         """
         A PUT is as good as a POST.
@@ -1268,6 +1298,7 @@ class LineTests(StreamTestCase):
         lines = [
             {"type": "a/b", "body": "ä", "channel": "x/a", "sender": "eve"},
             {"gap": 3},
+            {"live": True},
             {"type": "a/b", "base64": "/w==", "keep": False},
             {"type": "a/b", "body": "", "id": origin[5:], "time": None, "size": 0},
         ]

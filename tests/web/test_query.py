@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
+from msgbus.fanout.choices import Live
 from msgbus.fanout.overflow import Overflow
 from msgbus.ids import Since
 from msgbus.match import Filter
@@ -187,11 +188,66 @@ class SubscriptionTests(SynchronousTestCase):
             (b"last=5", Since(last=5)),
             (b"last=0", None),
         ):
-            self.assertEqual(parse_subscription(query), Wanted(since=since), query)
+            wanted = Wanted(since=since, live=Live.TOLD)
+            self.assertEqual(parse_subscription(query), wanted, query)
         self.assertEqual(parse_subscription(b"last=1", None, "1-2").since, Since((1, 2)))
         self.assertEqual(parse_subscription(b"last=1", None, "").since, Since(last=1))
         with self.assertRaises(Invalid):
             parse_subscription(b"", None, "x")
+
+    def test_until(self):
+        """
+        A replay ends at the present with `?until=now`, and wherever it begins; who has none
+        is not told where it ends.
+        """
+        for query in (b"since=1h", b"last=3", b"since=now", b"since=all&format=ndjson"):
+            self.assertIs(parse_subscription(query + b"&until=now").live, Live.END)
+        resumed = parse_subscription(b"until=now", None, "1-2")
+        self.assertEqual((resumed.live, resumed.since), (Live.END, Since((1, 2))))
+        self.assertIs(parse_subscription(b"", None, "1-2").live, Live.TOLD)
+        self.assertIs(parse_subscription(b"type=a/*").live, Live.UNTOLD)
+        for query, sentence in (
+            (b"last=1&until=yesterday", "'yesterday': give until=now"),
+            (b"last=1&until=", "'': give until=now"),
+            (b"last=1&until=10m", "'10m': give until=now"),
+            (b"last=1&until=now&until=now", "'now,now': give until=now"),
+            (b"until=now", "add since or last"),
+            (b"last=1&until=now&format=message", "leave it away"),
+        ):
+            with self.assertRaisesRegex(Invalid, sentence):
+                parse_subscription(query)
+
+    def test_interval(self):
+        """
+        An interval is a time, and only for those who want just the newest messages.
+        """
+        for value, seconds in (
+            ("100ms", 0.1),
+            ("2s", 2),
+            ("90s", 90),
+            ("1500ms", 1.5),
+            ("5m", 300),
+            ("1h", 3600),
+        ):
+            query = f"overflow=latest&interval={value}".encode()
+            self.assertAlmostEqual(parse_subscription(query).interval, seconds)
+        for value in (
+            "",
+            "2",
+            "99ms",
+            "0s",
+            "61m",
+            "2h",
+            "1d",
+            "-1s",
+            "2 s",
+            "1s&interval=2s",
+        ):
+            with self.assertRaisesRegex(Invalid, "from 100ms to 1h"):
+                parse_subscription(f"overflow=latest&interval={value}".encode())
+        for query in (b"interval=2s", b"interval=2s&overflow=drop-oldest"):
+            with self.assertRaisesRegex(Invalid, "add overflow=latest"):
+                parse_subscription(query)
 
     def test_one_message(self):
         """

@@ -9,6 +9,7 @@ import re
 from twisted.web import server
 
 from msgbus.bus.history import History, Keep
+from msgbus.formats.envelope import LIVE
 from msgbus.ids import Since, origin_of
 from msgbus.match import EVERYTHING
 from msgbus.message import Message
@@ -50,9 +51,10 @@ class RightsTestCase(WebSocketTestCase):
 
     def lines(self, data):
         """
-        The objects in chunks of lines of JSON.
+        The messages in chunks of lines of JSON.
         """
-        return [json.loads(line) for line in b"".join(unchunked(data)).splitlines() if line]
+        lines = b"".join(unchunked(data)).splitlines()
+        return [json.loads(line) for line in lines if line and line != LIVE]
 
     def publish(self, channel, body=b"x", **options):
         self.server.bus.publish(Message(channel, body, "text/plain"), **options)

@@ -165,6 +165,10 @@ def _doors():
             doors[f"{form}"] = Door("subscribe", by, "GET", path, gets=live)
             kept = f"{path}&since=all&overflow=latest&heartbeat=30&envelope=0"
             doors[f"{form} since"] = Door("subscribe", by, "GET", kept, gets=both)
+            until = f"{path}&since=all&until=now"
+            doors[f"{form} until"] = Door("subscribe", by, "GET", until, gets=(KEPT,))
+            paced = f"{path}&overflow=latest&interval=2s"
+            doors[f"{form} paced"] = Door("subscribe", by, "GET", paced, gets=live)
         else:
             doors[f"{form}"] = Door("subscribe", by, "GET", path, gets=(KEPT,))
         doors[f"{form} HEAD"] = Door("subscribe", by, "HEAD", f"{path}&last=1")

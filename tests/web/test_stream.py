@@ -2,6 +2,9 @@
 Tests for `msgbus.web.stream`.
 """
 
+import json
+import re
+from email import message_from_bytes
 from email.utils import formatdate
 
 from twisted.cred.checkers import ICredentialsChecker
@@ -18,7 +21,16 @@ from msgbus.web.auth import _Realm
 
 from ..memory import Server, parts, unchunked
 from ..requests import authorization, get, post
+from .test_rights import OTHER
 from .testcase import SAFE, WebTestCase
+
+# What is said in each format where history ends.
+LIVE = {
+    "multipart": b"Msgbus-Live: 1\r\n",
+    "mixed": b"Msgbus-Live: 1\r\n",
+    "event-stream": b'event: live\ndata: {"live": true}\n\n',
+    "ndjson": b'{"live": true}\n',
+}
 
 
 @implementer(ICredentialsChecker)
@@ -100,6 +112,113 @@ class SubscribeTests(WebTestCase):
         status, headers, _ = late.answer()
         self.assertEqual(status, 503)
         self.assertEqual(headers["Retry-After"], "1")
+
+    def test_live(self):
+        """
+        Where history ends, a stream says so once, in the way of its format, and messages
+        follow; also if nothing was kept.
+        """
+        for form, live in LIVE.items():
+            self.server.bus.publish(Message("foo", b"old", "text/plain"))
+            for channel in "foo", "empty":
+                path = f"/msgbus/{channel}?since=all&format={form}"
+                peer, _, body = self.subscribe(path)
+                self.server.bus.publish(Message(channel, b"new", "text/plain"))
+                stream = b"".join(unchunked(body + peer.received()))
+                before, told, behind = stream.partition(live)
+                self.assertEqual(told, live, form)
+                self.assertEqual(b"old" in before, channel == "foo")
+                self.assertIn(b"new", behind)
+                self.assertNotIn(b"ive", behind)
+            self.setUp()
+
+    def test_live_is_for_who_asks(self):
+        """
+        Who does not ask for history is not told where it ends; who asks for what comes from
+        now on is, at once.
+        """
+        for query, told in (("", 0), ("&since=now", 1), ("&last=0", 1)):
+            for _ in range(4):
+                # The third request is not parsed.
+                peer, _, body = self.subscribe("/msgbus/foo?format=ndjson" + query)
+                stream = body + peer.received()
+                self.assertEqual(unchunked(stream), [b'{"live": true}\n'] * told)
+
+    def test_until_now(self):
+        """
+        With `?until=now`, a stream ends behind what is kept, in the way of its format, and
+        with the last chunk.
+        """
+        self.server.bus.publish(Message("foo", b"old", "text/plain"))
+        boundary = self.server.bus.boundary.encode()
+        for form, live in LIVE.items():
+            last = b"\r\n--%b--\r\n" % boundary if form in ("multipart", "mixed") else b""
+            for channel in "foo", "empty":
+                for _ in range(4):
+                    path = f"/msgbus/{channel}?last=1&until=now&format={form}"
+                    peer, _, body = self.subscribe(path)
+                    stream = body + peer.received()
+                    self.assertTrue(stream.endswith(b"\r\n0\r\n\r\n"), stream)
+                    content = b"".join(unchunked(stream.removesuffix(b"0\r\n\r\n")))
+                    self.assertTrue(content.endswith(live + last), content)
+                    self.assertEqual(b"old" in content, channel == "foo")
+                    self.assertTrue(peer.closed)
+        self.assertEqual(self.server.resource.mount.subscribers, {})
+
+    def test_until_now_of_a_part(self):
+        """
+        The last part of such a stream is one to readers of MIME, with nothing in it.
+        """
+        self.server.bus.publish(Message("foo", b"old", "text/plain"))
+        peer = self.server.connect()
+        peer.send(get("/msgbus/foo?last=1&until=now", version="1.0"))
+        head, _, body = peer.received().partition(b"\r\n\r\n")
+        kind = re.search(rb"Content-Type: [^\r]*", head)[0]
+        read = message_from_bytes(kind + b"\r\n\r\n" + body)
+        message, end = read.get_payload()
+        self.assertEqual(message.get_payload(), "old")
+        self.assertEqual((end.items(), end.get_payload()), ([("Msgbus-Live", "1")], ""))
+        self.assertEqual(read.defects, [])
+        self.assertTrue(peer.closed)
+
+    def test_until_now_without_a_right(self):
+        """
+        Whoever may read nothing that is kept gets an empty stream.
+        """
+        self.server = Server(users={"alice": OTHER}, rules="alice subscribe * history=0\n")
+        self.server.bus.publish(Message("foo", b"old", "text/plain"))
+        peer = self.server.connect()
+        path = "/msgbus/foo?since=all&until=now&format=ndjson"
+        peer.send(get(path, authorization("alice:other")))
+        _, _, body = peer.answer()
+        self.assertEqual(unchunked(body), [b'{"live": true}\n', b""])
+
+    def test_until_is_refused(self):
+        """
+        A stream that ends at another time, or that would be empty, is refused.
+        """
+        for query in (
+            "until=now",
+            "last=1&until=yesterday",
+            "last=1&until=now&format=message",
+        ):
+            self.assert_refused(get(f"/msgbus/foo?{query}"), 400, "until")
+        self.assert_refused(get("/msgbus/foo?interval=2s"), 400, "overflow=latest")
+
+    def test_interval(self):
+        """
+        With `?interval=`, a stream has the newest messages every so many seconds.
+        """
+        path = "/msgbus/foo?format=ndjson&overflow=latest&interval=2s"
+        peer, _, _ = self.subscribe(path)
+        got = []
+        for number in range(20):
+            self.server.bus.publish(Message("foo", b"%d" % number, "text/plain"))
+            got.append([json.loads(line)["body"] for line in unchunked(peer.received())])
+            self.server.clock.advance(0.25)
+        times = [number for number, bodies in enumerate(got) if bodies]
+        self.assertEqual(times, [0, 8, 16])
+        self.assertEqual([got[time] for time in times], [["0"], ["7"], ["15"]])
 
     def test_head(self):
         """

@@ -12,6 +12,7 @@ from wsproto.frame_protocol import Opcode
 
 from msgbus.bus.log import Unavailable
 from msgbus.fanout.fanout import Limits
+from msgbus.formats.envelope import LIVE
 from msgbus.message import Message
 
 from ..memory import Server
@@ -38,8 +39,36 @@ class SubscribeTests(WebSocketTestCase):
         raw = self.open("/msgbus/foo?raw=1&last=2")
         self.assertEqual(
             self.events(raw),
-            [events.TextMessage(data="x"), events.BytesMessage(data=b"x")],
+            [
+                events.TextMessage(data="x"),
+                events.BytesMessage(data=b"x"),
+                events.Ping(payload=LIVE),
+            ],
         )
+
+    def test_live(self):
+        """
+        Where history ends, the client gets a frame that says so.
+        """
+        self.server.bus.publish(Message("foo", b"x", "text/plain"))
+        peer = self.open("/msgbus/foo?last=1")
+        self.server.bus.publish(Message("foo", b"y", "text/plain"))
+        bodies = [told.get("body", told) for told in self.told(peer)]
+        self.assertEqual(bodies, ["x", {"live": True}, "y"])
+
+    def test_until_now(self):
+        """
+        A client that wants no more than history is sent away there, as after a job that is
+        done; whether or not anything was kept.
+        """
+        for kept in 0, 1:
+            for raw in "", "&raw=1":
+                peer = self.open("/msgbus/foo?since=all&until=now" + raw)
+                *messages, told, closed = self.events(peer)
+                self.assertEqual(len(messages), kept)
+                self.assertEqual(told.payload if raw else told.data.encode(), LIVE)
+                self.assertEqual((closed.code, closed.reason), (1000, ""))
+            self.server.bus.publish(Message("foo", b"x", "text/plain"))
 
     def test_heartbeat(self):
         """
@@ -107,7 +136,8 @@ class SubscribeTests(WebSocketTestCase):
         got += self.events_so_far(peer)
         pongs = [int(e.payload) for e in got if isinstance(e, events.Pong)]
         self.assertEqual(pongs, list(range(sent)))
-        self.assertEqual(sum(e.message_finished for e in got if "data" in vars(e)), 20)
+        # The last one tells that history has ended.
+        self.assertEqual(sum(e.message_finished for e in got if "data" in vars(e)), 21)
 
     def events_so_far(self, peer):
         """

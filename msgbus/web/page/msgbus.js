@@ -129,6 +129,10 @@ export class BusError extends Error {
  *   becomes of messages for which the page is too slow; the first, unless given.
  * @param {number} [options.heartbeat] - Every how many seconds the bus is to show that it
  *   lives, from 5 to 300, and 25 unless given.  Twice as long a silence is its end.
+ * @param {"now"} [options.until] - The subscription ends where history does, so it takes
+ *   `since` or `last`.
+ * @param {string} [options.interval] - With `overflow: "latest"`: the time between two moments
+ *   in which messages come, such as `2s`, and of each channel only the newest.
  * @param {string} [options.user] - Under which name, and with which password; unless
  *   given, with those of the address, or what the browser was told.
  * @param {string} [options.password]
@@ -139,8 +143,11 @@ export class BusError extends Error {
  * @param {(state: State) => unknown} [options.onstate]
  * @param {(count: number | null) => unknown} [options.ongap] - So many messages are
  *   missing here; null if nobody knows how many.
- * @returns {Promise<void>} Fulfilled once `signal` ended it; rejected with a `BusError` if
- *   it was refused, or what came was no stream of messages, and with what a callback throws.
+ * @param {() => unknown} [options.onlive] - History ends here, and what comes from now on is
+ *   new; called again when a stream that was lost has been asked for again.
+ * @returns {Promise<void>} Fulfilled once `signal` ended it, or where `until` has it end;
+ *   rejected with a `BusError` if it was refused, or what came was no stream of messages, and
+ *   with what a callback throws.
  */
 export async function subscribe(url, options = {}) {
   const { signal, onstate } = options;
@@ -153,6 +160,8 @@ export async function subscribe(url, options = {}) {
     last: options.last,
     overflow: options.overflow,
     heartbeat: options.heartbeat ?? HEARTBEAT_SECONDS,
+    until: options.until,
+    interval: options.interval,
   });
   withHeaders(asked.address, options.header ?? {});
   const heartbeat = Number(asked.address.searchParams.get("heartbeat"));
@@ -160,7 +169,7 @@ export async function subscribe(url, options = {}) {
   const tell = (name, reason = "", seconds = 0) => {
     onstate?.({ name, reason, seconds });
   };
-  const position = { id: "" };
+  const position = { id: "", over: false };
   let failures = 0;
   try {
     while (!signal?.aborted) {
@@ -180,7 +189,7 @@ export async function subscribe(url, options = {}) {
         reason = error.message;
         told = error.seconds;
       }
-      if (signal?.aborted) break;
+      if (signal?.aborted || position.over) break;
       if (Date.now() - opened >= GOOD_SECONDS * 1000) failures = 0;
       const seconds = delay(failures++, told);
       tell("lost", reason, seconds);
@@ -683,12 +692,31 @@ async function calling(call) {
  * @param {Address} asked
  * @param {number} heartbeat - In seconds.
  * @param {Parameters<typeof subscribe>[1] & {}} options
- * @param {{id: string}} position - Of the last message; moved with each.
+ * @param {{id: string, over: boolean}} position - Of the last message; moved with each.  Over
+ *   once history has ended, if the subscription ends there.
  * @param {() => void} opened
  * @returns {Promise<number>} After how many seconds the bus has asked to come back; 0 if it has not.
  */
 async function listen({ address, user, password }, heartbeat, options, position, opened) {
-  const { signal, onmessage, ongap } = options;
+  const { signal, onmessage, ongap, onlive } = options;
+  const ends = address.searchParams.has("until");
+  /**
+   * Tell what stands in headers beside a message.
+   *
+   * @param {Map<string, string>} told
+   * @returns {Promise<boolean>} Whether that was the end.
+   */
+  const notice = async (told) => {
+    for (const count of gaps(told)) {
+      await calling(() => ongap?.(count));
+      // A callback may have ended it.
+      if (signal?.aborted) return true;
+    }
+    if (!told.delete("msgbus-live")) return false;
+    await calling(() => onlive?.());
+    position.over = ends;
+    return ends || Boolean(signal?.aborted);
+  };
   // An interval that is out of range is refused by the bus, with a sentence.
   const patience = 2 * (heartbeat > 0 ? heartbeat : HEARTBEAT_SECONDS);
   /** @type {Record<string, string>} */
@@ -728,22 +756,15 @@ async function listen({ address, user, password }, heartbeat, options, position,
       if (signal?.aborted) return 0;
       if (done) break;
       for (const part of decoder.feed(value)) {
-        for (const count of gaps(part.headers)) {
-          await calling(() => ongap?.(count));
-          // A callback may have ended it.
-          if (signal?.aborted) return 0;
-        }
+        if (await notice(part.headers)) return 0;
         const message = await decoded(messageOf(part, prefix ?? "/msgbus/"));
         if (signal?.aborted) return 0;
         position.id = message.id || position.id;
         await calling(() => onmessage?.(message));
         if (signal?.aborted) return 0;
       }
-      // A gap is told in the head of the next part, whose rest may be long in coming.
-      for (const count of gaps(decoder.ahead)) {
-        await calling(() => ongap?.(count));
-        if (signal?.aborted) return 0;
-      }
+      // They are told in the head of the next part, whose rest may be long in coming.
+      if (await notice(decoder.ahead)) return 0;
     }
     if (cutShort(decoder)) throw new BusError("The stream ended inside a message.", 0, true);
     return secondsOf(decoder.ahead.get("msgbus-retry"));
