@@ -276,6 +276,28 @@ def test_coming_back(start, window, tmp_path):
     assert page.run(NOTES) == ["Some messages are missing here"]
 
 
+def test_new_from_here(bus, window):
+    """
+    The first message that comes after the page was opened says so, if older ones are shown;
+    and no other does.
+    """
+    publish(f"{bus.url}old", b"0", "text/plain")
+    for name, count, marks in (
+        ("old", 1, ["none", '"New from here"', "none"]),
+        ("new", 0, ["none", "none"]),
+    ):
+        page = live(window(), f"{bus.url}{name}")
+        page.wait(f"return {TEXTS}.length === {count}")
+        for _ in range(2):
+            publish(f"{bus.url}{name}", b"1", "text/plain")
+        page.wait(f"return {TEXTS}.length === {len(marks)}")
+        shown = page.run(
+            "return [...document.querySelectorAll('#log > article')]"
+            ".map((one) => getComputedStyle(one, '::before').content)"
+        )
+        assert shown == marks
+
+
 def test_frozen(bus, window):
     """
     What froze the page, when it was killed, is a file when it is opened again; what did

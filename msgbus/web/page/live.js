@@ -130,4 +130,7 @@ pausing();
 filtering();
 writing();
 signingIn(part("sign-in", HTMLButtonElement), BUS, part("outcome", HTMLOutputElement));
-watch(log, part("state", HTMLOutputElement), () => location.href, { last: LAST });
+watch(log, part("state", HTMLOutputElement), () => location.href, {
+  last: LAST,
+  onlive: () => log.live(),
+});

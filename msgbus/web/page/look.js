@@ -118,6 +118,15 @@ look.replaceSync(`
     border-radius: 0.6rem;
   }
   .log > .note { margin: 0 0 0.6rem; color: var(--faint); text-align: center; }
+  .log > .live { position: relative; margin-top: 2rem; }
+  .log > .live::before {
+    position: absolute;
+    inset: -1.5rem 0 auto;
+    color: var(--faint);
+    font-size: 0.85rem;
+    text-align: center;
+    content: "New from here";
+  }
   article header {
     display: flex;
     flex-wrap: wrap;

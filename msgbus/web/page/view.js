@@ -416,6 +416,7 @@ export class Log {
   #skipped = 0;
   #following = true;
   #paused = false;
+  #live = false;
   /** @type {ReturnType<typeof setTimeout> | undefined} */
   #timer;
 
@@ -442,8 +443,21 @@ export class Log {
 
   /** @param {Message} message */
   add(message) {
+    const { waiting, list } = this;
+    const first = this.#live && (waiting > 0 || list.childElementCount > 0);
+    this.#live = false;
+    const drawn = () => {
+      const item = this.draw(message);
+      item.classList.toggle("live", first);
+      return item;
+    };
     // What a message costs beyond its body.
-    this.#put(() => this.draw(message), message.body.length + 1000);
+    this.#put(drawn, message.body.length + 1000);
+  }
+
+  /** The next message is the first that is new: it says so, if older ones are above it. */
+  live() {
+    this.#live = true;
   }
 
   /** @param {number | null} count - So many messages are missing here. */
