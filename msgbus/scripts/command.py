@@ -185,35 +185,7 @@ def add_subscription_options(parser: argparse.ArgumentParser) -> None:
     `--channel`, `--header`, `--heartbeat`, `--count`, `--since`, `--last`, `--until` and
     `--interval`.
     """
-    parser.add_argument(
-        "-t",
-        "--type",
-        default="",
-        metavar="TYPES",
-        help="only these, such as 'text/*,!text/html'",
-    )
-    parser.add_argument(
-        "-s",
-        "--sender",
-        default="",
-        metavar="SENDERS",
-        help="only from these, such as '?*'",
-    )
-    parser.add_argument(
-        "-c",
-        "--channel",
-        default="",
-        metavar="CHANNELS",
-        help="only these of a folder",
-    )
-    parser.add_argument(
-        "--header",
-        type=header,
-        default=[],
-        action="append",
-        metavar="NAME:VALUES",
-        help="only with these, such as 'ce-type:com.example.*'",
-    )
+    _add_filter_options(parser)
     add_heartbeat_option(parser)
     parser.add_argument(
         "-n",
@@ -247,6 +219,38 @@ def add_subscription_options(parser: argparse.ArgumentParser) -> None:
         default="",
         metavar="TIME",
         help="of each channel, only the newest that often, such as 2s",
+    )
+
+
+def _add_filter_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "-t",
+        "--type",
+        default="",
+        metavar="TYPES",
+        help="only these, such as 'text/*,!text/html'",
+    )
+    parser.add_argument(
+        "-s",
+        "--sender",
+        default="",
+        metavar="SENDERS",
+        help="only from these, such as '?*'",
+    )
+    parser.add_argument(
+        "-c",
+        "--channel",
+        default="",
+        metavar="CHANNELS",
+        help="only these of a folder",
+    )
+    parser.add_argument(
+        "--header",
+        type=header,
+        default=[],
+        action="append",
+        metavar="NAME:VALUES",
+        help="only with these, such as 'ce-type:com.example.*'",
     )
 
 

@@ -389,7 +389,7 @@ class StreamTests(SynchronousTestCase):
         stream.feed(data.draw(st.sampled_from([b"", PREAMBLE])))
         try:
             for item in read(stream, garbage, data.draw(splits(garbage))):
-                self.assertIsInstance(item, Message | Gap)
+                self.assertIsInstance(item, Message | Gap | Live)
         except Malformed as error:
             self.assertTrue(str(error))
         self.assertTrue(stream.end().endswith("."))
