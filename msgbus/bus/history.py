@@ -9,6 +9,7 @@ copies it to a file.
 from __future__ import annotations
 
 from bisect import bisect_right
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from heapq import nsmallest
@@ -31,6 +32,10 @@ MAX_LOST_NAMES = 10_000
 # takes a look at all channels to find those that have been silent for longest.
 SILENT = 1 / 100
 
+# Dropped entries are removed from `History._superseded` when it is longer than twice the
+# list of all entries, and by this much.
+SUPERSEDED_SLACK = 64
+
 # The most bytes of transient messages; see `History`.
 TRANSIENT_BYTES = 8 * 1024 * 1024
 
@@ -44,7 +49,8 @@ class Keep:
         count: The last messages of each channel; 0 turns history off.
         seconds: How long a message is kept, or None for as long as there is room.
         size: Bytes for all channels together, including what a message and a channel
-            cost beyond their text.  The oldest messages are dropped first.
+            cost beyond their text.  The newest message of a channel is dropped only when
+            every other channel has only one, too; see `History`.
         channels: How many channels may have messages.  Those that have been silent for
             longest lose theirs first.
     """
@@ -176,6 +182,12 @@ class History:
     """
     Keeps the last messages of each channel.
 
+    When there is too little room for all, the message goes first that was superseded first:
+    that has had a newer one in its channel for longest.  When each channel has only its
+    newest message, the oldest of these go.  So a flood of one channel takes nothing from
+    the others before it has lost all but its own newest message.  This order depends only
+    on the messages that are kept, so a copy that is read again drops the same.
+
     A message that is published with `keep=False` is not kept.  But a reader that has not
     reached the present when the message is published must get it.  So the message is held
     as a *transient* entry until no reader is attached.
@@ -207,6 +219,9 @@ class History:
         self.watcher: Watcher | None = None
         self._all = _EntryList()
         self._channels: dict[str, _EntryList] = {}
+        # All entries that are not the newest of their channel, in the order in which they
+        # were superseded, and some of those that were dropped.
+        self._superseded: deque[Entry] = deque()
         self.lost_ids: dict[str, Id] = {}
         self.newest = ZERO
         self._readers: set[Reader] = set()
@@ -233,6 +248,11 @@ class History:
             self.size += len(message.channel) + CHANNEL_OVERHEAD
             if self.watcher is not None:
                 self.watcher.appeared(message.channel)
+        else:
+            self._superseded.append(log.entries[-1])
+            if len(self._superseded) > 2 * len(self._all.entries) + SUPERSEDED_SLACK:
+                alive = (e for e in self._superseded if e.message is not None)
+                self._superseded = deque(alive)
         entry = Entry(id, message)
         self._all.entries.append(entry)
         log.entries.append(entry)
@@ -240,7 +260,7 @@ class History:
         if len(log.entries) - log.holes > limits.count:
             self._drop(log.oldest(), log)
         while self.size > limits.size:
-            self._drop(self._all.oldest())
+            self._drop(self._least())
         if limits.seconds is not None:
             self.expire(id[0])
 
@@ -255,7 +275,7 @@ class History:
         while len(self._channels) > keep.channels:
             self._drop_silent()
         while self.size > keep.size and len(self._all):
-            self._drop(self._all.oldest())
+            self._drop(self._least())
         self.expire(self.newest[0])
 
     def restore(self, forgotten: Id, lost: dict[str, Id]) -> None:
@@ -279,6 +299,7 @@ class History:
             for channel in self._channels:
                 self.watcher.gone(channel)
         self._all, self._channels, self.lost_ids = _EntryList(), {}, {}
+        self._superseded.clear()
         self._transient, self._transient_size = [], 0
         self.size = 0
         self.newest = self.forgotten = ZERO
@@ -414,6 +435,16 @@ class History:
                 self._lose(entry.id, entry.message.channel)
                 self._tell(entry, entry.message.channel)
         del self._transient[:count]
+
+    def _least(self) -> Entry:
+        """
+        The entry that is dropped first when there is too little room; see `History`.
+        """
+        while self._superseded:
+            entry = self._superseded.popleft()
+            if entry.message is not None:
+                return entry
+        return self._all.oldest()
 
     def _drop(self, entry: Entry, log: _EntryList | None = None) -> None:
         """

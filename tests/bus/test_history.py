@@ -2,6 +2,8 @@
 Tests for `msgbus.bus.history` and `msgbus.bus.cursor`.
 """
 
+from hypothesis import given
+from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from msgbus.bus.cursor import LOOKS, Cursor
@@ -239,6 +241,44 @@ class HistoryTests(SynchronousTestCase):
         self.add("a", size=size)
         self.assertEqual((self.read(""), self.history.size), ([], 0))
 
+    def test_flood(self):
+        """
+        A flood of one channel takes from the others none of their newest messages, and only
+        its own older ones; who resumes is told of those that it has lost.
+        """
+        quiet = [f"{n}" for n in range(100)]
+        self.make(size=110 * (MESSAGE_OVERHEAD + CHANNEL_OVERHEAD + 10), count=10**6)
+        self.add(*quiet)
+        self.add(*"a" * 1000)
+        found = self.read("")
+        self.assertEqual(found[:100], list(range(1, 101)))
+        self.assertEqual(found[100:], list(range(found[100], 1101)))
+        self.assertGreater(len(found), 102)
+        self.assertEqual(self.read("7", id=(1, 1)), [8])
+        self.assertEqual(self.read("a", id=(101, 101))[0], UNKNOWN)
+        self.assertEqual(self.read("", id=(100, 100))[0], Gap(found[100] - 101))
+
+    def test_superseded_first(self):
+        """
+        The message goes first that was superseded first, whichever is older.
+        """
+        self.make(size=4 * (MESSAGE_OVERHEAD + 30) + 2 * (CHANNEL_OVERHEAD + 1), count=10)
+        self.add(*"abbab")
+        # Message 2 was superseded by 3, message 1 by 4.
+        self.assertEqual(self.read(""), [1, 3, 4, 5])
+        self.add("b")
+        self.assertEqual(self.read(""), [3, 4, 5, 6])
+
+    def test_little_is_remembered(self):
+        """
+        What was dropped is not remembered for long, though an older message of a quiet
+        channel is still kept.
+        """
+        self.make(count=3)
+        self.add("b", "b", *"a" * 5000)
+        self.assertEqual(self.history.messages, 5)
+        self.assertLess(len(self.history._superseded), 100)
+
     def test_channels(self):
         """
         When a channel more than the limit gets a message, one that has been silent for
@@ -412,6 +452,62 @@ class HistoryTests(SynchronousTestCase):
         # Not for one that begins at a time.
         self.count = 10_000
         self.assertEqual(self.read("a", seconds=1), [])
+
+
+class DropOrderTests(SynchronousTestCase):
+    """
+    The order in which messages are dropped, against a model.
+    """
+
+    @given(
+        st.lists(st.tuples(st.sampled_from("abcdef"), st.integers(0, 900)), max_size=60),
+        st.integers(1, 6),
+        st.integers(0, 12_000),
+        st.data(),
+    )
+    def test_order(self, published, count, size, data):
+        """
+        The messages of each channel within the count are kept; above the size, those that
+        are not the newest of their channel go first, the one first that was superseded
+        first, and then the oldest.  One that reads what is kept later, and some of what was
+        dropped shortly before, keeps all that is kept here.
+        """
+        history = History(Keep(count=count, size=size))
+        kept, dropped = [], []
+
+        def cost():
+            text = sum(MESSAGE_OVERHEAD + length + 3 for _, _, length in kept)
+            return text + sum(CHANNEL_OVERHEAD + 1 for _ in {c for _, c, _ in kept})
+
+        def rank(place):
+            number, channel, _ = kept[place]
+            later = [n for n, c, _ in kept[place + 1 :] if c == channel]
+            return (0, later[0]) if later else (1, number)
+
+        for number, (channel, length) in enumerate(published, 1):
+            message = Message(channel, b"x" * length, "a/b").published(f"{number}")
+            history.add((number, number), message)
+            kept.append((number, channel, length))
+            mine = [place for place, each in enumerate(kept) if each[1] == channel]
+            if len(mine) > count:
+                dropped.append(kept.pop(mine[0]))
+            while cost() > size:
+                dropped.append(kept.pop(min(range(len(kept)), key=rank)))
+            found = [id[1] for id, _ in history.after((0, 0))]
+            self.assertEqual(found, [n for n, _, _ in kept])
+            self.assertEqual(history.size, cost())
+
+        left = sorted(
+            [*kept, *data.draw(st.lists(st.sampled_from(dropped), unique=True))]
+            if dropped
+            else kept
+        )
+        other = History(Keep(count=count, size=size))
+        for number, channel, length in left:
+            message = Message(channel, b"x" * length, "a/b").published(f"{number}")
+            other.add((number, number), message)
+        found = {id[1] for id, _ in other.after((0, 0))}
+        self.assertLessEqual({n for n, _, _ in kept}, found)
 
 
 class BeginsTests(SynchronousTestCase):
