@@ -371,6 +371,18 @@ class History:
         log = self._channels.get(channel)
         return (0, None) if log is None else (len(log), log.entries[-1].message)
 
+    def is_last(self, entry: Entry, end: Id) -> bool:
+        """
+        Is this kept entry the newest of its channel up to this id?
+        """
+        if entry.message is None:
+            return False
+        entries = self._channels[entry.message.channel].entries
+        if entries[-1] is entry:
+            return True
+        place = bisect_right(entries, entry.id, key=entry_id)
+        return entries[place].id > end
+
     def entries(self, name: str) -> list[Entry]:
         """
         The kept entries of a channel, or of all channels of the bus if the name is that of

@@ -175,6 +175,12 @@ class BusResource(Resource):
                 return list_page(request, path)
             return self._lists.list(request, name, wanted_list)
         wanted = parse_subscription(query, accept, header(request, b"Last-Event-ID"))
+        if wanted.since is not None and wanted.since.each and not is_folder(name):
+            raise Refusal(
+                400,
+                "The newest message of each channel is of a folder, whose address ends in a"
+                " slash; for the newest of this channel, give last=1.",
+            )
         filter = visitor.check_subscribe(name, wanted.filter)
         since = self.mount.within_history(visitor, name, wanted.since)
         wanted = replace(wanted, filter=filter, since=since)

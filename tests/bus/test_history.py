@@ -453,6 +453,60 @@ class HistoryTests(SynchronousTestCase):
         self.count = 10_000
         self.assertEqual(self.read("a", seconds=1), [])
 
+    def test_each(self):
+        """
+        A cursor that begins with the newest message of each channel below a folder reads
+        these in the order of their ids, and then all that comes, also if it comes before
+        they are read; as far as the filter lets them pass.
+        """
+        self.add("b/c", "a", "b/c", "b/d", "a", "e", "b/", "e", keep=True)
+        self.add("e", keep=False)
+        for name, pattern, expected in (
+            ("", "", [3, 4, 5, 7, 8]),
+            ("b/", "", [3, 4, 7]),
+            ("", "?", [5, 8]),
+            ("x/", "", []),
+        ):
+            filter = Filter(channel=pattern)
+            self.assertEqual(self.read(name, filter, each=True), expected)
+        cursor = self.begin("", each=True)
+        self.assertIsNone(cursor.begins)
+        self.add("a", "a", "x")
+        self.add("a", keep=False)
+        self.assertEqual(self.rest(cursor), [3, 4, 5, 7, 8, 10, 11, 12, 13])
+
+    def test_each_dropped(self):
+        """
+        The newest message of a channel that is dropped before it is read is not missed, and
+        what is published meanwhile and dropped is told.
+        """
+        self.make(count=1)
+        self.add("a", "b")
+        cursor = self.begin("", each=True)
+        self.add("a", "a")
+        self.assertEqual(self.rest(cursor), [Gap(1), 2, 4])
+
+    def test_each_of_many(self):
+        """
+        It looks at a thousand messages at a time, and misses none.
+        """
+        self.make(count=10**6)
+        self.add(*"ab", *"c" * (3 * LOOKS), "a")
+        cursor = self.begin("", each=True)
+        self.assertEqual(len(cursor.read(0)), 1)
+        self.add("b")
+        end = self.count
+        self.assertEqual(self.rest(cursor), [end - 2, end - 1, end])
+        self.assertEqual(self.read("", each=True), [end - 2, end - 1, end])
+
+    def test_each_limited(self):
+        """
+        Of these, only the last so many may be read.
+        """
+        self.add(*"abcabca")
+        self.assertEqual(self.read("", each=True, last=2), [6, 7])
+        self.assertEqual(self.read("", each=True, last=9), [5, 6, 7])
+
 
 class DropOrderTests(SynchronousTestCase):
     """

@@ -175,6 +175,14 @@ def _doors():
             "subscribe", by, "GET", path, "Last-Event-ID: 1-1\n", gets=(KEPT, *live)
         )
         for name in ("", "a/"):
+            if live:
+                doors[f"{form} of each of {name!r}"] = Door(
+                    "subscribe",
+                    by,
+                    "GET",
+                    f"/msgbus/{name}?format={form}&last-of-each=1",
+                    gets=both,
+                )
             folder = f"/msgbus/{name}?format={form}&last=9&channel=a/*&sender=eve&type=*/*"
             doors[f"{form} of {name!r}"] = Door(
                 "subscribe", by, "GET", folder, gets=(KEPT, *live)
