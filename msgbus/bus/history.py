@@ -328,6 +328,24 @@ class History:
         while len(self._all) and (oldest := self._all.oldest()).id[0] < limit:
             self._drop(oldest)
 
+    def forget(self, channel: str) -> int:
+        """
+        Drop all messages of a channel.
+
+        Returns:
+            Bytes of memory that they have taken.
+        """
+        before = self.size
+        log = self._channels.get(channel)
+        for entry in tuple(log.entries) if log is not None else ():
+            self._drop(entry, log)
+        for entry in self._transient:
+            if entry.message is not None and entry.message.channel == channel:
+                entry.message = None
+                self._lose(entry.id, channel)
+                self._tell(entry, channel)
+        return before - self.size
+
     def after(self, id: Id) -> Iterator[tuple[Id, Message]]:
         """
         All kept messages with larger ids than this one, in order.

@@ -507,6 +507,31 @@ class HistoryTests(SynchronousTestCase):
         self.assertEqual(self.read("", each=True, last=2), [6, 7])
         self.assertEqual(self.read("", each=True, last=9), [5, 6, 7])
 
+    def test_forget(self):
+        """
+        All messages of a channel are dropped, also those that are held for a reader; who
+        resumes there is told, and other channels keep theirs.
+        """
+        self.add("a/b", "a/c", "a/b")
+        size = self.history.size
+        resuming = self.begin("a/b", id=(1, 1))
+        reading = self.begin("a/b")
+        self.add("a/b", keep=False)
+        forgotten = self.history.forget("a/b")
+        self.assertEqual(self.history.size, size - forgotten)
+        self.assertGreater(forgotten, 2 * MESSAGE_OVERHEAD)
+        self.assertEqual(self.rest(resuming), [Gap(2)])
+        self.assertEqual(self.rest(reading), [Gap(3)])
+        self.assertEqual(self.read("a/b"), [])
+        self.assertEqual(self.read("a/b", id=(3, 3)), [UNKNOWN])
+        self.assertEqual(self.read("a/", id=(1, 1)), [UNKNOWN, 2])
+        self.assertEqual(self.read("", id=(1, 1)), [2, Gap(2)])
+        self.assertEqual(self.read("a/c", id=(1, 1)), [2])
+        self.assertEqual(self.history.names(), ["a/c"])
+        self.assertEqual(self.history.forget("a/b"), 0)
+        self.add("a/b")
+        self.assertEqual(self.read("a/b", id=(4, 4)), [5])
+
 
 class DropOrderTests(SynchronousTestCase):
     """
