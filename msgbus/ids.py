@@ -116,11 +116,14 @@ class Since:
         seconds: So many seconds ago; not given together with `id`.
         last: At the last so many messages that match the filter.  With `id` or `seconds`,
             only those count that come after that.
+        each: Only the newest message of each channel is read of those that were published
+            before the replay began.
     """
 
     id: Id | None = None
     seconds: int | None = None
     last: int | None = None
+    each: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -255,6 +255,21 @@ class Bus:
                 " it for who comes later."
             )
 
+    def forget(self, channel: str) -> Deferred[None] | None:
+        """
+        Keep none of the messages that were published to a channel before.  Subscribers are
+        told nothing; who resumes behind an earlier message is told that some are missing.
+
+        Returns:
+            None if that is done, or a Deferred that fires once it is certain; see
+            `Log.forget`, also for the errors.
+
+        Raises:
+            Invalid: The name cannot be that of a channel or folder.
+        """
+        check_name(channel)
+        return self.log.forget(channel)
+
     def probe(self, message: Message) -> None:
         """
         Deliver a message to the subscriptions of exactly its channel, to see whether they

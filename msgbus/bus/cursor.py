@@ -46,7 +46,8 @@ class Cursor:
             message.
         begins: The messages that are read have larger ids than this one.  None if
             `since.id` is foreign, or if the cursor is still looking for the last so many
-            messages.
+            messages; or if it reads the newest message of each channel, because who resumes
+            from an id is to get the others, too.
         outcome: What becomes of a subscriber that resumes: `complete` if everything behind
             `since.id` is there, `gap` if some is missing, and `unknown` if the id is
             foreign; empty if there is no id.
@@ -74,9 +75,9 @@ class Cursor:
         self._awaited = awaited
         # Entries up to this id have been read, or are not to be read.
         self._id = since.id if since.id is not None and not foreign else ZERO
-        # Transient messages up to this id are not read: they were published before the
-        # cursor was made, and were not to be kept.
-        self._opened_at = history.newest
+        # Up to this id, transient messages are not read, which were published before and
+        # not to be kept; and with `_each`, only the newest of each channel.
+        self._opened_at, self._each = history.newest, since.each
         characters = filter.characters
         share = PATTERN_CHARACTERS / (PATTERN_CHARACTERS + characters)
         self._looks = int(LOOKS * share) + 1
@@ -107,7 +108,8 @@ class Cursor:
             self._id = self._opened_at
             # Go back now, so that few of the last messages are dropped before that.
             self._go_back(history.entries(name))
-        self.begins = None if foreign or self._wanted is not None else self._id
+        known = not foreign and not since.each and self._wanted is None
+        self.begins = self._id if known else None
         if since.seconds is not None and self.begins == self._floor:
             self.begins = (self._id[0], self._number_before(self._id))
         history.attach(self)
@@ -118,7 +120,9 @@ class Cursor:
         """
         if entry.id <= self._id or not self._covers(channel):
             return
-        if entry.transient and entry.id <= self._opened_at and not self._resumes:
+        if entry.id <= self._opened_at and (
+            self._each or (entry.transient and not self._resumes)
+        ):
             return
         if self._filter == EVERYTHING:
             self._missed += 1
@@ -172,6 +176,8 @@ class Cursor:
         self.effort = TAKE_BYTES * len(entries) // self._looks
         more = place + len(entries) < len(kept)
         end = entries[-1].id if more else self._history.newest
+        if self._each and self._id < self._opened_at:
+            entries = [e for e in entries if self._is_of_each(e)]
         size = 0
         transient = self._history.transient(self._id, end)
         if transient:
@@ -181,20 +187,18 @@ class Cursor:
             message = entry.message
             if message is None or not self._matches(message):
                 continue
-            if entry.transient and entry.id <= self._opened_at:
-                if self._resumes and self._counted is None:
-                    found.append(Gap(1))
-                continue
-            if entry.transient and (message.expires() or milliseconds + 1) <= milliseconds:
-                if self._counted is None:
-                    found.append(Gap(1))
-                continue
+            if entry.transient:
+                left_out = self._left_out(entry, message, milliseconds)
+                if left_out is not None:
+                    found += left_out
+                    continue
             found += self._gap_before(entry.id[1]) or self._gap_behind(entry.id)
             found.append(message)
             size += len(message.body)
             if size >= TAKE_BYTES or len(found) >= TAKE_MESSAGES:
                 return found
         if more:
+            self._id = end
             return found
         # The present is reached.  If numbers after the last message were given, those
         # messages are missing.
@@ -203,6 +207,20 @@ class Cursor:
         if self._counted is not None:
             self._counted = end[1]
         return found or None
+
+    def _left_out(
+        self, entry: Entry, message: Message, milliseconds: int
+    ) -> list[Gap] | None:
+        """
+        What is told in place of a transient entry that is not to be read, because it was
+        published before the cursor was made, or has expired; None for one that is.
+        """
+        is_early = entry.id <= self._opened_at
+        expires = message.expires()
+        if not is_early and (expires is None or expires > milliseconds):
+            return None
+        is_told = self._counted is None and (self._resumes or not is_early)
+        return [Gap(1)] if is_told else []
 
     def _has_to_wait(self) -> bool:
         """
@@ -268,13 +286,24 @@ class Cursor:
         while place > stop and wanted:
             place -= 1
             message = entries[place].message
-            wanted -= message is not None and self._matches(message)
+            wanted -= (
+                message is not None
+                and self._matches(message)
+                and (not self._each or self._is_of_each(entries[place]))
+            )
         self._id = entries[place - 1].id if place > first else self._floor
         if place == first and wanted == self._last and not self._resumes:
             # No message matches: begin at the present, so that nothing counts as missing.
             self._id = self._opened_at
         self._wanted = wanted if place > first and wanted else None
         return self._wanted is not None
+
+    def _is_of_each(self, entry: Entry) -> bool:
+        """
+        Is an entry read by a cursor that begins with the newest message of each channel?
+        """
+        opened_at = self._opened_at
+        return entry.id > opened_at or self._history.is_last(entry, opened_at)
 
     def _number_before(self, id: Id) -> int:
         """

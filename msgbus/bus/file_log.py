@@ -82,6 +82,10 @@ class FileLog(MemoryLog):
         self._saved = ZERO
         # Publications that wait for the disk, by id.
         self._waiting: list[tuple[Id, Deferred[None]]] = []
+        # Who waits until it is on the disk that the messages of a channel are deleted: by
+        # the next batch, and by the one that is being written.
+        self._forgetting: list[Deferred[None]] = []
+        self._deleting: list[Deferred[None]] = []
         # Whether a batch is being written, or will be in the next turn of the reactor.
         self._writing = False
         self._retrying: IDelayedCall | None = None
@@ -139,6 +143,28 @@ class FileLog(MemoryLog):
         # it is not given again after a restart.
         saved = self._when_saved(id)
         return saved.addCallback(lambda _: receipt) if keep else receipt
+
+    def forget(self, channel: str) -> Deferred[None]:
+        """
+        Delete the messages of a channel.
+
+        Returns:
+            A Deferred that fires once they are not on the disk any more.  It also fires
+            after a second, and when the disk fails, which is logged.
+        """
+        self.history.forget(channel)
+        if self._reactor.seconds() < self._failed_until:
+            return succeed(None)
+        done: Deferred[None] = Deferred()
+        self._forgetting.append(done)
+        self._schedule()
+
+        def late(_: Failure) -> None:
+            for waiting in (self._forgetting, self._deleting):
+                if done in waiting:
+                    waiting.remove(done)
+
+        return done.addTimeout(WAIT_SECONDS, self._reactor).addErrback(late)
 
     def close(self) -> Deferred[None]:
         """
@@ -203,7 +229,12 @@ class FileLog(MemoryLog):
         database.write_meta({**meta, "last": format_id(last)})
 
     def _has_unwritten(self) -> bool:
-        return self._rewrite or self._saved < self.history.newest
+        changes = self.history.unwritten
+        return (
+            self._rewrite
+            or self._saved < self.history.newest
+            or (changes is not None and bool(changes.dropped))
+        )
 
     def _schedule(self) -> None:
         """
@@ -231,6 +262,7 @@ class FileLog(MemoryLog):
     def _make_batch(self) -> Batch:
         history = self.history
         changes, history.unwritten = history.unwritten or Changes(), Changes()
+        self._deleting, self._forgetting = self._forgetting, []
         saved = ZERO if self._rewrite else self._saved
         batch = Batch(
             self._rewrite,
@@ -277,7 +309,8 @@ class FileLog(MemoryLog):
         if self._trouble:
             self._trouble = ""
             self._log.info("History is written to {file} again", file=self.file)
-        ready = [done for id, done in self._waiting if id <= newest]
+        ready = [done for id, done in self._waiting if id <= newest] + self._deleting
+        self._deleting = []
         self._waiting = [waiting for waiting in self._waiting if waiting[0] > newest]
         for done in ready:
             done.callback(None)
@@ -301,6 +334,7 @@ class FileLog(MemoryLog):
                 " not written"
             )
             self._log.warn("{trouble}", trouble=self._trouble)
-        waiting, self._waiting = self._waiting, []
-        for _, done in waiting:
+        waiting = [done for _, done in self._waiting] + self._deleting + self._forgetting
+        self._waiting, self._deleting, self._forgetting = [], [], []
+        for done in waiting:
             done.callback(None)

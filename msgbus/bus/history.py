@@ -9,6 +9,7 @@ copies it to a file.
 from __future__ import annotations
 
 from bisect import bisect_right
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from heapq import heapify, heappop, heappush, nsmallest
@@ -33,6 +34,10 @@ MAX_LOST_NAMES = 10_000
 # takes a look at all channels to find those that have been silent for longest.
 SILENT = 1 / 100
 
+# Dropped entries are removed from `History._superseded` when it is longer than twice the
+# list of all entries, and by this much.
+SUPERSEDED_SLACK = 64
+
 # The most bytes of transient messages; see `History`.
 TRANSIENT_BYTES = 8 * 1024 * 1024
 
@@ -46,7 +51,8 @@ class Keep:
         count: The last messages of each channel; 0 turns history off.
         seconds: How long a message is kept, or None for as long as there is room.
         size: Bytes for all channels together, including what a message and a channel
-            cost beyond their text.  The oldest messages are dropped first.
+            cost beyond their text.  The newest message of a channel is dropped only when
+            every other channel has only one, too; see `History`.
         channels: How many channels may have messages.  Those that have been silent for
             longest lose theirs first.
     """
@@ -162,6 +168,12 @@ class _EntryList:
             self._begin += 1
         return self.entries[self._begin]
 
+    def newest(self) -> Entry:
+        """
+        The last entry.  In the list of a channel, it is never a hole.
+        """
+        return self.entries[-1]
+
     def remove_holes(self) -> None:
         """
         Remove all holes from the list.
@@ -171,14 +183,18 @@ class _EntryList:
 
 
 def _newest(log: _EntryList) -> Id:
-    # The last entry is no hole: the oldest are dropped first, and a channel without any is
-    # not kept.
-    return log.entries[-1].id
+    return log.newest().id
 
 
 class History:
     """
     Keeps the last messages of each channel.
+
+    When there is too little room for all, the message goes first that was superseded first:
+    that has had a newer one in its channel for longest.  When each channel has only its
+    newest message, the oldest of these go.  So a flood of one channel takes nothing from
+    the others before it has lost all but its own newest message.  This order depends only
+    on the messages that are kept, so a copy that is read again drops the same.
 
     A message that is published with `keep=False` is not kept.  But a reader that has not
     reached the present when the message is published must get it.  So the message is held
@@ -211,6 +227,9 @@ class History:
         self.watcher: Watcher | None = None
         self._all = _EntryList()
         self._channels: dict[str, _EntryList] = {}
+        # All entries that are not the newest of their channel, in the order in which they
+        # were superseded, and some of those that were dropped.
+        self._superseded: deque[Entry] = deque()
         self.lost_ids: dict[str, Id] = {}
         self.newest = ZERO
         self._readers: set[Reader] = set()
@@ -240,6 +259,11 @@ class History:
             self.size += len(message.channel) + CHANNEL_OVERHEAD
             if self.watcher is not None:
                 self.watcher.appeared(message.channel)
+        else:
+            self._superseded.append(log.newest())
+            if len(self._superseded) > 2 * len(self._all.entries) + SUPERSEDED_SLACK:
+                alive = (e for e in self._superseded if e.message is not None)
+                self._superseded = deque(alive)
         entry = Entry(id, message)
         self._all.entries.append(entry)
         log.entries.append(entry)
@@ -247,7 +271,7 @@ class History:
         if len(log.entries) - log.holes > limits.count:
             self._drop(log.oldest(), log)
         while self.size > limits.size:
-            self._drop(self._all.oldest())
+            self._drop(self._least())
         if message.max_age is not None:
             self._note_expiry(entry, message)
         if limits.seconds is not None or self._perishing:
@@ -264,7 +288,7 @@ class History:
         while len(self._channels) > keep.channels:
             self._drop_silent()
         while self.size > keep.size and len(self._all):
-            self._drop(self._all.oldest())
+            self._drop(self._least())
         self.expire(self.newest[0])
 
     def restore(self, forgotten: Id, lost: dict[str, Id]) -> None:
@@ -289,6 +313,7 @@ class History:
                 self.watcher.gone(channel)
         self._all, self._channels, self.lost_ids = _EntryList(), {}, {}
         self._perishing.clear()
+        self._superseded.clear()
         self._transient, self._transient_size = [], 0
         self.size = 0
         self.newest = self.forgotten = ZERO
@@ -319,6 +344,24 @@ class History:
         limit = milliseconds - self.keep.seconds * 1000
         while len(self._all) and (oldest := self._all.oldest()).id[0] < limit:
             self._drop(oldest)
+
+    def forget(self, channel: str) -> int:
+        """
+        Drop all messages of a channel.
+
+        Returns:
+            Bytes of memory that they have taken.
+        """
+        before = self.size
+        log = self._channels.get(channel)
+        for entry in tuple(log.entries) if log is not None else ():
+            self._drop(entry, log)
+        for entry in self._transient:
+            if entry.message is not None and entry.message.channel == channel:
+                entry.message = None
+                self._lose(entry.id, channel)
+                self._tell(entry, channel)
+        return before - self.size
 
     def after(self, id: Id) -> Iterator[tuple[Id, Message]]:
         """
@@ -361,7 +404,21 @@ class History:
         How many messages of a channel are kept, and the newest of them.
         """
         log = self._channels.get(channel)
-        return (0, None) if log is None else (len(log), log.entries[-1].message)
+        return (0, None) if log is None else (len(log), log.newest().message)
+
+    def is_last(self, entry: Entry, end: Id) -> bool:
+        """
+        Is this kept entry the newest of its channel up to this id?
+        """
+        if entry.message is None:
+            return False
+        entries = self._channels[entry.message.channel].entries
+        if entries[-1] is entry:
+            return True
+        place = bisect_right(entries, entry.id, key=entry_id)
+        while entries[place].message is None:
+            place += 1
+        return entries[place].id > end
 
     def entries(self, name: str) -> list[Entry]:
         """
@@ -438,6 +495,21 @@ class History:
             heapify(perishing)
         heappush(perishing, (message.expires() or 0, entry.id, entry))
 
+    def _least(self) -> Entry:
+        """
+        The entry that is dropped first when there is too little room; see `History`.
+        """
+        while self._superseded:
+            entry = self._superseded.popleft()
+            message = entry.message
+            # A message whose newer ones have all expired is the newest again.
+            if (
+                message is not None
+                and self._channels[message.channel].newest() is not entry
+            ):
+                return entry
+        return self._all.oldest()
+
     def _drop(self, entry: Entry, log: _EntryList | None = None) -> None:
         """
         Drop a kept entry.
@@ -461,6 +533,10 @@ class History:
             entries.holes += 1
             if entries.holes * 2 > len(entries.entries):
                 entries.remove_holes()
+        # Only a message that has expired is dropped before older ones.
+        while log.entries and log.entries[-1].message is None:
+            log.entries.pop()
+            log.holes -= 1
         if not log.entries:
             del self._channels[message.channel]
             self.size -= len(message.channel) + CHANNEL_OVERHEAD

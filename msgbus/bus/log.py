@@ -149,6 +149,18 @@ class Log(Protocol):
             Reused: The publication with the same key had another body; see `find`.
         """
 
+    def forget(self, channel: str) -> Deferred[None] | None:
+        """
+        Keep none of the messages of a channel that were appended before.
+
+        Returns:
+            None if that is done, or a Deferred that fires once it is certain.  Only if that
+            has to be asked of another process, the Deferred can fail, with `Unavailable`.
+
+        Raises:
+            Unavailable: The log cannot be reached now.
+        """
+
 
 class StoredLog(Log, Protocol):
     """

@@ -144,6 +144,13 @@ class MemoryLog:
             appended = self.settle(id, keep, fingerprint, receipt)
         return appended if known is None else _share(appended, known)
 
+    def forget(self, channel: str) -> Deferred[None] | None:
+        """
+        See `Log.forget`.
+        """
+        self.history.forget(channel)
+        return None
+
     def settle(
         self, id: Id, keep: bool, fingerprint: Fingerprint | None, receipt: Receipt
     ) -> Receipt | Deferred[Receipt]:

@@ -114,7 +114,8 @@ class RedisAppender:
         self.life = 0
         self.node = secrets.token_hex(6)
         self.failures = 0
-        self._keys = (stream, f"{stream}:meta", f"{stream}:batch:{self.node}")
+        batch = f"{stream}:batch:{self.node}"
+        self._keys = (stream, f"{stream}:meta", batch, f"{stream}:marks")
         self._replicas = address.replicas
         self._reactor = reactor
         self._outdated = outdated

@@ -22,9 +22,9 @@ from .address import RedisAddress
 from .connection import BlockingConnection, RedisError
 from .follower import Entry
 from .master import connect_blocking
-from .scripts import CHECK, FIELDS
+from .scripts import CHECK, FIELDS, MARK
 
-__all__ = ["Foreign", "Found", "extra_of", "load", "read_entry"]
+__all__ = ["Foreign", "Found", "extra_of", "load", "read_entry", "read_mark"]
 
 # The oldest version of Redis that has all that is used.
 OLDEST = (6, 2)
@@ -35,8 +35,9 @@ _NAMES = [name.encode() for name in FIELDS[2:]]
 # How many entries are read at once.
 PAGE_ENTRIES = 128
 
-# The ids that nodes give.
+# The ids that nodes give, and those of marks.
 _ID = re.compile(rb"[0-9]{1,16}-[1-9][0-9]{17}")
+_MARK_ID = re.compile(rb"[0-9]{1,16}-0")
 
 
 class Foreign(ValueError):
@@ -123,6 +124,23 @@ def read_entry(entry: Entry) -> tuple[Id, Message, bool, str]:
         raise Foreign(entry) from error
 
 
+def read_mark(entry: Entry) -> tuple[Id, str, str] | None:
+    """
+    Read an entry of the stream that is no message, but may be a mark: all messages of a
+    channel before it are forgotten.
+
+    Returns:
+        The id, the channel, and the name of the node that has appended the mark; or None if
+        it is something else.
+    """
+    fields = entry[1]
+    if fields[::2] != _NAMES[:-1] or not _MARK_ID.fullmatch(entry[0]):
+        return None
+    told = [text.decode("utf-8", "replace") for text in fields[1::2]]
+    node, channel, kind = told[0], told[1], told[5]
+    return (parse_id(entry[0].decode()), channel, node) if kind == MARK else None
+
+
 @lru_cache(maxsize=1024)
 def _without_body(
     channel: bytes, content_type: bytes, sender: bytes, origin: bytes, extra: bytes = b"{}"
@@ -176,12 +194,18 @@ def _load(
     zero = zero_id(found.life)[1]
     history.counted_from = zero
     foreign: list[Foreign] = []
+    marks = _marks(connection, stream)
     for entry in _entries(connection, stream):
         try:
             id, message, keep, _ = read_entry(entry)
         except Foreign as error:
-            foreign.append(error)
+            if (mark := read_mark(entry)) is None:
+                foreign.append(error)
+                continue
+            history.forget(mark[1])
+            found.unkept.append(mark[0])
             continue
+        keep = keep and marks.get(message.channel, ZERO) < id
         history.add(id, message, keep)
         if not keep or not history.keep.count:
             found.unkept.append(id)
@@ -221,6 +245,19 @@ def _restore(
             for name, id in zip(lost[::2], lost[1::2], strict=True)
         },
     )
+
+
+def _marks(connection: BlockingConnection, stream: str) -> dict[str, Id]:
+    """
+    By channel, the id before which all of its messages are forgotten, also those that a
+    node was to delete that was killed.
+    """
+    marks = connection.call("HGETALL", f"{stream}:marks")
+    return {
+        name.decode("utf-8", "replace"): parse_id(id.decode())
+        for name, id in zip(marks[::2], marks[1::2], strict=True)
+        if _MARK_ID.fullmatch(id)
+    }
 
 
 def _entries(connection: BlockingConnection, stream: str) -> Iterator[Entry]:

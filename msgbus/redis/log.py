@@ -43,8 +43,8 @@ from .appender import RedisAppender
 from .connection import RedisConnection, RedisError
 from .follower import Entry, RedisFollower
 from .link import RedisLink, run
-from .loader import Foreign, extra_of, load, read_entry
-from .scripts import CHECK
+from .loader import Foreign, extra_of, load, read_entry, read_mark
+from .scripts import CHECK, MARK
 from .trimmer import RedisTrimmer
 
 __all__ = ["RedisLog"]
@@ -63,6 +63,9 @@ STUCK_CHECKS = 2
 
 # A stop waits so long for what was published.
 CLOSE_SECONDS = 5.0
+
+# How long one who has a channel forgotten waits until this node has read the mark of it.
+MARK_SECONDS = 1.0
 
 # About how many bytes an entry takes in Redis beyond the body.
 ENTRY_OVERHEAD = 200
@@ -131,6 +134,9 @@ class RedisLog:
         # changed although there are newer messages.
         self._read_before: int | None = None
         self._stuck = 0
+        # The newest mark that was read, and who waits until others are.
+        self._marked = ZERO
+        self._marks: dict[Id, Deferred[None]] = {}
         # When it may be logged again that entries are no messages.
         self._warn_again = 0.0
 
@@ -231,6 +237,27 @@ class RedisLog:
         )
         answered = self._appender.append(arguments, len(body))
         return answered.addCallback(self._receipt, message, len(body))
+
+    def forget(self, channel: str) -> Deferred[None]:
+        """
+        See `Log.forget`.  Redis gets a mark behind the messages of the channel, and each
+        node forgets them when it reads the mark.  The Deferred fires when this node has
+        read it, or a second after Redis has it.
+        """
+        arguments = ("", "", self._appender.node, channel, "", "", "", MARK, b"", "")
+        return self._appender.append(arguments, 0).addCallback(self._when_marked)
+
+    def _when_marked(self, answer: str) -> Deferred[None] | None:
+        id = parse_id(answer)
+        if id <= self._marked:
+            return None
+        done: Deferred[None] = Deferred()
+        self._marks[id] = done
+
+        def late(_: Failure) -> None:
+            del self._marks[id]
+
+        return done.addTimeout(MARK_SECONDS, self._reactor).addErrback(late)
 
     def close(self) -> Deferred[None]:
         """
@@ -405,7 +432,10 @@ class RedisLog:
         try:
             id, message, keep, node = read_entry(entry)
         except Foreign as error:
-            self._leave_out(error)
+            if (mark := read_mark(entry)) is None:
+                self._leave_out(error)
+            else:
+                self._forget(*mark)
             return
         if life_of(id) != self.life or not self._see(id):
             # Either the log is read again from its beginning, and this entry is of an
@@ -429,6 +459,21 @@ class RedisLog:
             self.history.unwritten = Changes()
         self._follower.deliver(message)
         self._appender.read(id[1])
+
+    def _forget(self, id: Id, channel: str, node: str) -> None:
+        """
+        Forget the messages of a channel that came before the mark with this id.
+        """
+        self._trim()
+        size = self.history.forget(channel)
+        self._marked = max(id, self._marked)
+        if (done := self._marks.pop(id, None)) is not None:
+            done.callback(None)
+        if node == self._appender.node:
+            # The mark comes behind the messages, so it is deleted after them.
+            self._trim((id,), size)
+        else:
+            self.history.unwritten = Changes()
 
     def _leave_out(self, error: Foreign) -> None:
         """

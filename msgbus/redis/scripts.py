@@ -3,11 +3,15 @@ What Redis executes as one step: the scripts of a log in Redis, in Lua.
 
 No I/O and no clock.  The log has these keys, whose names begin with that of the stream:
 
-- the stream itself: an entry for each message, under the id of the message;
+- the stream itself: an entry for each message, under the id of the message; and a mark for
+  each time that a channel was forgotten, under an id whose second number is 0;
 - `:meta`, a hash: `life`, `boundary`, `count` (how many messages this life has had), `ms`
-  (the time of the last id), `forgotten` (see `History.forgotten`) and `settings` (those of
-  the node that was started last, in JSON);
+  (the time of the last id of a message), `marked` (that of the last mark), `forgotten` (see
+  `History.forgotten`) and `settings` (those of the node that was started last, in JSON);
 - `:lost`, a hash: see `History.lost_ids`;
+- `:marks`, a hash: by channel, the id of the last mark.  Messages before it may still be in
+  the stream, if a node was killed that had to delete them, and the mark is deleted from the
+  stream before them;
 - `:key:...`: what was answered to a publication with a key or an origin; it expires;
 - `:batch:...`: what was answered to the last batch of a node; it expires.
 
@@ -31,6 +35,13 @@ __all__ = ["APPEND", "CHECK", "FIELDS", "FORGET", "Script"]
 # lack, is left out of the entry where it is empty, so that nodes of earlier versions can
 # read those.
 FIELDS = ("name", "body_digest", "n", "c", "t", "s", "o", "k", "b", "x")
+
+# The value of the field `k` of a mark: the messages of the channel `c` before it are
+# forgotten.  That of a message is 1 if history may keep it, and otherwise 0.
+MARK = "forget"
+
+# For how many channels the last mark is remembered.
+MAX_MARKS = 10_000
 
 # How long the answer to a node's last batch is remembered.  A node repeats a batch for a
 # few seconds only.
@@ -100,11 +111,11 @@ return redis.call('HMGET', KEYS[1], 'life', 'boundary', 'count', 'ms')
 
 # Appends a batch of messages, once.
 #
-# KEYS: the stream, :meta, :batch:NODE
+# KEYS: the stream, :meta, :batch:NODE, :marks
 # ARGV: the life that the node knows, the number of the batch, and FIELDS for each message
-# Returns: for each message its id, with `=` before it if the publication is a repetition,
-# or `!` if its key was used with another body; separated by spaces.  Or `LIFE` if the life
-# is another one, and nothing was appended.
+# Returns: for each message or mark its id, with `=` before it if the publication is a
+# repetition, or `!` if its key was used with another body; separated by spaces.  Or `LIFE`
+# if the life is another one, and nothing was appended.
 # A batch is refused if it comes after a later one of the same node, because a proxy has
 # held it back: it may have been appended before.
 APPEND = Script(f"""
@@ -121,12 +132,13 @@ if batch then
     return redis.error_reply('STALE a later batch of this node was appended before')
   end
 end
-local meta = redis.call('HMGET', KEYS[2], 'life', 'count', 'ms')
+local meta = redis.call('HMGET', KEYS[2], 'life', 'count', 'ms', 'marked')
 if meta[1] ~= ARGV[1] then return 'LIFE' end
 local time = redis.call('TIME')
 -- The clock may have been set back, but ids must grow.
-local ms = math.max(time[1] * 1000 + math.floor(time[2] / 1000), tonumber(meta[3]))
-local count = tonumber(meta[2])
+local marked = tonumber(meta[4] or '') or 0
+local ms = math.max(time[1] * 1000 + math.floor(time[2] / 1000), tonumber(meta[3]), marked)
+local count, last = tonumber(meta[2]), tonumber(meta[3])
 local answers, published = {{}}, {{}}
 -- What is published by this batch, by name: one publication may be in it twice.
 local told = {{}}
@@ -136,17 +148,27 @@ for i = 3, #ARGV, {len(FIELDS)} do
   if known then
     local body, id = string.match(known, '^(%S*) (%S+)$')
     answers[#answers + 1] = body == digest and '=' .. id or '!'
+  elseif ARGV[i + 7] == '{MARK}' then
+    -- It has no number, so that no message seems to be missing; so it needs a time that no
+    -- id before it has.
+    if ms == last or ms == marked then ms = ms + 1 end
+    marked = ms
+    local id = string.format('%013.0f-0', ms)
+    published[id] = i
+    answers[#answers + 1] = id
   else
     count = count + 1
     local id = string.format('%013.0f-%s%012.0f', ms, meta[1], count)
     if name ~= '' then told[name] = digest .. ' ' .. id end
     published[id] = i
     answers[#answers + 1] = id
+    last = ms
   end
 end
 -- Before XADD: if that fails, these ids must not be given again.
 redis.call('HSET', KEYS[2], 'count', string.format('%.0f', count),
-  'ms', string.format('%.0f', ms))
+  'ms', string.format('%.0f', last))
+if marked > 0 then redis.call('HSET', KEYS[2], 'marked', string.format('%.0f', marked)) end
 for _, id in ipairs(answers) do
   local i = published[id]
   if i then
@@ -154,9 +176,20 @@ for _, id in ipairs(answers) do
       'o', ARGV[i + 6], 'k', ARGV[i + 7], 'b', ARGV[i + 8], 'x', ARGV[i + 9]}}
     redis.call('XADD', KEYS[1], id, unpack(entry, 1, ARGV[i + 9] == '' and 14 or 16))
     local name = ARGV[i]
-    if name ~= '' then
+    if ARGV[i + 7] == '{MARK}' then
+      redis.call('HSET', KEYS[4], ARGV[i + 3], id)
+    elseif name ~= '' then
       redis.call('SET', KEYS[1] .. ':key:' .. name, told[name], 'EX', {SECONDS})
     end
+  end
+end
+if marked == ms and redis.call('HLEN', KEYS[4]) > {MAX_MARKS} then
+  local marks, times = redis.call('HGETALL', KEYS[4]), {{}}
+  for i = 2, #marks, 2 do times[#times + 1] = marks[i] end
+  table.sort(times)
+  local oldest = times[{MAX_MARKS // 10}]
+  for i = 2, #marks, 2 do
+    if marks[i] <= oldest then redis.call('HDEL', KEYS[4], marks[i - 1]) end
   end
 end
 local answer = table.concat(answers, ' ')

@@ -244,8 +244,8 @@ class Options(usage.Options):
     def opt_history_bytes(self, size: str) -> None:
         """
         How many bytes the history of all channels may take together, with what it
-        takes to keep a message or a channel beyond its text; the oldest messages go
-        first. [default: 67108864]
+        takes to keep a message or a channel beyond its text; the newest message of each
+        channel goes last. [default: 67108864]
         """
         self["history-bytes"] = _bytes("--history-bytes", size)
 

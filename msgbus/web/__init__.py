@@ -5,16 +5,16 @@ It decides who may do what and answers; it leaves the order of messages to `bus`
 bytes of streams to `fanout` and `formats`.
 
 Read `resource` first: it decides what kind of request it has got, and hands the request to
-one of the ways in: `publish`, `publication_stream` (many messages in one request, whose
-`streamed_body` is read by a `publication_source`, and which gets a `stream_answer`),
-`stream`, `poll` (with its `search`), `websocket` (with its `websocket_handshake` and
-`websocket_reader`) and `channel_list` (with its `channel_search` in `sorted_names`).  The
-ways in share a `mount`, which counts in `quotas` what everybody may do, in `counters` what
-is done, knows each `subscriber`, and when the bus stops, tells clients when to come back
-(`returns`); browsers get `pages`.  What a request asks for is read by `query` and
-`headers`; `responses` answers in one sentence, and `refusals` when something is refused.
-The `journal` logs what clients do and what is refused to them, with the `verbosity` that
-the operator wants.
+one of the ways in: `publish`, `forget` (what is kept of a channel), `publication_stream`
+(many messages in one request, whose `streamed_body` is read by a `publication_source`, and
+which gets a `stream_answer`), `stream`, `poll` (with its `search`), `websocket` (with its
+`websocket_handshake` and `websocket_reader`) and `channel_list` (with its `channel_search`
+in `sorted_names`).  The ways in share a `mount`, which counts in `quotas` what everybody
+may do, in `counters` what is done, knows each `subscriber`, and when the bus stops, tells
+clients when to come back (`returns`); browsers get `pages`.  What a request asks for is
+read by `query` and `headers`; `responses` answers in one sentence, and `refusals` when
+something is refused.  The `journal` logs what clients do and what is refused to them, with
+the `verbosity` that the operator wants.
 
 `root` is the root of the site, with `origins`, `auth` and `sign_in` (who may use the bus),
 `visitor` (what they may do), `grants` and `bearer` (the same for links and tokens),

@@ -135,6 +135,22 @@ class Journal:
                 user=message.sender,
             )
 
+    def forgets(self, user: str, peer: Peer, channel: str) -> None:
+        """
+        Somebody has the messages of a channel forgotten.
+
+        Args:
+            user: The name that they have given; empty for none.
+        """
+        if self._verbosity.of(user, peer) >= PUBLICATIONS:
+            self._log.info(
+                "{peer} has {channel!r} forgotten as {user!r}",
+                event="forgotten",
+                peer=str(peer),
+                channel=channel,
+                user=user,
+            )
+
     def subscribes(self, subscriber: Subscriber) -> None:
         """
         Somebody has subscribed.

@@ -171,6 +171,25 @@ class Mount:
             self.journal.publishes(visitor.sender, peer, message, body)
         return published
 
+    def forget(self, visitor: Visitor, peer: Peer, channel: str) -> Deferred[None] | None:
+        """
+        Forget what is kept of a channel on behalf of a client, if it may publish there.
+        For limits, this is a publication.
+
+        Returns:
+            See `Bus.forget`, also for what it raises.
+
+        Raises:
+            Denied: The visitor may not publish there.
+            Throttled: They have published too much.
+        """
+        visitor.check_publish(channel)
+        self.quotas.charge_publication(visitor, peer, 0)
+        forgotten = self.bus.forget(channel)
+        if self.journal.logs_publications:
+            self.journal.forgets(visitor.sender, peer, channel)
+        return forgotten
+
     def _timed(self, receipt: Receipt, begun: float) -> Receipt:
         self.counters.waited.observe(perf_counter() - begun)
         return receipt

@@ -53,6 +53,8 @@ _TEXT = "text/plain; charset=utf-8"
 
 _YES_OR_NO = {"1": True, "0": False}
 
+_ONLY_YES = {"1": True}
+
 _SECONDS = re.compile(r"[1-9][0-9]{0,2}")
 _HEARTBEAT_SECONDS = range(5, 301)
 _WAIT_SECONDS = range(1, 301)
@@ -66,6 +68,7 @@ _KNOWN = (
     "heartbeat",
     "since",
     "last",
+    "last-of-each",
     "envelope",
     "raw",
     "wait",
@@ -74,7 +77,7 @@ _KNOWN = (
     "interval",
 )
 # Who gives one of these, says where the stream begins.
-_BEGINNINGS = {"since", "last"}
+_BEGINNINGS = {"since", "last", "last-of-each"}
 
 _LIST_KNOWN = ("list", "limit", "after", "channel")
 _IS_LIST = {"": True, "1": True, "0": False}
@@ -166,8 +169,9 @@ def parse_subscription(
             of the filter is given several times, the values are joined to one list.
             Unknown parameters are ignored.
         accept: The `Accept` header, if there is one.  `?format=` overrides it.
-        last_id: The `Last-Event-ID` header, if there is one.  It overrides `?since=` and
-            `?last=`, because a client that comes back repeats the query that it began with.
+        last_id: The `Last-Event-ID` header, if there is one.  It overrides `?since=`,
+            `?last=` and `?last-of-each=`, because a client that comes back repeats the
+            query that it began with.
 
     Raises:
         Invalid: The value of a known parameter is not one that it may have.
@@ -176,6 +180,11 @@ def parse_subscription(
     form = _choice(parameters, "format", _NAMES) or _preferred(accept or "*/*")
     since = Since(parse_id(last_id)) if last_id else _since(parameters)
     begins = bool(last_id or parameters.keys() & _BEGINNINGS)
+    if form == MESSAGE and "last-of-each" in parameters:
+        raise Invalid(
+            "One message is not that of each channel: subscribe to a stream by another"
+            " format than message, or leave out last-of-each."
+        )
     if form == MESSAGE and not begins:
         since = Since(last=1)
     overflow = _choice(parameters, "overflow", _OVERFLOWS) or Overflow.DROP_NEWEST
@@ -278,8 +287,14 @@ def _since(parameters: dict[str, list[str]]) -> Since | None:
     values = [
         (name, value) for name in ("since", "last") for value in parameters.get(name, ())
     ]
-    if len(values) > 1:
-        raise Invalid("A replay begins at one point: give one 'since', or one 'last'.")
+    each = _choice(parameters, "last-of-each", _ONLY_YES) is not None
+    if len(values) + each > 1:
+        raise Invalid(
+            "A replay begins at one point: give one 'since', or one 'last', or"
+            " 'last-of-each'."
+        )
+    if each:
+        return Since(each=True)
     match values:
         case []:
             return None

@@ -2,8 +2,8 @@
 The bus as a resource: decides what kind of request it has got, and hands the request to the
 way in for that kind.
 
-Each way in is a module: `publish`, `stream`, `poll`, `websocket` and `channel_list`.
-Browsers get `pages`.
+Each way in is a module: `publish`, `forget`, `stream`, `poll`, `websocket` and
+`channel_list`.  Browsers get `pages`.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from ..fanout.fanout import Limits
 from ..message import is_folder
 from .auth import visitor_of
 from .channel_list import ChannelLists
+from .forget import forget
 from .headers import (
     allow_travelling,
     check_host,
@@ -47,7 +48,7 @@ from .websocket_handshake import wants_websocket
 
 __all__ = ["BusResource"]
 
-_METHODS = b"GET, HEAD, POST, PUT, OPTIONS"
+_METHODS = b"GET, HEAD, POST, PUT, DELETE, OPTIONS"
 
 _PREFLIGHT = (
     (b"Access-Control-Allow-Methods", _METHODS),
@@ -62,8 +63,8 @@ _PREFLIGHT = (
 
 class BusResource(Resource):
     """
-    A bus over HTTP: `POST` and `PUT` publish, `GET` subscribes, and the rest of the path
-    names the channel or folder.
+    A bus over HTTP: `POST` and `PUT` publish, `GET` subscribes, `DELETE` forgets what is
+    kept, and the rest of the path names the channel or folder.
 
     In a `Site` of `web.site`, all limits hold.  The resource works in any other site, too,
     but that site decides about everything that happens before it renders the resource.
@@ -157,10 +158,13 @@ class BusResource(Resource):
             if is_streamed(request.method, request.uri, content_type.encode()):
                 return publish_stream(self.mount, request, path)
             return publish(self.mount, request, path)
+        if request.method == b"DELETE":
+            return forget(self.mount, request, path)
         if request.method not in (b"GET", b"HEAD"):
             raise Refusal(
                 405,
-                "A channel takes POST or PUT to publish and GET to subscribe.",
+                "A channel takes POST or PUT to publish, GET to subscribe, and DELETE to"
+                " forget its messages.",
                 [(b"Allow", _METHODS)],
             )
         if path.startswith(MODULES):
@@ -182,6 +186,12 @@ class BusResource(Resource):
                 return list_page(request, path)
             return self._lists.list(request, name, wanted_list)
         wanted = parse_subscription(query, accept, header(request, b"Last-Event-ID"))
+        if wanted.since is not None and wanted.since.each and not is_folder(name):
+            raise Refusal(
+                400,
+                "The newest message of each channel is of a folder, whose address ends in a"
+                " slash; for the newest of this channel, give last=1.",
+            )
         filter = visitor.check_subscribe(name, wanted.filter)
         since = self.mount.within_history(visitor, name, wanted.since)
         wanted = replace(wanted, filter=filter, since=since)

@@ -67,6 +67,65 @@ class FileLogTests(SynchronousTestCase):
         read = self.bus.replay("", Filter(), Since()).read(0)
         return [message.body for message in read or []]
 
+    def test_forget(self):
+        """
+        Who has a channel forgotten is told once its messages are not on the disk any more,
+        also those that are just being written; other channels keep theirs.
+        """
+        self.publish(b"1")
+        self.publish(b"2", "bar")
+        self.log._write_batch()
+        self.publish(b"3")
+        # As if the batch with that one was on its way to the disk.
+        batch = self.log._make_batch()
+        forgotten = self.log.forget("foo")
+        self.assertNoResult(forgotten)
+        self.log._database.write(batch)
+        self.log._writing = False
+        self.log._succeed(self.log._newest(batch))
+        self.assertNoResult(forgotten)
+        self.clock.advance(0)
+        self.assertIsNone(self.successResultOf(forgotten))
+        self.start()
+        self.assertEqual(self.kept(), [b"2"])
+
+    def test_forget_late(self):
+        """
+        If the disk takes longer than a second, or fails, who has a channel forgotten does
+        not wait; once the disk works, the messages are deleted.
+        """
+        self.publish(b"1")
+        self.clock.advance(0)
+        with patch.object(self.log, "_write_batch", lambda: None):
+            late = self.log.forget("foo")
+            self.clock.advance(0)
+            self.assertNoResult(late)
+            self.clock.advance(WAIT_SECONDS)
+            self.assertIsNone(self.successResultOf(late))
+        error = sqlite3.OperationalError("disk I/O error")
+        self.log._writing = False
+        with patch.object(self.log._database, "write", side_effect=error):
+            failed = self.log.forget("foo")
+            self.clock.advance(0)
+            self.assertIsNone(self.successResultOf(failed))
+            self.assertIsNone(self.successResultOf(self.log.forget("foo")))
+        self.clock.advance(PAUSE_SECONDS)
+        self.clock.advance(0)
+        self.start()
+        self.assertEqual(self.kept(), [])
+
+    def test_forget_then_close(self):
+        """
+        What was forgotten just before a stop is not there after it.
+        """
+        self.publish(b"1")
+        self.clock.advance(0)
+        self.log.forget("foo")
+        self.log.close()
+        self.clock.advance(0)
+        self.start()
+        self.assertEqual(self.kept(), [])
+
     def test_on_disk(self):
         """
         A publication is answered once it is on the disk, together with all others of

@@ -2,6 +2,8 @@
 Tests for `msgbus.bus.history` and `msgbus.bus.cursor`.
 """
 
+from hypothesis import given
+from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from msgbus.bus.cursor import LOOKS, Cursor
@@ -254,6 +256,25 @@ class HistoryTests(SynchronousTestCase):
         cursor.close()
         return found
 
+    def test_newest_expires(self):
+        """
+        When the newest message of a channel has expired, the one before is the newest: the
+        last of each, which is dropped last.
+        """
+        self.make(size=10 * (MESSAGE_OVERHEAD + CHANNEL_OVERHEAD))
+        for number, name, max_age in ((1, "a", None), (2, "a", 1), (3, "b", None)):
+            message = Message(name, b"", max_age=max_age).published(f"{number}-{number}")
+            self.history.add((number, number), message)
+            self.count = number
+        self.history.expire(2000)
+        self.assertEqual(self.history.last("a")[1].id, "1-1")
+        self.assertEqual(self.ids(self.begin(each=True)), [1, 3])
+        for _ in range(100):
+            self.count += 1
+            message = Message("b", b"x" * 500).published(f"{self.count}-{self.count}")
+            self.history.add((self.count, self.count), message)
+        self.assertEqual(self.ids(self.begin(each=True)), [1, self.count])
+
     def test_transient_time_to_live(self):
         """
         A message that is not kept, and has expired before a reader came to it, is told as
@@ -301,6 +322,44 @@ class HistoryTests(SynchronousTestCase):
             self.assertGreater(len(found), 1)
         self.add("a", size=size)
         self.assertEqual((self.read(""), self.history.size), ([], 0))
+
+    def test_flood(self):
+        """
+        A flood of one channel takes from the others none of their newest messages, and only
+        its own older ones; who resumes is told of those that it has lost.
+        """
+        quiet = [f"{n}" for n in range(100)]
+        self.make(size=110 * (MESSAGE_OVERHEAD + CHANNEL_OVERHEAD + 10), count=10**6)
+        self.add(*quiet)
+        self.add(*"a" * 1000)
+        found = self.read("")
+        self.assertEqual(found[:100], list(range(1, 101)))
+        self.assertEqual(found[100:], list(range(found[100], 1101)))
+        self.assertGreater(len(found), 102)
+        self.assertEqual(self.read("7", id=(1, 1)), [8])
+        self.assertEqual(self.read("a", id=(101, 101))[0], UNKNOWN)
+        self.assertEqual(self.read("", id=(100, 100))[0], Gap(found[100] - 101))
+
+    def test_superseded_first(self):
+        """
+        The message goes first that was superseded first, whichever is older.
+        """
+        self.make(size=4 * (MESSAGE_OVERHEAD + 30) + 2 * (CHANNEL_OVERHEAD + 1), count=10)
+        self.add(*"abbab")
+        # Message 2 was superseded by 3, message 1 by 4.
+        self.assertEqual(self.read(""), [1, 3, 4, 5])
+        self.add("b")
+        self.assertEqual(self.read(""), [3, 4, 5, 6])
+
+    def test_little_is_remembered(self):
+        """
+        What was dropped is not remembered for long, though an older message of a quiet
+        channel is still kept.
+        """
+        self.make(count=3)
+        self.add("b", "b", *"a" * 5000)
+        self.assertEqual(self.history.messages, 5)
+        self.assertLess(len(self.history._superseded), 100)
 
     def test_channels(self):
         """
@@ -475,6 +534,141 @@ class HistoryTests(SynchronousTestCase):
         # Not for one that begins at a time.
         self.count = 10_000
         self.assertEqual(self.read("a", seconds=1), [])
+
+    def test_each(self):
+        """
+        A cursor that begins with the newest message of each channel below a folder reads
+        these in the order of their ids, and then all that comes, also if it comes before
+        they are read; as far as the filter lets them pass.
+        """
+        self.add("b/c", "a", "b/c", "b/d", "a", "e", "b/", "e", keep=True)
+        self.add("e", keep=False)
+        for name, pattern, expected in (
+            ("", "", [3, 4, 5, 7, 8]),
+            ("b/", "", [3, 4, 7]),
+            ("", "?", [5, 8]),
+            ("x/", "", []),
+        ):
+            filter = Filter(channel=pattern)
+            self.assertEqual(self.read(name, filter, each=True), expected)
+        cursor = self.begin("", each=True)
+        self.assertIsNone(cursor.begins)
+        self.add("a", "a", "x")
+        self.add("a", keep=False)
+        self.assertEqual(self.rest(cursor), [3, 4, 5, 7, 8, 10, 11, 12, 13])
+
+    def test_each_dropped(self):
+        """
+        The newest message of a channel that is dropped before it is read is not missed, and
+        what is published meanwhile and dropped is told.
+        """
+        self.make(count=1)
+        self.add("a", "b")
+        cursor = self.begin("", each=True)
+        self.add("a", "a")
+        self.assertEqual(self.rest(cursor), [Gap(1), 2, 4])
+
+    def test_each_of_many(self):
+        """
+        It looks at a thousand messages at a time, and misses none.
+        """
+        self.make(count=10**6)
+        self.add(*"ab", *"c" * (3 * LOOKS), "a")
+        cursor = self.begin("", each=True)
+        self.assertEqual(len(cursor.read(0)), 1)
+        self.add("b")
+        end = self.count
+        self.assertEqual(self.rest(cursor), [end - 2, end - 1, end])
+        self.assertEqual(self.read("", each=True), [end - 2, end - 1, end])
+
+    def test_each_limited(self):
+        """
+        Of these, only the last so many may be read.
+        """
+        self.add(*"abcabca")
+        self.assertEqual(self.read("", each=True, last=2), [6, 7])
+        self.assertEqual(self.read("", each=True, last=9), [5, 6, 7])
+
+    def test_forget(self):
+        """
+        All messages of a channel are dropped, also those that are held for a reader; who
+        resumes there is told, and other channels keep theirs.
+        """
+        self.add("a/b", "a/c", "a/b")
+        size = self.history.size
+        resuming = self.begin("a/b", id=(1, 1))
+        reading = self.begin("a/b")
+        self.add("a/b", keep=False)
+        forgotten = self.history.forget("a/b")
+        self.assertEqual(self.history.size, size - forgotten)
+        self.assertGreater(forgotten, 2 * MESSAGE_OVERHEAD)
+        self.assertEqual(self.rest(resuming), [Gap(2)])
+        self.assertEqual(self.rest(reading), [Gap(3)])
+        self.assertEqual(self.read("a/b"), [])
+        self.assertEqual(self.read("a/b", id=(3, 3)), [UNKNOWN])
+        self.assertEqual(self.read("a/", id=(1, 1)), [UNKNOWN, 2])
+        self.assertEqual(self.read("", id=(1, 1)), [2, Gap(2)])
+        self.assertEqual(self.read("a/c", id=(1, 1)), [2])
+        self.assertEqual(self.history.names(), ["a/c"])
+        self.assertEqual(self.history.forget("a/b"), 0)
+        self.add("a/b")
+        self.assertEqual(self.read("a/b", id=(4, 4)), [5])
+
+
+class DropOrderTests(SynchronousTestCase):
+    """
+    The order in which messages are dropped, against a model.
+    """
+
+    @given(
+        st.lists(st.tuples(st.sampled_from("abcdef"), st.integers(0, 900)), max_size=60),
+        st.integers(1, 6),
+        st.integers(0, 12_000),
+        st.data(),
+    )
+    def test_order(self, published, count, size, data):
+        """
+        The messages of each channel within the count are kept; above the size, those that
+        are not the newest of their channel go first, the one first that was superseded
+        first, and then the oldest.  One that reads what is kept later, and some of what was
+        dropped shortly before, keeps all that is kept here.
+        """
+        history = History(Keep(count=count, size=size))
+        kept, dropped = [], []
+
+        def cost():
+            text = sum(MESSAGE_OVERHEAD + length + 3 for _, _, length in kept)
+            return text + sum(CHANNEL_OVERHEAD + 1 for _ in {c for _, c, _ in kept})
+
+        def rank(place):
+            number, channel, _ = kept[place]
+            later = [n for n, c, _ in kept[place + 1 :] if c == channel]
+            return (0, later[0]) if later else (1, number)
+
+        for number, (channel, length) in enumerate(published, 1):
+            message = Message(channel, b"x" * length, "a/b").published(f"{number}")
+            history.add((number, number), message)
+            kept.append((number, channel, length))
+            mine = [place for place, each in enumerate(kept) if each[1] == channel]
+            if len(mine) > count:
+                dropped.append(kept.pop(mine[0]))
+            while cost() > size:
+                dropped.append(kept.pop(min(range(len(kept)), key=rank)))
+            found = [id[1] for id, _ in history.after((0, 0))]
+            self.assertEqual(found, [n for n, _, _ in kept])
+            self.assertEqual(history.size, cost())
+
+        left = sorted(
+            [*kept, *data.draw(st.lists(st.sampled_from(dropped), unique=True))]
+            if dropped
+            else kept
+        )
+        other = History(Keep(count=count, size=size))
+        for number, channel, length in left:
+            message = Message(channel, b"x" * length, "a/b").published(f"{number}")
+            other.add((number, number), message)
+        found = {id[1] for id, _ in other.after((0, 0))}
+        self.assertLessEqual({n for n, _, _ in kept}, found)
 
 
 class BeginsTests(SynchronousTestCase):

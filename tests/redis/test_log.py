@@ -19,7 +19,7 @@ from msgbus.message import Invalid, Message
 from msgbus.redis import RedisAddress, RedisLog, log, trimmer
 from msgbus.redis.appender import MAX_WAITING
 from msgbus.redis.connection import BlockingConnection, RedisConnection, RedisError
-from msgbus.redis.scripts import APPEND, FORGET
+from msgbus.redis.scripts import APPEND, FORGET, MAX_MARKS
 
 from ..node import Node, until
 
@@ -73,6 +73,142 @@ async def test_two_nodes(start):
     for node in nodes:
         assert ids(node.read("foo")) == ids(nodes[0].got[-50:])
     assert nodes[0].bus.boundary == nodes[1].bus.boundary == nodes[2].bus.boundary
+
+
+def bodies(node, name="", **since):
+    """
+    The bodies of the messages that a node has, with the gaps between them.
+    """
+    found = node.read(name, **since)
+    return [item.body if isinstance(item, Message) else item for item in found]
+
+
+@pytest_twisted.ensureDeferred
+async def test_forget(start, redis):
+    """
+    What one node forgets is forgotten by all, and by one that starts later; who resumes is
+    told of a gap, and nobody who is there gets anything.
+    """
+    nodes = [start(), start()]
+    for channel, body in (("foo", b"1"), ("bar", b"2"), ("foo", b"3")):
+        await nodes[0].publish(channel, body)
+    await nodes[1].log.forget("foo")
+    assert bodies(nodes[1]) == [b"2"]
+    receipt = await nodes[0].publish("foo", b"4")
+    for node in nodes:
+        await node.follow(4)
+    nodes.append(start())
+    for node in nodes:
+        assert bodies(node) == [b"2", b"4"]
+        first = parse_id(nodes[0].got[0].id)
+        assert bodies(node, "foo", id=first) == [Gap(None), b"4"]
+        assert bodies(node, "foo", id=parse_id(receipt.id)) == []
+        assert bodies(node, "bar", id=first) == [b"2"]
+        assert bodies(node, id=first) == [b"2", Gap(1), b"4"]
+    assert [node.missed for node in nodes] == [0, 0, 0]
+    await nodes[2].publish("foo", b"5")
+    for node in nodes[:2]:
+        await node.follow(5)
+        assert node.missed == 0
+
+
+@pytest_twisted.ensureDeferred
+async def test_forgotten_is_deleted(start, redis, monkeypatch):
+    """
+    What is forgotten is deleted from the stream some time later, and the mark after it.
+    Messages that a node had to delete that was killed are not there either for one that
+    starts later, which deletes them.
+    """
+    monkeypatch.setattr(trimmer, "STAY_SECONDS", 0.1)
+    monkeypatch.setattr(trimmer, "EACH_SECONDS", 0.1)
+    killed, node = start(count=2), start(count=2)
+    killed.log._trimmer.stop()
+    for n in range(5):
+        await killed.publish("foo", b"%d" % n)
+    await node.follow(5)
+    await node.log.forget("foo")
+    await node.log.forget("none")
+    assert redis.ask("XLEN", "msgbus") == 7
+    # Three that the first node has dropped.
+    await until(lambda: redis.ask("XLEN", "msgbus") == 3)
+    assert bodies(node) == []
+    later = start(count=2)
+    assert bodies(later) == []
+    assert later.bus.newest == node.bus.newest
+    await later.publish("foo", b"5")
+    await until(lambda: redis.ask("XLEN", "msgbus") == 1)
+    assert bodies(start(count=2)) == [b"5"]
+    for each in (killed, node, later):
+        await until(lambda each=each: each.got[-1].body == b"5")
+        assert each.missed == 0
+        await until(lambda each=each: not each.log.trouble)
+
+
+@pytest_twisted.ensureDeferred
+async def test_forget_in_a_batch(start):
+    """
+    Publications and what is forgotten are in the order in which they were asked for, though
+    they go to Redis at once; each mark has an id of its own.
+    """
+    node = start()
+    done = [node.publish("foo", b"1"), node.log.forget("foo"), node.log.forget("bar")]
+    done += [node.publish("foo", b"2"), node.log.forget("bar"), node.publish("bar", b"3")]
+    for each in done:
+        await each
+    await node.follow(3)
+    assert [m.body for m in node.got] == [b"1", b"2", b"3"]
+    for each in (node, start()):
+        assert bodies(each) == [b"2", b"3"]
+        first = parse_id(node.got[0].id)
+        assert bodies(each, id=first) == [b"2", b"3"]
+
+
+@pytest_twisted.ensureDeferred
+async def test_many_marks(start, redis, monkeypatch):
+    """
+    Of so many channels that were forgotten, only the last ones are remembered once nothing
+    of the others is left in the stream.
+    """
+    fields = {f"{n}": f"{n:013}-0" for n in range(MAX_MARKS)}
+    redis.ask("HSET", "msgbus:marks", *(t for pair in fields.items() for t in pair))
+    node = start()
+    await node.log.forget("foo")
+    assert redis.ask("HLEN", "msgbus:marks") == MAX_MARKS + 1 - MAX_MARKS // 10
+    assert redis.ask("HEXISTS", "msgbus:marks", "foo") == 1
+    assert redis.ask("HEXISTS", "msgbus:marks", "0") == 0
+
+
+@pytest_twisted.ensureDeferred
+async def test_forget_while_away(start, redis):
+    """
+    While Redis cannot be reached, nothing can be forgotten, and the answer says so.
+    """
+    node = start()
+    await node.publish("foo", b"1")
+    redis.kill()
+    with pytest.raises(Unavailable):
+        await node.log.forget("foo")
+
+
+@pytest_twisted.ensureDeferred
+async def test_flood(start):
+    """
+    All nodes drop the same, also one that starts later and reads some of what the others
+    have dropped already; a flood takes no other channel's newest message.
+    """
+    nodes = [start(size=20 * 1700, count=10**6) for _ in range(2)]
+    quiet = [f"quiet{n}" for n in range(5)]
+    for n, name in enumerate(quiet):
+        await nodes[0].publish(name, b"%d" % n)
+    for n in range(5, 200):
+        await nodes[n % 2].publish("loud" if n % 40 else quiet[n // 40], b"%d" % n)
+    for node in nodes:
+        await node.follow(200)
+    nodes.append(start(size=20 * 1700, count=10**6))
+    found = bodies(nodes[0])
+    assert set(quiet) == {m.channel for m in nodes[0].read()} - {"loud"}
+    for node in nodes:
+        assert bodies(node) == found
 
 
 @pytest_twisted.ensureDeferred
@@ -593,7 +729,7 @@ async def test_batch_comes_to_a_replica(start, redis):
     receipt = await node.publish("foo", b"1")
     appender = node.log._appender
     batch = node.bus.life, appender._number
-    again = ("EVAL", APPEND.text, 3, *appender._keys, *batch)
+    again = ("EVAL", APPEND.text, 4, *appender._keys, *batch)
     assert redis.ask(*again).decode() == receipt.id
     redis.ask("REPLICAOF", "127.0.0.1", 1)
     with pytest.raises(RedisError, match="READONLY"):

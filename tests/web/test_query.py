@@ -258,6 +258,27 @@ class SubscriptionTests(SynchronousTestCase):
         self.assertIsNone(parse_subscription(b"format=message&since=now").since)
         self.assertIsNone(parse_subscription(b"").since)
 
+    def test_last_of_each(self):
+        """
+        A stream may begin with the newest message of each channel, and at no other point as
+        well; who comes back begins behind the last message.
+        """
+        self.assertEqual(parse_subscription(b"last-of-each=1").since, Since(each=True))
+        for query in (
+            b"last-of-each=0",
+            b"last-of-each=2",
+            b"last-of-each",
+            b"last-of-each=1&last-of-each=1",
+            b"last-of-each=1&last=1",
+            b"last-of-each=1&since=all",
+            b"last-of-each=1&since=now",
+            b"last-of-each=1&format=message",
+        ):
+            with self.assertRaises(Invalid):
+                parse_subscription(query)
+        wanted = parse_subscription(b"last-of-each=1", last_id="1-2")
+        self.assertEqual(wanted.since, Since((1, 2)))
+
     def test_required(self):
         """
         A publisher may require, by `?require=1`, that there be a subscriber.

@@ -156,6 +156,15 @@ class HistoryTests(SynchronousTestCase):
         lines = peer.received().decode().split("\r\n")
         return [json.loads(line)["body"] for line in lines if '"body"' in line]
 
+    def test_limit_of_each(self):
+        """
+        So has one that begins with the newest message of each channel.
+        """
+        for limit, expected in ((0, []), (1, ["4"])):
+            self.assertEqual(
+                self.replayed(limit, "last-of-each=1", "/msgbus/chat/"), expected
+            )
+
     def test_limit(self):
         """
         A replay has the last so many messages, wherever it should begin.

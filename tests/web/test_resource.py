@@ -30,10 +30,10 @@ class RequestTests(WebTestCase):
         """
         A method that is none of ours, known to HTTP or not, is refused with 405.
         """
-        for method in ("DELETE", "PATCH", "BREW", "get", "CONNECT", "TRACE"):
+        for method in ("PATCH", "BREW", "get", "CONNECT", "TRACE"):
             self.assert_refused(get(method=method), 405, "POST or PUT")
         _, headers, _ = self.server.ask(get(method="BREW"))
-        self.assertEqual(headers["Allow"], "GET, HEAD, POST, PUT, OPTIONS")
+        self.assertEqual(headers["Allow"], "GET, HEAD, POST, PUT, DELETE, OPTIONS")
 
     @given(st.binary(max_size=300))
     def test_any_bytes(self, data):
@@ -86,7 +86,7 @@ class OptionsTests(WebTestCase):
         self.assertEqual(code, 204)
         self.assertEqual(headers["Access-Control-Allow-Origin"], "https://app.example")
         self.assertEqual(
-            headers["Access-Control-Allow-Methods"], "GET, HEAD, POST, PUT, OPTIONS"
+            headers["Access-Control-Allow-Methods"], "GET, HEAD, POST, PUT, DELETE, OPTIONS"
         )
         self.assertEqual(
             headers["Access-Control-Allow-Headers"],
@@ -104,7 +104,9 @@ class OptionsTests(WebTestCase):
         OPTIONS is answered with the methods that the resource takes.
         """
         code, headers, _ = self.server.ask(get(method="OPTIONS"))
-        self.assertEqual((code, headers["Allow"]), (204, "GET, HEAD, POST, PUT, OPTIONS"))
+        self.assertEqual(
+            (code, headers["Allow"]), (204, "GET, HEAD, POST, PUT, DELETE, OPTIONS")
+        )
 
 
 class MountedTests(SynchronousTestCase):

@@ -179,6 +179,14 @@ def _doors():
             "subscribe", by, "GET", path, "Last-Event-ID: 1-1\n", gets=(KEPT, *live)
         )
         for name in ("", "a/"):
+            if live:
+                doors[f"{form} of each of {name!r}"] = Door(
+                    "subscribe",
+                    by,
+                    "GET",
+                    f"/msgbus/{name}?format={form}&last-of-each=1",
+                    gets=both,
+                )
             patterns = "channel=a/*&sender=eve&type=*/*&header=x-a:*"
             folder = f"/msgbus/{name}?format={form}&last=9&{patterns}"
             doors[f"{form} of {name!r}"] = Door(
@@ -229,6 +237,7 @@ def _ways_to_publish():
             path = "/msgbus/foo" + query_string
             door = Door("publish", "publish", method, path, plain, b"hello", answer=204)
             doors[method + query_string] = door
+    doors["DELETE"] = Door("publish", "forget", "DELETE", "/msgbus/foo", answer=204)
     doors["POST to a folder"] = doors["POST"]._replace(path="/msgbus/a/")
     doors["POST once"] = doors["POST"]._replace(headers=plain + "Idempotency-Key: x\n")
     doors["POST unkept"] = doors["POST"]._replace(
@@ -271,7 +280,7 @@ def _others():
         ),
         "sign in": Door(USER, "sign_in", "GET", "/msgbus/.sign-in", answer=204),
         "no slash": Door(None, "self._redirect", "GET", "/msgbus", answer=308),
-        "unknown": Door(None, "", "DELETE", "/msgbus/foo", answer=405),
+        "unknown": Door(None, "", "PATCH", "/msgbus/foo", answer=405),
     }
 
 
@@ -396,6 +405,7 @@ class DoorTests(SynchronousTestCase):
                 for secret in (KEPT, LIVE):
                     self.assertEqual(secret in data, secret in door.gets, told)
                 publishes = door.verb == "publish" or door.by == "open_websocket"
+                publishes = publishes and door.by != "forget"
                 self.assertEqual([m.sender for m in self.mine], ["alice"] * publishes, told)
 
     def test_foreign_pages(self):
@@ -512,7 +522,7 @@ class DoorTests(SynchronousTestCase):
             _called(publication_stream._source), {"Parts", "Envelopes", "RawLines"}
         )
         methods = resource._METHODS.decode().split(", ")
-        self.assertEqual({door.method for door in doors}, {*methods, "DELETE"})
+        self.assertEqual({door.method for door in doors}, {*methods, "PATCH"})
         paths = " ".join(door.path for door in doors)
         for parameter in query._KNOWN:
             self.assertRegex(paths, rf"[?&]{parameter}=")

@@ -424,6 +424,46 @@ class SubscribeTests(WebTestCase):
             self.assertEqual(b"".join(part.body for part in found), expected)
             self.assertFalse(any("msgbus-gap" in part.headers for part in found))
 
+    def test_last_of_each(self):
+        """
+        `?last-of-each=1` on a folder begins a stream with the newest message of each
+        channel below it, in each format; one who comes back gets what came since.
+        """
+        ids = [
+            self.server.ask(post(f"/msgbus/s/{name}", body=f"{n}"))[1]["Msgbus-Id"]
+            for n, name in enumerate("abacb")
+        ]
+        for form in ("multipart", "mixed", "event-stream", "ndjson"):
+            for headers, expected in (
+                ("", b"234"),
+                (f"Last-Event-ID: {ids[1]}\n", b"234"),
+                (f"Last-Event-ID: {ids[0]}\n", b"1234"),
+            ):
+                path = f"/msgbus/s/?last-of-each=1&format={form}"
+                peer, head, got = self.subscribe(path, headers, "1.0")
+                # Who is cut off before the first message has to ask for all again.
+                self.assertEqual("Msgbus-Id" in head, bool(headers))
+                self.server.turn()
+                got += peer.received()
+                bodies = re.findall(rb'(?m)^(?:data: |.*"body": ?")?(\d)(?:"|\r?$)', got)
+                self.assertEqual(b"".join(bodies), expected, (form, headers, got))
+        peer, _, got = self.subscribe("/msgbus/?last-of-each=1&channel=s/a", version="1.0")
+        (part,) = parts(got + peer.received(), self.server.bus.boundary)
+        self.assertEqual(part.body, b"2")
+
+    def test_last_of_each_refused(self):
+        """
+        On a channel, and together with another beginning, it is refused.
+        """
+        for path, sentence in (
+            ("a?last-of-each=1", "give last=1"),
+            ("?last-of-each=0", "last-of-each '0' is not one of: 1"),
+            ("?last-of-each=1&last=2", "begins at one point"),
+            ("?last-of-each=1&format=message", "leave out last-of-each"),
+        ):
+            self.published.clear()
+            self.assert_refused(get(f"/msgbus/{path}"), 400, sentence)
+
     def test_begins(self):
         """
         The `Msgbus-Id` of the answer is an id to resume behind, so that a client that is

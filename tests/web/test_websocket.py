@@ -118,6 +118,19 @@ class SubscribeTests(WebSocketTestCase):
         told = [json.loads(event.data) for event in self.events(peer)[:-1]]
         self.assertEqual([t.get("status") for t in told], [503, None])
 
+    def test_last_of_each(self):
+        """
+        A WebSocket may begin with the newest message of each channel below a folder.
+        """
+        for n, name in enumerate("abac"):
+            self.server.bus.publish(Message(f"s/{name}", b"%d" % n, "text/plain"))
+        peer = self.open("/msgbus/s/?last-of-each=1")
+        self.settle()
+        self.server.bus.publish(Message("s/a", b"4", "text/plain"))
+        self.settle()
+        bodies = [json.loads(e.data)["body"] for e in self.events_so_far(peer)]
+        self.assertEqual(bodies, ["1", "2", "3", "4"])
+
     def test_answers_in_replay(self):
         """
         Answers that are given during a replay all come, in order, between its messages.
