@@ -107,7 +107,7 @@ class Reader:
         told = json.loads(text)
         if "gap" in told:
             self.record.gap(told["gap"])
-        else:
+        elif told != {"live": True}:
             self.record.message(told["id"], told["body"], told["channel"])
 
     async def _parts(self, version="1.1"):

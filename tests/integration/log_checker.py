@@ -226,6 +226,8 @@ class Subscriber(threading.Thread):
                     self._take(json.loads(line))
 
     def _take(self, item):
+        if item == {"live": True}:
+            return
         if "gap" in item:
             self.got.append(item["gap"])
             return

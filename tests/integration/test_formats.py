@@ -291,7 +291,7 @@ def read_events(url, since):
         connect_sse(client, "GET", url, headers=headers) as source,
     ):
         for event in source.iter_sse():
-            assert event.event in ("begin", "message")
+            assert event.event in ("begin", "live", "message")
             if event.event == "message":
                 yield event.id, json.loads(event.data)["body"]
 
@@ -307,7 +307,8 @@ def read_lines(url, since):
             *lines, buffered = (buffered + piece).split("\n")
             for line in lines:
                 told = json.loads(line)
-                yield told["id"], told["body"]
+                if told != {"live": True}:
+                    yield told["id"], told["body"]
 
 
 def read_frames(url, since):
@@ -318,7 +319,8 @@ def read_frames(url, since):
     with websockets.sync.client.connect(address, close_timeout=0) as client:
         for frame in client:
             told = json.loads(frame)
-            yield told["id"], told["body"]
+            if told != {"live": True}:
+                yield told["id"], told["body"]
 
 
 def read_answers(url, since):
