@@ -43,7 +43,11 @@ class ResumableStream:
     def __init__(self, name: str, url: BusURL, wanted: Wanted, max_message: int) -> None:
         heartbeat = wanted.get("heartbeat", HEARTBEAT_SECONDS)
         keys = Wanted.__annotations__
-        asked = {key: value for key, value in wanted.items() if key in keys}
+        asked = {
+            key.replace("_", "-"): int(value) if isinstance(value, bool) else value
+            for key, value in wanted.items()
+            if key in keys
+        }
         self.name = name
         self.url = url.with_parameters({**asked, "heartbeat": heartbeat})
         self._silence_seconds = _longest_silence(heartbeat)

@@ -102,7 +102,7 @@ class _Bridge:
         # A wrong password, say, is told before the first message.
         self._stream.connect()
         options = vars(self._arguments)
-        wanted = ("type", "sender", "channel", "heartbeat", "since", "last")
+        wanted = ("type", "sender", "channel", "heartbeat", "since", "last", "last_of_each")
         self._subscription = self._reading.subscribe(
             name,
             self._pass_on,

@@ -157,7 +157,7 @@ def add_heartbeat_option(parser: argparse.ArgumentParser) -> None:
 def add_subscription_options(parser: argparse.ArgumentParser) -> None:
     """
     Add the options that say which messages are wanted, and how many: `--type`, `--sender`,
-    `--channel`, `--heartbeat`, `--count`, `--since` and `--last`.
+    `--channel`, `--heartbeat`, `--count`, `--since`, `--last` and `--last-of-each`.
     """
     parser.add_argument(
         "-t",
@@ -201,6 +201,11 @@ def add_subscription_options(parser: argparse.ArgumentParser) -> None:
         default=0,
         metavar="COUNT",
         help="begin with the last so many",
+    )
+    replay.add_argument(
+        "--last-of-each",
+        action="store_true",
+        help="begin with the newest of each channel of a folder",
     )
 
 

@@ -44,6 +44,7 @@ EXAMPLES = """\
   msgdump -q sensors/                       what comes below sensors/, without bodies
   msgdump --last 1 -n 1 cam --save .        the newest picture
   msgdump -t 'text/*' -s '?*' chat --since 10m
+  msgdump --last-of-each sensors/           the state of all sensors, and what changes
   msgdump --json logs/ | jq -r .body
   msgdump jobs --jobs 4 --exec sh -c 'wc -c; echo "$MSGBUS_SENDER"'
 
@@ -116,6 +117,7 @@ def _dump(arguments: argparse.Namespace) -> int:
         channel=arguments.channel,
         since=arguments.since,
         last=arguments.last,
+        last_of_each=arguments.last_of_each,
         heartbeat=arguments.heartbeat,
         ca=arguments.ca,
         certificate=arguments.certificate,

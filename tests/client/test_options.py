@@ -44,7 +44,7 @@ class KeywordTests(SynchronousTestCase):
         access = {"user": "a", "password": "b", "ca": None, "certificate": None}
         access["timeout"] = 1
         wanted = {"type": "a/b", "sender": "a", "channel": "a", "since": "1s"}
-        wanted |= {"last": 1, "overflow": "close", "heartbeat": 5}
+        wanted |= {"last": 1, "last_of_each": True, "overflow": "close", "heartbeat": 5}
         self.assertEqual(access.keys(), Access.__annotations__.keys())
         self.assertEqual(wanted.keys(), Wanted.__annotations__.keys())
         both = {**wanted, **access}
