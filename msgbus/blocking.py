@@ -1,8 +1,8 @@
 """
 The client for plain programs, which may wait: `publish`, `stream`, `subscribe`,
-`channels` and `Publisher`.
+`channels`, `forget` and `Publisher`.
 """
 
-from .client.blocking import Publisher, channels, publish, stream, subscribe
+from .client.blocking import Publisher, channels, forget, publish, stream, subscribe
 
-__all__ = ["Publisher", "channels", "publish", "stream", "subscribe"]
+__all__ = ["Publisher", "channels", "forget", "publish", "stream", "subscribe"]

@@ -413,8 +413,10 @@ class History:
         if entry.message is None:
             return False
         entries = self._channels[entry.message.channel].entries
-        if entries[-1] is entry:
-            return True
+        newest = entries[-1]
+        if newest is entry or newest.id <= end:
+            return newest is entry
+        # Others have come after `end`.
         place = bisect_right(entries, entry.id, key=entry_id)
         while entries[place].message is None:
             place += 1

@@ -64,6 +64,12 @@ class BusAgent:
         """
         return self._request(b"POST", url, headers, _RequestBody(body))
 
+    def delete(self, url: BusURL, headers: dict[str, str]) -> Deferred[IResponse]:
+        """
+        Have a channel forgotten; the Deferred fires when the head of the response has come.
+        """
+        return self._request(b"DELETE", url, headers, None)
+
     def text(self, response: IResponse, limit: int = SENTENCE_BYTES) -> Deferred[bytes]:
         """
         The first bytes of the body of a response, or as much of it as comes.

@@ -32,14 +32,14 @@ from .options import (
     with_access,
 )
 from .publication_stream import PublicationStream
-from .requests import list_headers, publication_headers
+from .requests import forget_headers, list_headers, publication_headers
 from .responses import Answer, receipt, refusal
 from .resumable import ResumableStream
 from .retry import Retry
 from .stream import Item, Stream
 from .url import BusURL
 
-__all__ = ["Publisher", "channels", "publish", "stream", "subscribe"]
+__all__ = ["Publisher", "channels", "forget", "publish", "stream", "subscribe"]
 
 _log = logging.getLogger(__name__)
 
@@ -111,11 +111,26 @@ class Publisher:
         refuse_unknown("publish", fields, Fields)
         message = Message("", body, content_type, self._url.user, **read(fields))
         headers = publication_headers(self._url, message, keep=keep)
+        return self._receipt("POST", headers, body)
+
+    def forget(self) -> None:
+        """
+        Have the bus forget all messages that it keeps of the channel, and wait until none
+        of them can come back.
+
+        Raises:
+            Refused: The server says no.
+            Untrusted: One end did not prove its identity by TLS.
+            Unreachable: There was no response for `patience` seconds.
+        """
+        self._receipt("DELETE", forget_headers(self._url), None)
+
+    def _receipt(self, method: str, headers: dict[str, str], body: bytes | None) -> Receipt:
         retry = Retry(self.patience, time.monotonic())
         while True:
             kept = self._connection is not None
             try:
-                return self._post(headers, body)
+                return self._ask(method, headers, body)
             except Unreachable as error:
                 self.close()
                 # The server may have closed a connection that was kept for long.  That says
@@ -144,10 +159,10 @@ class Publisher:
     ) -> None:
         self.close()
 
-    def _post(self, headers: dict[str, str], body: bytes) -> Receipt:
+    def _ask(self, method: str, headers: dict[str, str], body: bytes | None) -> Receipt:
         if self._connection is None:
             self._connection = Connection(self._url, self._context, self._timeout)
-        response = self._connection.ask("POST", headers, body)
+        response = self._connection.ask(method, headers, body)
         text = self._connection.text(response)
         if not response.isclosed():
             # The rest of the body would be in the way of the next response.
@@ -172,6 +187,18 @@ def publish(
     fields, access = split_fields(options)
     with Publisher(url, patience=patience, **access) as publisher:
         return publisher.publish(body, content_type, keep=keep, **fields)
+
+
+def forget(
+    url: str | BusURL, *, patience: float = PATIENCE_SECONDS, **access: Unpack[Access]
+) -> None:
+    """
+    Have the bus forget all messages that it keeps of a channel.  The parameters and errors
+    are those of `Publisher` and of `Publisher.forget`.
+    """
+    refuse_unknown("forget", access, Access)
+    with Publisher(url, patience=patience, **access) as publisher:
+        publisher.forget()
 
 
 def stream(
@@ -237,8 +264,8 @@ def subscribe(
         max_message: The largest message that is taken, in bytes.
         notify: Called with `Subscribed`, `Lost`, `Gap` and `Live`, by the thread that asks
             for the next message.  If it is not given, they are logged.
-        options: `type`, `sender`, `channel`, `header`, `since`, `last`, `overflow`,
-            `heartbeat`, `until`, `interval` and `decode`; see
+        options: `type`, `sender`, `channel`, `header`, `since`, `last`,
+            `last_of_each`, `overflow`, `heartbeat`, `until`, `interval` and `decode`; see
             `msgbus.client.options.Wanted`.  `user`, `password`, `ca`, `certificate` and
             `timeout`; see `msgbus.client.options.Access`.
 

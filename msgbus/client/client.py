@@ -5,6 +5,7 @@ The client for Twisted programs: it publishes to one bus, and subscribes there.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Unpack
 
 from twisted.internet.defer import Deferred, DeferredList, DeferredLock, fail
@@ -12,6 +13,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import deferLater
 from twisted.logger import Logger
 from twisted.web.client import HTTPConnectionPool
+from twisted.web.iweb import IResponse
 
 from ..message import Message, Receipt
 from .agent import BusAgent, headers_of
@@ -31,7 +33,7 @@ from .options import (
     with_access,
 )
 from .publication_stream import PublicationStream
-from .requests import list_headers, publication_headers
+from .requests import forget_headers, list_headers, publication_headers
 from .responses import receipt
 from .resumable import ResumableStream
 from .retry import Retry
@@ -137,13 +139,23 @@ class Client:
             {"require": "1" if require else ""}
         )
         headers = publication_headers(url, message, keep=keep)
-        if self._closed:
-            return fail(Closed("The client was closed."))
-        # The wait for the messages before this one counts too.
-        retry = Retry(self.patience, self._reactor.seconds())
-        return self._turn.run(
-            lambda: Deferred.fromCoroutine(self._publish(url, headers, body, retry))
-        )
+        return self._in_turn(url, partial(self._agent.post, url, headers, body))
+
+    def forget(self, channel: str) -> Deferred[None]:
+        """
+        Have the bus forget all messages that it keeps of a channel, behind the publications
+        that were called for before.
+
+        Returns:
+            A Deferred that fires once none of them can come back.  It fails, and may be
+            cancelled, as that of `publish`.
+
+        Raises:
+            Invalid: The channel is not valid.
+        """
+        url = self._url.channel(channel)
+        ask = partial(self._agent.delete, url, forget_headers(url))
+        return self._in_turn(url, ask).addCallback(lambda _: None)
 
     def stream(
         self,
@@ -209,8 +221,8 @@ class Client:
                 server is paused meanwhile.  If it fails, that is logged.
             notify: Called with `Subscribed`, `Lost`, `Gap` and `Live`.  If it is not given,
                 they are logged.
-            wanted: `type`, `sender`, `channel`, `header`, `since`, `last`, `overflow`,
-                `heartbeat`, `until`, `interval` and `decode`; see
+            wanted: `type`, `sender`, `channel`, `header`, `since`, `last`, `last_of_each`,
+                `overflow`, `heartbeat`, `until`, `interval` and `decode`; see
                 `msgbus.client.options.Wanted`.
 
         Raises:
@@ -268,12 +280,26 @@ class Client:
         # The callers of a stream were told its errors.
         return DeferredList(ended, consumeErrors=True).addCallback(lambda _: None)
 
-    async def _publish(
-        self, url: BusURL, headers: dict[str, str], body: bytes, retry: Retry
+    def _in_turn(
+        self, url: BusURL, ask: Callable[[], Deferred[IResponse]]
+    ) -> Deferred[Receipt]:
+        """
+        Send a request behind those before it, again and again for `patience` seconds.
+        """
+        if self._closed:
+            return fail(Closed("The client was closed."))
+        # The wait for the requests before this one counts too.
+        retry = Retry(self.patience, self._reactor.seconds())
+        return self._turn.run(
+            lambda: Deferred.fromCoroutine(self._receipt(url, ask, retry))
+        )
+
+    async def _receipt(
+        self, url: BusURL, ask: Callable[[], Deferred[IResponse]], retry: Retry
     ) -> Receipt:
         while True:
             try:
-                response = await self._agent.post(url, headers, body)
+                response = await ask()
                 text = await self._agent.text(response)
                 return receipt(response.code, headers_of(response), text)
             except Unreachable as error:

@@ -49,6 +49,8 @@ class Wanted(TypedDict, total=False):
         since: Where in history to begin: the id of a message, a time ago such as `10m`, or
             `all`.
         last: How many messages of history to begin with; not together with `since`.
+        last_of_each: Whether to begin with the newest message of each channel below a
+            folder; not together with those two.
         overflow: What the bus does when this subscriber is too slow: `drop-newest`,
             `drop-oldest`, `latest` or `close`.
         header: Lists of patterns for the values of headers, by their names, such as
@@ -71,6 +73,7 @@ class Wanted(TypedDict, total=False):
     channel: str
     since: str
     last: int
+    last_of_each: bool
     overflow: str
     header: Mapping[str, str]
     heartbeat: int

@@ -17,6 +17,7 @@ from ..message import Message
 from .url import BusURL
 
 __all__ = [
+    "forget_headers",
     "list_headers",
     "part_of",
     "publication_headers",
@@ -59,6 +60,13 @@ def subscription_headers(url: BusURL, last_id: str = "") -> dict[str, str]:
     if last_id:
         headers["Last-Event-ID"] = last_id
     return headers
+
+
+def forget_headers(url: BusURL) -> dict[str, str]:
+    """
+    The headers with which to have the messages of a channel forgotten.
+    """
+    return _authorization(url)
 
 
 def list_headers(url: BusURL) -> dict[str, str]:

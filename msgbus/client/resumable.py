@@ -45,7 +45,11 @@ class ResumableStream:
     def __init__(self, name: str, url: BusURL, wanted: Wanted, max_message: int) -> None:
         heartbeat = wanted.get("heartbeat", HEARTBEAT_SECONDS)
         keys = Wanted.__annotations__.keys() - {"header", "decode"}
-        asked = {key: value for key, value in wanted.items() if key in keys}
+        asked = {
+            key.replace("_", "-"): int(value) if isinstance(value, bool) else value
+            for key, value in wanted.items()
+            if key in keys
+        }
         self._decodes = wanted.get("decode", True)
         self.name = name
         self.url = url.with_parameters({**asked, "heartbeat": heartbeat})

@@ -104,7 +104,7 @@ class _Bridge:
         # A wrong password, say, is told before the first message.
         self._stream.connect()
         options = vars(self._arguments)
-        wanted = ("type", "sender", "channel", "heartbeat", "since", "last", "until")
+        wanted = ("type", "sender", "channel", "heartbeat", "since", "last", "last_of_each")
         self._subscription = self._reading.subscribe(
             name,
             self._pass_on,
@@ -113,7 +113,7 @@ class _Bridge:
             header=joined(self._arguments.header),
             interval=options["interval"],
             overflow="latest" if options["interval"] else "",
-            **{key: options[key] for key in wanted},
+            **{key: options[key] for key in (*wanted, "until")},
         )
 
     async def work(self) -> int:

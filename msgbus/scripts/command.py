@@ -182,8 +182,8 @@ def add_heartbeat_option(parser: argparse.ArgumentParser) -> None:
 def add_subscription_options(parser: argparse.ArgumentParser) -> None:
     """
     Add the options that say which messages are wanted, and how many: `--type`, `--sender`,
-    `--channel`, `--header`, `--heartbeat`, `--count`, `--since`, `--last`, `--until` and
-    `--interval`.
+    `--channel`, `--header`, `--heartbeat`, `--count`, `--since`, `--last`,
+    `--last-of-each`, `--until` and `--interval`.
     """
     _add_filter_options(parser)
     add_heartbeat_option(parser)
@@ -207,6 +207,11 @@ def add_subscription_options(parser: argparse.ArgumentParser) -> None:
         default=0,
         metavar="COUNT",
         help="begin with the last so many",
+    )
+    replay.add_argument(
+        "--last-of-each",
+        action="store_true",
+        help="begin with the newest of each channel of a folder",
     )
     parser.add_argument(
         "--until",

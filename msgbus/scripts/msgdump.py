@@ -49,6 +49,7 @@ EXAMPLES = """\
   msgdump -t 'text/*' -s '?*' chat --since 10m
   msgdump --json --since 1h --until now logs/ | jq -r .body
   msgdump --interval 2s sensors/            the newest of each channel, every two seconds
+  msgdump --last-of-each sensors/           the state of all sensors, and what changes
   msgdump jobs --jobs 4 --exec sh -c 'wc -c; echo "$MSGBUS_SENDER"'
 
 With --exec, a command gets the body on its standard input, and the rest in MSGBUS_ID,
@@ -123,6 +124,7 @@ def _dump(arguments: argparse.Namespace) -> int:
         header=joined(arguments.header),
         since=arguments.since,
         last=arguments.last,
+        last_of_each=arguments.last_of_each,
         heartbeat=arguments.heartbeat,
         # An envelope tells the coding, and has the body as it came.
         decode=not arguments.json,

@@ -1,5 +1,5 @@
 """
-msgsend: publish standard input, files, texts or lines.
+msgsend: publish standard input, files, texts or lines, or have a channel forgotten.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import cast
 
 from tqdm import tqdm
 
-from ..client.blocking import Publisher, stream
+from ..client.blocking import Publisher, forget, stream
 from ..client.blocking_stream import StreamPublisher
 from ..client.errors import BusError, Refused
 from ..client.notices import Notice
@@ -53,6 +53,7 @@ EXAMPLES = """\
   date | msgsend -t text/plain foo
   msgsend cam -f *.jpg
   msgsend -t application/json -H ce-type:com.example.made --max-age 60 orders '{"id": 7}'
+  msgsend --forget cam
   tail -f log | msgsend --lines -t text/plain logs/web
   msgsend --user alice:secret https://bus.example/msgbus/foo hello
 """
@@ -78,8 +79,11 @@ def _run() -> int:
         if len(arguments.files) < 2:
             parser.error("the following arguments are required: URL|CHANNEL")
         arguments.target = arguments.files.pop()
-    if bool(arguments.files) + bool(arguments.texts) + arguments.lines > 1:
-        parser.error("give files, texts, or --lines")
+    given = bool(arguments.files) + bool(arguments.texts) + arguments.lines
+    if given + arguments.forget > 1:
+        parser.error("give files, texts, --lines, or --forget")
+    if arguments.forget:
+        return _forget(arguments)
     return (_send_lines if arguments.lines else _send)(arguments)
 
 
@@ -123,6 +127,11 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
         help="each line of the input is a message, an empty one too",
     )
     parser.add_argument(
+        "--forget",
+        action="store_true",
+        help="publish nothing: the bus forgets what it keeps of the channel",
+    )
+    parser.add_argument(
         "-v",
         "--verbose",
         action="store_true",
@@ -136,6 +145,19 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
         help="how long to wait for the bus, and, once it has answered, to try again"
         " (default 30)",
     )
+
+
+def _forget(arguments: argparse.Namespace) -> int:
+    """
+    Have the messages of a channel forgotten; the exit code.
+    """
+    where = bus_url(arguments, arguments.target)
+    try:
+        forget(where, patience=0, **_access(arguments))
+    except (BusError, Invalid) as error:
+        complain(NAME, f"the messages of {where} were not forgotten: {error}")
+        return WRONG_USE if isinstance(error, Invalid) else FAILED
+    return OK
 
 
 def _send_lines(arguments: argparse.Namespace) -> int:

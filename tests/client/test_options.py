@@ -44,7 +44,7 @@ class KeywordTests(SynchronousTestCase):
         access = {"user": "a", "password": "b", "ca": None, "certificate": None}
         access["timeout"] = 1
         wanted = {"type": "a/b", "sender": "a", "channel": "a", "since": "1s"}
-        wanted |= {"last": 1, "overflow": "latest", "heartbeat": 5}
+        wanted |= {"last": 1, "last_of_each": True, "overflow": "latest", "heartbeat": 5}
         wanted |= {"until": "now", "interval": "2s"}
         wanted |= {"header": {"ce-type": "a*"}, "decode": False}
         self.assertEqual(access.keys(), Access.__annotations__.keys())

@@ -63,6 +63,12 @@ class Twisted:
         """
         return self.client.publish(channel, body, content_type)
 
+    def forget(self, channel="foo"):
+        """
+        Have a channel forgotten.
+        """
+        return self.client.forget(channel)
+
     async def until(self, count):
         """
         Wait for so many messages.
@@ -137,6 +143,13 @@ class Blocking:
                 f"{self._url}{quote(channel)}", patience=self._patience, **self._options
             )
         return await deferToThread(self._publishers[channel].publish, body, content_type)
+
+    async def forget(self, channel="foo"):
+        """
+        Have a channel forgotten.
+        """
+        url = f"{self._url}{quote(channel)}"
+        await deferToThread(blocking.forget, url, patience=self._patience, **self._options)
 
     until = Twisted.until
     told = Twisted.told
@@ -243,6 +256,29 @@ async def test_live(connect, bus):
 
 
 @with_both
+async def test_forget(connect, bus):
+    """
+    A subscription may begin with the newest message of each channel; what was forgotten is
+    not among them, and a folder cannot be forgotten.
+    """
+    peer = connect(bus.url)
+    for n, channel in enumerate(("a/b c", "a/d", "a/b c", "a/e")):
+        await peer.publish(b"%d" % n, channel)
+    assert await peer.forget("a/d") is None
+    assert await peer.forget("a/d") is None
+    peer.subscribe("a/", last_of_each=True)
+    await peer.until(2)
+    await peer.publish(b"4", "a/b c")
+    await peer.until(3)
+    assert [message.body for message in peer.messages] == [b"2", b"3", b"4"]
+    with pytest.raises(Refused, match="name one"):
+        await peer.forget("a/")
+    peer.subscribe("a/d", last_of_each=True)
+    await until(lambda: any("give last=1" in str(notice) for notice in peer.notices))
+    await peer.close()
+
+
+@with_both
 async def test_until_now(connect, bus):
     """
     A subscription can end where history does, and has all that was kept then.
@@ -315,6 +351,27 @@ async def test_interval(connect, bus):
     # Publications took their time, but no second for each.
     assert len(peer.messages) < 15
     assert peer.notices == [Subscribed(again=False)]
+    await peer.close()
+
+
+@with_both
+async def test_forget_while_away(connect, start, tmp_path):
+    """
+    What is to be forgotten while the bus is away is forgotten once it is there again, for
+    one who has patience.
+    """
+    listen = ("--listen", f"tcp:{free_port()}:interface=127.0.0.1")
+    options = (*listen, "--history-file", tmp_path / "history.db")
+    bus = start(*options)
+    peer = connect(bus.url)
+    await peer.publish(b"1")
+    bus.kill()
+    with pytest.raises(Unreachable):
+        await connect(bus.url, patience=0).forget()
+    forgotten = ensureDeferred(peer.forget())
+    start(*options)
+    await forgotten
+    assert await deferToThread(lambda: [*blocking.channels(bus.url)]) == []
     await peer.close()
 
 

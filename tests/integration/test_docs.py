@@ -380,7 +380,8 @@ class TestTools:
         endless = {
             "tail": lambda: next(subscribe(f"{bus.url}logs/web", last=1)),
             "msgdump": lambda: bus.wait_for("subscribes to ''"),
-            "msgdump -q": lambda: bus.wait_for("subscribes to 'sensors/'"),
+            "msgdump --last-of-each": lambda: bus.wait_for("subscribes to 'sensors/'"),
+            "msgdump -q": lambda: bus.wait_for("subscribes to 'sensors/'", 2),
             "msgdump --jobs": lambda: bus.wait_for("subscribes to 'pictures'", 2),
             "msgbus-bridge http://other:8888/msgbus/sensors/": lambda: tried(process),
             "msgbus-test-pub": lambda: next(subscribe(f"{bus.url}flood", last=1)),

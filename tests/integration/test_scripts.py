@@ -490,7 +490,7 @@ class TestSend:
         for arguments, code, sentence in (
             ((), 2, "required: URL|CHANNEL"),
             (("-f", "x"), 2, "required: URL|CHANNEL"),
-            (("foo", "text", "--lines"), 2, "texts, or --lines"),
+            (("foo", "text", "--lines"), 2, "texts, --lines, or --forget"),
             (("foo", "-t", "nonsense", "x"), 2, "type/subtype"),
             (("foo", "-f", "x.txt", "missing"), 1, "'missing' was not published"),
             (("foo", "-f", "x.txt", "missing"), 1, "1 before it were"),
@@ -655,6 +655,25 @@ class TestDump:
         assert not list(tmp_path.glob("*part*"))
         told = tool(bus, "msgdump", "--save", "missing", cwd=tmp_path).end(2).err
         assert b"'missing' is no folder" in told
+
+    def test_forget(self, tool, bus):
+        """
+        `msgsend --forget` has a channel forgotten, and `msgdump --last-of-each` begins with
+        the newest message of each that is left.
+        """
+        for n, name in enumerate(("a", "b", "a", "c")):
+            blocking.publish(f"{bus.url}s/{name}", b"%d" % n, "text/plain")
+        tool(bus, "msgsend", "--forget", "s/b").end()
+        dumped = tool(bus, "msgdump", "--json", "--last-of-each", "-n", "2", "s/").end().out
+        assert [json.loads(line)["body"] for line in dumped.splitlines()] == ["2", "3"]
+        told = tool(bus, "msgsend", "--forget", "s/").end(1).err
+        assert b"were not forgotten: The answer is 400: A DELETE forgets" in told
+        told = tool(bus, "msgsend", "--forget", "s/a", "text").end(2).err
+        assert b"give files, texts, --lines, or --forget" in told
+        told = tool(bus, "msgdump", "--last", "1", "--last-of-each").end(2).err
+        assert b"not allowed with argument --last" in told
+        told = tool(bus, "msgdump", "--last-of-each", "-n1", "s/a").end(1).err
+        assert b"give last=1" in told
 
     def test_save_strange_ids(self, tool, scripted, tmp_path):
         """

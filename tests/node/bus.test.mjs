@@ -10,7 +10,7 @@ import { join } from "node:path";
 import { after, test } from "node:test";
 
 import { folder, kill, start, stop } from "./buses.mjs";
-import { BusError, channels, publish, signIn, subscribe, timeOf } from "../../msgbus/web/page/msgbus.js";
+import { BusError, channels, forget, publish, signIn, subscribe, timeOf } from "../../msgbus/web/page/msgbus.js";
 
 after(stop);
 
@@ -102,6 +102,26 @@ test("Bodies are text, bytes, and files of their own type; options narrow", asyn
   // What the address says goes first.
   assert.deepEqual(bodies(await one("?last=4", { since: "now" })), ["<p>"]);
   await kill(bus);
+});
+
+test("A stream begins with the newest of each channel, without what was forgotten", async () => {
+  const bus = await start();
+  for (const [index, name] of ["a", "b", "a", "c"].entries()) {
+    await publish(`${bus.url}s/${name}`, String(index));
+  }
+  assert.equal(await forget(`${bus.url}s/b`), undefined);
+  await forget(`${bus.url}s/b`);
+  const two = (got) => got.length === 2;
+  assert.deepEqual(bodies(await take(`${bus.url}s/`, two, { lastOfEach: true })), ["2", "3"]);
+  // What the address says goes first.
+  const address = `${bus.url}s/?last-of-each=1`;
+  assert.deepEqual(bodies(await take(address, two, { last: 20 })), ["2", "3"]);
+  await assert.rejects(forget(`${bus.url}s/`), ({ status }) => status === 400);
+  await assert.rejects(take(`${bus.url}s/a`, two, { lastOfEach: true }), /give last=1/);
+  const given = AbortSignal.abort();
+  await assert.rejects(forget(`${bus.url}s/a`, { signal: given }), { name: "AbortError" });
+  await kill(bus);
+  await assert.rejects(forget(`${bus.url}s/a`), ({ passing }) => passing);
 });
 
 test("A subscription goes on behind the last message, over a bus that is killed", async () => {

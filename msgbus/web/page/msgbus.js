@@ -44,6 +44,8 @@ const FORMATS = new Map([
 
 /** The largest body that is made by undoing a coding: a few bytes can stand for billions. */
 const MAX_DECODED = 64 * 1024 * 1024;
+/** The parameters that say where a stream begins; an address has one of them at most. */
+const BEGINNINGS = ["since", "last", "last-of-each"];
 
 /** How many characters of a server's sentence are shown. */
 const SENTENCE_CHARACTERS = 300;
@@ -125,6 +127,8 @@ export class BusError extends Error {
  * @param {string} [options.since] - Where to begin: the id of a message, a time such as
  *   `10m`, or `all`; with what comes from now on, unless given.
  * @param {number} [options.last] - Begin with so many of the last messages, instead.
+ * @param {boolean} [options.lastOfEach] - Begin with the newest message of each channel below
+ *   a folder, instead.
  * @param {"drop-newest" | "drop-oldest" | "latest" | "close"} [options.overflow] - What
  *   becomes of messages for which the page is too slow; the first, unless given.
  * @param {number} [options.heartbeat] - Every how many seconds the bus is to show that it
@@ -158,6 +162,7 @@ export async function subscribe(url, options = {}) {
     channel: options.channel,
     since: options.since,
     last: options.last,
+    "last-of-each": options.lastOfEach ? 1 : undefined,
     overflow: options.overflow,
     heartbeat: options.heartbeat ?? HEARTBEAT_SECONDS,
     until: options.until,
@@ -256,6 +261,42 @@ export async function publish(url, body, type, options = {}) {
       await pause(seconds, signal);
       signal?.throwIfAborted();
     }
+  }
+}
+
+/**
+ * Have the bus forget all messages that it keeps of a channel.
+ *
+ * @param {string | URL} url - Of the channel.
+ * @param {object} [options]
+ * @param {string} [options.user] - As for `publish`.
+ * @param {string} [options.password]
+ * @param {AbortSignal} [options.signal] - Gives up.
+ * @returns {Promise<void>} Fulfilled once none of them can come back.  Rejected with a
+ *   `BusError`, or with the reason of `signal`.
+ */
+export async function forget(url, options = {}) {
+  const { signal } = options;
+  const { address, user, password } = addressOf(url, options);
+  signal?.throwIfAborted();
+  const attempt = attemptUnder(signal);
+  const patience = timer(ANSWER_SECONDS, attempt.end);
+  patience.start();
+  try {
+    const request = new Request(address, {
+      method: "DELETE",
+      headers: authorization(user, password),
+      ...access(user),
+      signal: attempt.signal,
+    });
+    const response = await reached(fetch(request));
+    if (response.status !== 204) throw await refusal(response);
+  } catch (error) {
+    signal?.throwIfAborted();
+    throw error;
+  } finally {
+    patience.stop();
+    attempt.end();
   }
 }
 
@@ -904,8 +945,8 @@ function percentDecoded(text) {
 }
 
 /**
- * Add these parameters to an address, but for those that it has.  Of `since` and `last` it
- * keeps either.  A plus that is there stays one.
+ * Add these parameters to an address, but for those that it has.  Of those that say where a
+ * stream begins, it keeps any.  A plus that is there stays one.
  *
  * @param {URL} address
  * @param {Record<string, string | number | undefined>} parameters
@@ -913,7 +954,7 @@ function percentDecoded(text) {
 function withQuery(address, parameters) {
   const items = address.search.slice(1).split("&").filter(Boolean);
   const has = new Set(new URLSearchParams(address.search).keys());
-  if (has.has("since") || has.has("last")) has.add("since").add("last");
+  if (BEGINNINGS.some((name) => has.has(name))) BEGINNINGS.forEach((name) => has.add(name));
   for (const [name, value] of Object.entries(parameters)) {
     if (value === undefined || value === "" || has.has(name)) continue;
     items.push(`${name}=${encodeURIComponent(String(value))}`);
