@@ -217,7 +217,7 @@ def add_subscription_options(parser: argparse.ArgumentParser) -> None:
         "--until",
         choices=["now"],
         default="",
-        help="with --since or --last: end where history does",
+        help="with one of these: end where history does",
     )
     parser.add_argument(
         "--interval",

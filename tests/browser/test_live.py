@@ -134,6 +134,7 @@ def test_addresses(bus, window):
         ("a%20b/%C3%A4?last=2", range(28, 30)),
         ("a%20b/?last=2&sender=u1", (27, 29)),
         ("?since=all&type=text/*", (*range(30), "this passes")),
+        ("a%20b/?last-of-each=1", (29, "this passes")),
         ("a%20b/?since=all&channel=*/b", ("this passes",)),
     ):
         live(page, bus.url + path)
@@ -146,6 +147,29 @@ def test_addresses(bus, window):
         "return location.search.includes('sender=u0') && document.querySelector('#state')"
     )
     assert "since=all" in page.run("return location.search")
+
+
+def test_newest_of_each(bus, window):
+    """
+    On a folder, one can choose to begin with the newest message of each channel, in place
+    of what the address says; and not on a channel.
+    """
+    for number in range(6):
+        publish(f"{bus.url}s/{number % 3}", str(number).encode(), "text/plain")
+    page = live(window(), f"{bus.url}s/?since=all&sender=!x")
+    page.wait(f"return {TEXTS}.length === 6")
+    page.click("#filter-each")
+    page.click("#filter button")
+    page.wait(f"return {TEXTS}.length === 3 && location.search.includes('last-of-each=1')")
+    assert page.run(f"return {TEXTS}") == ["3", "4", "5"]
+    assert "since" not in page.run("return location.search")
+    assert page.run("return document.querySelector('#filter-each').checked")
+    page.click("#filter-each")
+    page.click("#filter button")
+    page.wait(f"return {TEXTS}.length === 6 && !location.search.includes('each')")
+    live(page, f"{bus.url}s/1")
+    hidden = "return document.querySelector('#filter-each').parentElement.hidden"
+    assert page.run(hidden)
 
 
 def test_publishing(bus, window, tmp_path):

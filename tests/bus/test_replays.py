@@ -135,6 +135,9 @@ class Listener:
         self.connected = False
         self.due = self.earliest = None
         self.excused = set()
+        # Those that were the newest of their channels when it first connected, and may be
+        # missing without a gap if they are not kept any more.
+        self.replaceable = set()
 
 
 class HistoryMachine(RuleBasedStateMachine):
@@ -153,6 +156,8 @@ class HistoryMachine(RuleBasedStateMachine):
         self.clock.callFromThread = lambda call, *args: call(*args)
         self.time = 1_000_000.0
         self.published = []
+        # By channel, how many messages had been published when it was forgotten last.
+        self.forgotten = {}
         self.ids = []
         self.acknowledged = []
         self.listeners = []
@@ -188,6 +193,11 @@ class HistoryMachine(RuleBasedStateMachine):
     def settle(self):
         """
         Wait until what was published has come back, if it comes from elsewhere.
+        """
+
+    def until_forgotten(self, forgotten):
+        """
+        Wait until a channel is forgotten, if that is up to somebody else.
         """
 
     def start(self):
@@ -232,6 +242,14 @@ class HistoryMachine(RuleBasedStateMachine):
             self.published.append((channel, keep))
         self.settle()
 
+    @rule(channel=st.sampled_from(["a", "ab", "b/c", "b/d"]))
+    def forget(self, channel):
+        """
+        A channel is forgotten.
+        """
+        self.until_forgotten(self.bus.forget(channel))
+        self.forgotten[channel] = len(self.published)
+
     @rule(seconds=st.integers(-100, 100))
     def set_clock(self, seconds):
         """
@@ -250,7 +268,7 @@ class HistoryMachine(RuleBasedStateMachine):
 
     @rule(
         name=st.sampled_from(["a", "b/c", "b/", ""]),
-        since=st.sampled_from([None, Since(), Since(last=2)]),
+        since=st.sampled_from([None, Since(), Since(last=2), Since(each=True)]),
         room=st.integers(0, 100),
     )
     def subscribe(self, name, since, room):
@@ -263,7 +281,12 @@ class HistoryMachine(RuleBasedStateMachine):
         if since is None:
             listener.due = len(self.published)
         else:
+            newest = {self.published[n][0]: n for n in kept}
             wanted = kept[-2:] if since.last else kept
+            if since.each:
+                wanted = sorted(newest.values())
+                listener.excused = set(range(len(self.published))) - set(wanted)
+                listener.replaceable = set(wanted)
             listener.due = wanted[0] if wanted else len(self.published)
         # If the last two are dropped before the replay begins, it begins with earlier
         # messages, which have become the last two.
@@ -341,8 +364,16 @@ class HistoryMachine(RuleBasedStateMachine):
         Must the history have the message with this number?
         """
         channel, keep = self.published[number]
+        if number < self.forgotten.get(channel, 0):
+            return False
         later = [c for c, k in self.published[number:] if k and c == channel]
         return keep and len(later) <= COUNT
+
+    def excused(self, listener):
+        """
+        The numbers of messages that a listener need not be told of.
+        """
+        return listener.excused | {n for n in listener.replaceable if not self.kept(n)}
 
     def look(self, listener):
         """
@@ -356,7 +387,7 @@ class HistoryMachine(RuleBasedStateMachine):
                 listener.numbers.append(int(match[1]))
                 matched = self.matched(listener)
                 due = range(listener.due, int(match[1]))
-                missing = {*matched} & {*due} - listener.excused
+                missing = {*matched} & {*due} - self.excused(listener)
                 # No message comes twice or out of order, and none is missing without a
                 # gap.
                 assert int(match[1]) in matched
@@ -393,7 +424,7 @@ class HistoryMachine(RuleBasedStateMachine):
             if listener.connected:
                 self.look(listener)
                 due = range(listener.due, len(self.published))
-                missing = {*self.matched(listener)} & {*due} - listener.excused
+                missing = {*self.matched(listener)} & {*due} - self.excused(listener)
                 assert listener.told or not missing, missing
                 assert not any(map(self.kept, missing)), missing
                 assert listener.member.position is None

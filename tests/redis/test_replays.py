@@ -58,6 +58,12 @@ class RedisHistoryMachine(HistoryMachine):
         count = len(self.published)
         self.wait(until(lambda: len(self.ids) == len(self.acknowledged) == count))
 
+    def until_forgotten(self, forgotten):
+        """
+        Wait until the node has read the mark.
+        """
+        pytest_twisted.blockon(forgotten)
+
     def wait(self, coroutine):
         """
         Let the reactor run until this is done.

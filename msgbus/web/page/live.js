@@ -72,13 +72,22 @@ function filtering() {
   for (const field of fields) {
     field.value = (field.name === "type" ? types : query).getAll(field.name).join(",");
   }
-  part("filtering", HTMLDetailsElement).open = fields.some(({ value }) => value !== "");
-  part("filter-channel", HTMLInputElement).parentElement?.toggleAttribute("hidden", !FOLDER);
+  const each = part("filter-each", HTMLInputElement);
+  const eachBefore = (each.checked = query.has("last-of-each"));
+  const isNarrow = fields.some(({ value }) => value !== "");
+  part("filtering", HTMLDetailsElement).open = isNarrow || eachBefore;
+  for (const { parentElement } of [part("filter-channel", HTMLInputElement), each]) {
+    parentElement?.toggleAttribute("hidden", !FOLDER);
+  }
   form.onsubmit = (event) => {
     event.preventDefault();
     for (const { name, value } of fields) {
       query.delete(name);
       if (value.trim()) query.set(name, value.trim());
+    }
+    if (each.checked !== eachBefore) {
+      for (const name of ["since", "last", "last-of-each"]) query.delete(name);
+      if (each.checked) query.set("last-of-each", "1");
     }
     location.search = String(query);
   };
