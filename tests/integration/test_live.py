@@ -48,7 +48,7 @@ def curl(*arguments):
 class Reader(threading.Thread):
     """
     Reads lines of JSON, so many bytes at a time with a pause after each, until it has got
-    the number `last`, or until the end.
+    the number `last` and was told where history ends, in any order, or until the end.
 
     Attributes:
         got: The numbers, and whatever else was told.
@@ -73,13 +73,16 @@ class Reader(threading.Thread):
             self.error = error
 
     def _read(self, stream):
-        data = b""
+        data, due = b"", [self._last, LIVE]
         while piece := stream.read1(self._size):
             *lines, data = (data + piece).split(b"\n")
             for line in filter(None, lines):
                 told = json.loads(line)
-                self.got.append(int(told["body"]) if "body" in told else told)
-            if self._last is not None and self._last in self.got[-len(lines) :]:
+                item = int(told["body"]) if "body" in told else told
+                self.got.append(item)
+                if item in due:
+                    due.remove(item)
+            if not due:
                 return
             time.sleep(self._pause)
 
