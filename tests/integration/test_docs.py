@@ -104,11 +104,11 @@ def test_quick_test(bus, tmp_path):
     publisher = run(publisher, bus, tmp_path)
     assert publisher.wait(30) == 0
     assert publisher.stdout.read() == ""
-    lines = [subscriber.stdout.readline() for _ in range(8)]
+    lines = [subscriber.stdout.readline() for _ in range(9)]
     subscriber.terminate()
     subscriber.wait(30)
     shown = re.search(r"prints\n\n```\n(.*?)```", PAGES[0].read_text(), re.DOTALL)[1]
-    random = re.compile(r"(?<=--msgbus)\S+|(?<=Msgbus-Id: )\d+-\d+")
+    random = re.compile(r"(?<=--msgbus)\S+|(?<=Msgbus-Id: )\d+-\d+|(?<=Date: ).*")
     assert random.sub("*", "".join(lines)) == random.sub("*", shown)
 
 

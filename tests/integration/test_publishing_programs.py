@@ -282,7 +282,9 @@ class TestRecordings:
             whole = [end for end in ends if end <= cut]
             assert answer["published"] + answer["repeated"] == len(whole), cut
             begins = (whole[-1] + 2 if whole else 0) + delimiter
-            if cut in whole or cut == begins:
+            # What the bus itself says begins no message.
+            is_told = data[:cut].endswith(b"\r\nMsgbus-Live: 1\r\n")
+            if cut in whole or cut == begins or is_told:
                 assert response.status == 200, cut
             elif cut > begins:
                 assert (response.status, answer["part"]) == (400, len(whole) + 1), cut
