@@ -57,6 +57,13 @@ CHUNKED = "Transfer-Encoding: chunked"
 # The opcode of a text frame, and a key to mask it with (RFC 6455, section 5.3).
 TEXT, MASK = 0x1, b"\x37\xfa\x21\x3d"
 
+TRAVELLING = (
+    "ce-specversion: 1.0",
+    "ce-type: com.example.made",
+    "ce-source: /shop",
+    "X-Room: attic",
+)
+
 
 def body(place, number, size=BODY_BYTES):
     """
@@ -139,7 +146,14 @@ def with_new_head(place, number):
     """
     Each request has a header that no other has, so a cache of heads never helps.
     """
-    return post(body(place, number), f"X-Request: {place}-{number}")
+    return post(body(place, number), f"Request-Number: {place}-{number}")
+
+
+def with_headers(place, number):
+    """
+    Every request has the same head, with four headers that travel with the message.
+    """
+    return post(body(place, number), *TRAVELLING)
 
 
 def by_user(place, number):

@@ -56,6 +56,7 @@ from prepared import (
     raw,
     text_line,
     upgrade,
+    with_headers,
     with_key,
     with_many_heads,
     with_new_head,
@@ -268,6 +269,7 @@ STREAM = {
 ROWS = {
     "one": Row("POST, 1 connection", connections=1),
     "eight": Row("POST, 8 connections"),
+    "headers": Row("POST, four headers travel", request=with_headers),
     "crowd": Row("POST, 64 connections", connections=64),
     "lengths": Row("20 lengths of bodies", request=of_many_lengths),
     "heads": Row("200 heads in turn", request=with_many_heads, reads="bench/"),
