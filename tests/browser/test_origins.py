@@ -220,11 +220,14 @@ def test_readme(start, window, tmp_path):
     assert item == "nobody: hello"
 
 
-def test_page_of_the_docs(start, window, tmp_path):
+@pytest.mark.parametrize(
+    ("number", "shown"), [(0, "The attic has 21.5 °C."), (1, "sensors/attic21.5 °C")]
+)
+def test_page_of_the_docs(start, window, tmp_path, number, shown):
     """
-    So does that of docs/browsers.md.
+    So do those of docs/browsers.md.
     """
-    (page,) = blocks(CHECKOUT / "docs/browsers.md", "html")
+    page = blocks(CHECKOUT / "docs/browsers.md", "html")[number]
     site = tmp_path / "site"
     site.mkdir()
     (site / "index.html").write_text(page)
@@ -232,4 +235,4 @@ def test_page_of_the_docs(start, window, tmp_path):
     publish(bus.url + "sensors/attic", b"21.5", "text/plain")
     reader = window()
     reader.open(f"http://localhost:{bus.port}/")
-    reader.wait("return document.body.textContent.includes('The attic has 21.5 °C.')")
+    reader.wait(f"return document.body.textContent.includes({shown!r})")
