@@ -220,7 +220,7 @@ export async function subscribe(url, options = {}) {
  * @param {string} [options.password]
  * @param {boolean} [options.keep] - Unless false, history keeps it.
  * @param {Record<string, string>} [options.headers] - Those that travel with it, such as
- *   `{"ce-type": "com.example.made"}`.
+ *   `{"ce-type": "com.example.made"}`; in ASCII.
  * @param {number} [options.maxAge] - For how many seconds it is kept and delivered; as long as
  *   the bus keeps messages, unless given.
  * @param {string} [options.key] - A publication with the key of an earlier one is
@@ -241,7 +241,7 @@ export async function publish(url, body, type, options = {}) {
   if (!keep) cached.push("no-store");
   if (options.maxAge !== undefined) cached.push(`max-age=${options.maxAge}`);
   const headers = {
-    ...encoded(options.headers ?? {}),
+    ...checked(options.headers ?? {}),
     ...authorization(user, password),
     "Content-Type": type || typeOf(body),
     "Idempotency-Key": key,
@@ -977,20 +977,21 @@ function withHeaders(address, header) {
 }
 
 /**
- * Headers as `fetch()` takes them: bytes, each as a character.
+ * Headers that can travel with a message, and that every browser sends in the same way.
  *
  * @param {Record<string, string>} headers
  */
-function encoded(headers) {
-  /** @type {Record<string, string>} */
-  const bytes = {};
+function checked(headers) {
   for (const [name, value] of Object.entries(headers)) {
     if (!TRAVELLING.test(name.toLowerCase())) {
       throw new BusError(`A header ${quoted(name)} does not travel with a message.`, 0, false);
     }
-    bytes[name] = String.fromCharCode(...new TextEncoder().encode(value));
+    if (!/^[ -~]*$/.test(value)) {
+      const sentence = `Browsers send no header such as ${quoted(value)}: encode it in ASCII.`;
+      throw new BusError(sentence, 0, false);
+    }
   }
-  return bytes;
+  return headers;
 }
 
 /**
