@@ -221,7 +221,7 @@ def test_readme(start, window, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("number", "shown"), [(0, "The attic has 21.5 °C."), (1, "sensors/attic21.5 °C")]
+    ("number", "shown"), [(0, "The attic has 21.5 °C."), (1, "sensors/attic21.5 Celsius")]
 )
 def test_page_of_the_docs(start, window, tmp_path, number, shown):
     """
