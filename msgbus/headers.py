@@ -60,32 +60,56 @@ _STAYING = (
     "x-amz-",
     "x-amzn-",
     "x-api-key",
+    "x-appengine-",
+    "x-archive-files",
+    "x-arr-",
     "x-auth",
+    "x-azure-",
     "x-cache",
     "x-client-",
     "x-cluster-",
+    "x-consumer-",
     "x-content-",
+    "x-credential-",
     "x-csrf",
     "x-dns-prefetch-",
+    "x-download-options",
     "x-envoy-",
     "x-forwarded",
     "x-frame-",
+    "x-goog-authenticated-",
+    "x-goog-iap-",
     "x-http-method",
     "x-lighttpd-",
     "x-litespeed-",
+    "x-ms-client-",
+    "x-ms-token-",
     "x-original-",
     "x-permitted-",
+    "x-pomerium-",
+    "x-proxy",
     "x-real-ip",
     "x-remote-",
+    "x-reproxy-",
     "x-rewrite-",
     "x-robots-",
     "x-sendfile",
+    "x-sourcemap",
     "x-ssl-",
     "x-ua-compatible",
+    "x-userinfo",
     "x-varnish",
+    "x-vouch-",
+    "x-webauth-",
+    "x-webkit-csp",
     "x-xsrf",
     "x-xss-",
 )
+
+# And what lets somebody in: proxies add it for the server behind them, and clients send it
+# with a request, such as X-Access-Token, X-Gitlab-Token or X-Goog-IAP-JWT-Assertion.  All
+# subscribers would read it.
+_SECRET = re.compile(r"(token|secret|passw(or)?d|credentials?|jwt|assertion|api-?key)\Z")
 
 
 @lru_cache(maxsize=1024)
@@ -93,10 +117,14 @@ def does_travel(name: str) -> bool:
     """
     Does a header of this name, in any case, travel with a message?
     """
+    # Some letters beyond ASCII become ASCII in lower case.
+    if not name.isascii():
+        return False
     name = name.lower()
     return name in _NAMES or (
         name.startswith(_PREFIXES)
         and not name.startswith(_STAYING)
+        and not _SECRET.search(name)
         and _NAME.fullmatch(name) is not None
     )
 

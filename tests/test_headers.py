@@ -35,6 +35,7 @@ class HeadersTests(SynchronousTestCase):
             *("Content-Encoding", "content-LANGUAGE", "Content-Disposition", "Link"),
             *("Reply-To", "Traceparent", "Tracestate", "Signature", "Signature-Input"),
             *("Content-Digest", "ce-type", "Ce-Id", "X-Anything", "x-request-id"),
+            *("X-Hub-Signature-256", "X-Token-Count", "X-Routing-Key"),
         ):
             self.assertTrue(does_travel(name), name)
             Headers({name: "a"})
@@ -48,6 +49,11 @@ class HeadersTests(SynchronousTestCase):
                 "X-Frame-Options",
                 "X-Auth-Token",
             ),
+            *("X-Access-Token", "X-Gitlab-Token", "X-MS-TOKEN-AAD-ID-TOKEN", "x-apikey"),
+            *("X-Goog-IAP-JWT-Assertion", "X-Hook-Secret", "X-Vouch-User", "X-Userinfo"),
+            *("X-Reproxy-URL", "X-Archive-Files", "X-ARR-ClientCert", "X-Consumer-Name"),
+            # Whose last letter is not ASCII, but is in lower case.
+            *("lin\N{KELVIN SIGN}", "x-\N{KELVIN SIGN}"),
             *("x-a\r\nb", "x-a:", "x-ä", "x-a b", "ce-", "x-" + "a" * 200, ""),
         ):
             if name != "ce-":

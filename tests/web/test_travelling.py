@@ -186,7 +186,7 @@ class TravellingTests(WebSocketTestCase):
         A page of another site that may publish may send them.
         """
         self.server = Server(origins=Origins([PAGE]))
-        asked = "content-type, x-b,ce-type, cookie, x-forwarded-for"
+        asked = "content-type, x-b,ce-type, cookie, x-forwarded-for, x-\N{KELVIN SIGN}"
         _, headers, _ = self.server.ask(
             get(
                 method="OPTIONS",
