@@ -10,6 +10,7 @@ from msgbus.headers import (
     MAX_HEADERS,
     NO_HEADERS,
     Headers,
+    _does_travel,
     does_travel,
     headers_from_json,
     headers_of,
@@ -62,6 +63,16 @@ class HeadersTests(SynchronousTestCase):
                     Headers({name: "a"})
         found = headers_of([("Cookie", "a"), ("X-B", "b"), ("Authorization", "c")])
         self.assertEqual(found, Headers({"x-b": "b"}))
+
+    def test_long_names(self):
+        """
+        Names that are too long, which may have megabytes, are not remembered.
+        """
+        before = _does_travel.cache_info().currsize
+        for name in ("x-" + "a" * 199, "x-" + "b" * 10**6, "x-\N{GRINNING FACE}"):
+            self.assertFalse(does_travel(name))
+        self.assertEqual(_does_travel.cache_info().currsize, before)
+        self.assertTrue(does_travel("x-" + "a" * 198))
 
     def test_values(self):
         """
