@@ -143,6 +143,14 @@ def shown_name(name: str) -> str:
     return name if name.startswith("ce-") else name.title()
 
 
+def _check_size(size: int) -> None:
+    if size > MAX_BYTES:
+        raise Invalid(
+            f"The headers that travel with a message have at most {MAX_BYTES} bytes"
+            " together."
+        )
+
+
 class Headers(Mapping[str, str]):
     """
     The headers of a message.  Immutable; equal if names and values are, whatever their
@@ -165,24 +173,25 @@ class Headers(Mapping[str, str]):
     def __init__(self, values: Mapping[str, str] | Iterable[tuple[str, str]] = ()) -> None:
         pairs = values.items() if isinstance(values, Mapping) else values
         joined: dict[str, str] = {}
+        characters = 0
         for name, value in pairs:
             name, value = _checked(name, value)
             known = joined.get(name)
             joined[name] = value if known is None else f"{known}, {value}"
+            if len(joined) > MAX_HEADERS:
+                raise Invalid(
+                    f"A message has at most {MAX_HEADERS} headers that travel with it."
+                )
+            # Not only at the end, because a stranger may give any number of values, and of
+            # spellings of a name.
+            characters += len(name if known is None else ", ") + len(value)
+            _check_size(characters)
         self._values = dict(sorted(joined.items()))
-        if len(joined) > MAX_HEADERS:
-            raise Invalid(
-                f"A message has at most {MAX_HEADERS} headers that travel with it."
-            )
         try:
             self.size = sum(len(n) + len(v.encode("utf-8")) for n, v in joined.items())
         except UnicodeEncodeError:
             raise Invalid("A header holds half of a character.") from None
-        if self.size > MAX_BYTES:
-            raise Invalid(
-                f"The headers that travel with a message have at most {MAX_BYTES} bytes"
-                " together."
-            )
+        _check_size(self.size)
         self._hash = hash(tuple(self._values.items()))
 
     def __getitem__(self, name: str) -> str:

@@ -2,6 +2,8 @@
 Tests for `msgbus.headers`.
 """
 
+from itertools import count
+
 from hypothesis import given
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -73,6 +75,18 @@ class HeadersTests(SynchronousTestCase):
             self.assertFalse(does_travel(name))
         self.assertEqual(_does_travel.cache_info().currsize, before)
         self.assertTrue(does_travel("x-" + "a" * 198))
+
+    def test_too_many(self):
+        """
+        Those who give far too many headers, or one in many spellings, are refused before
+        all are looked at.
+        """
+        for pairs, sentence in (
+            (((f"x-{n}", "") for n in count()), "at most 32"),
+            (((("X-A", "x-a")[n % 2], "") for n in count()), "at most 8192"),
+        ):
+            with self.assertRaisesRegex(Invalid, sentence):
+                Headers(pairs)
 
     def test_values(self):
         """
