@@ -25,6 +25,7 @@ __all__ = [
     "headers_of",
     "headers_to_json",
     "shown_name",
+    "stored_headers",
 ]
 
 MAX_HEADERS = 32
@@ -257,7 +258,17 @@ def headers_from_json(text: str) -> Headers:
     values = json.loads(text) if text else {}
     if not isinstance(values, dict):
         raise Invalid("Headers are an object of strings.")
-    return Headers(values) if values else NO_HEADERS
+    return stored_headers(values) if values else NO_HEADERS
+
+
+def stored_headers(values: Mapping[str, str]) -> Headers:
+    """
+    What was stored, without those that do not travel: an earlier version may have let them.
+
+    Raises:
+        Invalid: See `Headers`.
+    """
+    return Headers({name: v for name, v in values.items() if does_travel(name)})
 
 
 NO_HEADERS = Headers()
