@@ -25,13 +25,17 @@ __all__ = [
     "headers_of",
     "headers_to_json",
     "shown_name",
+    "stored_headers",
 ]
 
 MAX_HEADERS = 32
 MAX_BYTES = 8192
 
+# The longest name.
+MAX_NAME = 200
+
 # RFC 9110, section 5.6.2: a name; and what Unicode calls "Cc": C0, DEL and C1.
-_NAME = re.compile(r"[a-z0-9!#$%&'*+.^_`|~-]{1,200}")
+_NAME = re.compile(r"[a-z0-9!#$%&'*+.^_`|~-]+")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 # Of HTTP (RFC 9110), the web (RFC 6266, 8288), mail (RFC 5322), Trace Context of the W3C,
@@ -60,43 +64,74 @@ _STAYING = (
     "x-amz-",
     "x-amzn-",
     "x-api-key",
+    "x-appengine-",
+    "x-archive-files",
+    "x-arr-",
     "x-auth",
+    "x-azure-",
     "x-cache",
     "x-client-",
     "x-cluster-",
+    "x-consumer-",
     "x-content-",
+    "x-credential-",
     "x-csrf",
     "x-dns-prefetch-",
+    "x-download-options",
     "x-envoy-",
     "x-forwarded",
     "x-frame-",
+    "x-goog-authenticated-",
+    "x-goog-iap-",
     "x-http-method",
     "x-lighttpd-",
     "x-litespeed-",
+    "x-ms-client-",
+    "x-ms-token-",
     "x-original-",
     "x-permitted-",
+    "x-pomerium-",
+    "x-proxy",
     "x-real-ip",
     "x-remote-",
+    "x-reproxy-",
     "x-rewrite-",
     "x-robots-",
     "x-sendfile",
+    "x-sourcemap",
     "x-ssl-",
     "x-ua-compatible",
+    "x-userinfo",
     "x-varnish",
+    "x-vouch-",
+    "x-webauth-",
+    "x-webkit-csp",
     "x-xsrf",
     "x-xss-",
 )
 
+# And what lets somebody in: proxies add it for the server behind them, and clients send it
+# with a request, such as X-Access-Token, X-Gitlab-Token or X-Goog-IAP-JWT-Assertion.  All
+# subscribers would read it.
+_SECRET = re.compile(r"(token|secret|passw(or)?d|credentials?|jwt|assertion|api-?key)\Z")
 
-@lru_cache(maxsize=1024)
+
 def does_travel(name: str) -> bool:
     """
     Does a header of this name, in any case, travel with a message?
     """
+    # A stranger's name may have megabytes, and such a name must not be remembered.  Some
+    # letters beyond ASCII become ASCII in lower case.
+    return len(name) <= MAX_NAME and name.isascii() and _does_travel(name)
+
+
+@lru_cache(maxsize=1024)
+def _does_travel(name: str) -> bool:
     name = name.lower()
     return name in _NAMES or (
         name.startswith(_PREFIXES)
         and not name.startswith(_STAYING)
+        and not _SECRET.search(name)
         and _NAME.fullmatch(name) is not None
     )
 
@@ -107,6 +142,14 @@ def shown_name(name: str) -> str:
     A name in lower case as it is usually spelled.
     """
     return name if name.startswith("ce-") else name.title()
+
+
+def _check_size(size: int) -> None:
+    if size > MAX_BYTES:
+        raise Invalid(
+            f"The headers that travel with a message have at most {MAX_BYTES} bytes"
+            " together."
+        )
 
 
 class Headers(Mapping[str, str]):
@@ -131,24 +174,25 @@ class Headers(Mapping[str, str]):
     def __init__(self, values: Mapping[str, str] | Iterable[tuple[str, str]] = ()) -> None:
         pairs = values.items() if isinstance(values, Mapping) else values
         joined: dict[str, str] = {}
+        characters = 0
         for name, value in pairs:
             name, value = _checked(name, value)
             known = joined.get(name)
             joined[name] = value if known is None else f"{known}, {value}"
+            if len(joined) > MAX_HEADERS:
+                raise Invalid(
+                    f"A message has at most {MAX_HEADERS} headers that travel with it."
+                )
+            # Not only at the end, because a stranger may give any number of values, and of
+            # spellings of a name.
+            characters += len(name if known is None else ", ") + len(value)
+            _check_size(characters)
         self._values = dict(sorted(joined.items()))
-        if len(joined) > MAX_HEADERS:
-            raise Invalid(
-                f"A message has at most {MAX_HEADERS} headers that travel with it."
-            )
         try:
             self.size = sum(len(n) + len(v.encode("utf-8")) for n, v in joined.items())
         except UnicodeEncodeError:
             raise Invalid("A header holds half of a character.") from None
-        if self.size > MAX_BYTES:
-            raise Invalid(
-                f"The headers that travel with a message have at most {MAX_BYTES} bytes"
-                " together."
-            )
+        _check_size(self.size)
         self._hash = hash(tuple(self._values.items()))
 
     def __getitem__(self, name: str) -> str:
@@ -214,7 +258,17 @@ def headers_from_json(text: str) -> Headers:
     values = json.loads(text) if text else {}
     if not isinstance(values, dict):
         raise Invalid("Headers are an object of strings.")
-    return Headers(values) if values else NO_HEADERS
+    return stored_headers(values) if values else NO_HEADERS
+
+
+def stored_headers(values: Mapping[str, str]) -> Headers:
+    """
+    What was stored, without those that do not travel: an earlier version may have let them.
+
+    Raises:
+        Invalid: See `Headers`.
+    """
+    return Headers({name: v for name, v in values.items() if does_travel(name)})
 
 
 NO_HEADERS = Headers()

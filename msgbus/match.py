@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from .headers import does_travel
+from .headers import MAX_BYTES, does_travel
 from .message import Invalid, Message
 
 __all__ = ["Channels", "EVERYTHING", "Filter", "Pattern"]
@@ -144,7 +144,8 @@ class Filter:
         object.__setattr__(self, "readable", None)
         object.__setattr__(self, "also", None)
         object.__setattr__(self, "_results", {})
-        _check_cost(*self._patterns)
+        others = tuple(pattern for _, pattern in self.headers)
+        _check_cost(self.type, self.sender, self.channel, headers=others)
 
     def within(self, readable: Channels | None, also: Filter | None = None) -> Filter:
         """
@@ -313,24 +314,26 @@ def _piece(text: str) -> re.Pattern[str]:
     return re.compile("".join("." if c == "?" else re.escape(c) for c in text), re.DOTALL)
 
 
-def _cost(glob: str) -> int:
+def _cost(glob: str, times: int = 1) -> int:
     """
     About how many microseconds it may take to find out that a glob does not match a text of
-    1,000 characters; measured, and rounded up.
+    1,000 characters, or so many times as many; measured, and rounded up.
     """
     cost = 1
     for piece in glob.split("*")[1:-1]:
         # A piece with a "?" in it may be compared as a whole at each place.
-        cost += 2 * len(piece) if "?" in piece.strip("?") else 2
+        cost += times * (2 * len(piece) if "?" in piece.strip("?") else 2)
     return cost
 
 
-def _check_cost(*patterns: Pattern) -> None:
+def _check_cost(*patterns: Pattern, headers: tuple[Pattern, ...] = ()) -> None:
     """
-    Check that patterns can be matched quickly enough.
+    Check that patterns can be matched quickly enough, also those for headers.
     """
-    globs = [glob for p in patterns for glob in (*p.positive, *p.negated)]
-    if sum(map(_cost, globs)) > MAX_COST:
+    cost = sum(_cost(glob) for p in patterns for glob in (*p.positive, *p.negated))
+    times = MAX_BYTES // 1000
+    cost += sum(_cost(g, times) for p in headers for g in (*p.positive, *p.negated))
+    if cost > MAX_COST:
         raise Invalid(
             "The patterns would take too long to match: give fewer globs, or fewer stars"
             " and question marks in them."

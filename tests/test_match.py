@@ -150,6 +150,19 @@ class PatternTests(SynchronousTestCase):
         for glob in COSTLIEST:
             self.assertFalse(Pattern(glob).matches(NEARLY), glob)
 
+    def test_slow_headers(self):
+        """
+        A header may be longer than all else, so looking for a text in it costs more.
+        """
+        Filter(type="*a*,*b*,*c*,*d*,*e*", header={"x-a": "*a*,*b*,*c*", "x-b": "a*,b*,*c"})
+        for header in (
+            {"x-a": "*a*,*b*,*c*,*d*,*e*"},
+            {"x-a": "*a*,*b*,*c*", "x-b": "!*a*,!*b*"},
+            {"x-a": "*aaaa?b*"},
+        ):
+            with self.assertRaisesRegex(Invalid, "too long to match"):
+                Filter(header=header)
+
     def test_too_slow(self):
         """
         Slower ones are refused, also if it takes several patterns of a filter together.

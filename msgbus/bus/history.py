@@ -251,6 +251,9 @@ class History:
         if not keep or not limits.count:
             self._add_transient(Entry(id, message, transient=True), message.channel)
             return
+        if limits.seconds is not None or self._perishing:
+            # Before anything else is dropped to make room.
+            self.expire(id[0])
         log = self._channels.get(message.channel)
         if log is None:
             if len(self._channels) >= limits.channels:
@@ -274,7 +277,6 @@ class History:
             self._drop(self._least())
         if message.max_age is not None:
             self._note_expiry(entry, message)
-        if limits.seconds is not None or self._perishing:
             self.expire(id[0])
 
     def keep_within(self, keep: Keep) -> None:

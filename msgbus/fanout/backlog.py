@@ -216,6 +216,13 @@ class Backlog:
         if self.kept > self._enough:
             self.prune()
 
+    def pass_over(self, count: int) -> None:
+        """
+        Number so many messages that no member gets.  Those that are behind are told of them
+        as of others that were dropped; all of them have chosen `Overflow.LATEST`.
+        """
+        self._next += count
+
     def owed(self, position: Position) -> list[bytes | memoryview]:
         """
         What the member at this position gets next, in pieces that are not copied: about

@@ -12,7 +12,7 @@ from ..formats.framing import Framing
 from ..match import Filter
 from .backlog import Backlog
 from .choices import Choices
-from .group import NO_CHANNEL, Group
+from .group import Group
 from .member import Member, Response
 from .overflow import Overflow
 from .pending import Pending
@@ -132,7 +132,7 @@ class PacedGroup(Group):
                 self._flush()
                 self._go_on_from_here(item)
             elif isinstance(item, int):
-                self._tell_dropped(item, len(self) - len(absent))
+                self._tell_dropped(item)
             else:
                 super().deliver(*item)
         self._flush()
@@ -145,13 +145,16 @@ class PacedGroup(Group):
             self.backlog.skip(member.position)
             self._feed_on(member)
 
-    def _tell_dropped(self, count: int, members: int) -> None:
+    def _tell_dropped(self, count: int) -> None:
         """
-        Have so many members told that messages were dropped because too much waited.
+        Have the members told that messages were dropped because too much waited.
         """
+        self._flush()
+        # Not as a message, which a newer one could replace: then nobody would be told.
+        self.backlog.pass_over(count)
+        gap, counters = self.framing.gap(count), self.backlog.counters
         for member in self._level:
             member.missed += count
-        counters = self.backlog.counters
-        counters.dropped[Overflow.LATEST] += count * members
-        counters.gaps[Overflow.LATEST] += members
-        super().deliver(NO_CHANNEL, self.framing.gap(count))
+            counters.dropped[Overflow.LATEST] += count
+            counters.gaps[Overflow.LATEST] += 1
+            self.tell(member, gap)

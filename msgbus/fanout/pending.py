@@ -85,15 +85,23 @@ class Pending(Generic[M]):
 
     def take(self, milliseconds: int) -> list[tuple[str, bytes] | M | int]:
         """
-        Take everything: messages, as the channel and the bytes; marks; and at the places of
-        messages that were dropped, or have expired at this time, how many.
+        Take everything: messages, as the channel and the bytes; marks; and how many were
+        dropped, or have expired at this time, before the others that stand between the same
+        two marks.
         """
         taken: list[tuple[str, bytes] | M | int] = [*self._dropped]
+        # Where the messages begin behind the last mark.
+        begin = len(taken) - bool(taken and isinstance(taken[-1], int))
         for key, (frame, expires) in self._entries.items():
-            if expires is not None and expires <= milliseconds:
-                taken.append(1)
+            if not isinstance(key, str):
+                taken.append(key)
+                begin = len(taken)
+            elif expires is None or expires > milliseconds:
+                taken.append((key, frame))
+            elif begin < len(taken) and isinstance(count := taken[begin], int):
+                taken[begin] = count + 1
             else:
-                taken.append((key, frame) if isinstance(key, str) else key)
+                taken.insert(begin, 1)
         self._dropped.clear()
         self._entries.clear()
         self.size = 0

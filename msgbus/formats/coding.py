@@ -22,6 +22,12 @@ CODING = "content-encoding"
 _WINDOWS = {"gzip": 31, "x-gzip": 31, "deflate": 15}
 _MAX_CODINGS = 3
 
+# A body may be several streams, one behind the other (RFC 1952, section 2.2).  An empty one
+# has 8 bytes, so there could be millions of them.  A stream copies what it is given behind
+# its end, so it is given so many bytes at once.
+_MAX_STREAMS = 10_000
+_STEP = 4096
+
 
 def decoded(message: Message, limit: int) -> Message:
     """
@@ -47,19 +53,23 @@ def decoded(message: Message, limit: int) -> Message:
 def _undone(coding: str, body: bytes, limit: int) -> bytes:
     if coding not in _WINDOWS:
         raise Invalid(f"The coding {coding[:100]!r} is not known here.")
-    pieces, size = [], 0
-    # A body may be several streams, one behind the other (RFC 1952, section 2.2).
-    while body:
+    pieces, size, place, streams = [], 0, 0, 0
+    while place < len(body):
+        streams += 1
+        if streams > _MAX_STREAMS:
+            raise Invalid(f"The body has more than {_MAX_STREAMS} streams of {coding}.")
         stream = zlib.decompressobj(_WINDOWS[coding])
-        try:
-            piece = stream.decompress(body, limit - size + 1)
-        except zlib.error:
-            raise Invalid(f"The body is not coded by {coding}.") from None
-        pieces.append(piece)
-        size += len(piece)
-        if size > limit:
-            raise Invalid(f"Without its coding, the body has more than {limit} bytes.")
+        while place < len(body) and not stream.eof:
+            step = body[place : place + _STEP]
+            try:
+                piece = stream.decompress(step, limit - size + 1)
+            except zlib.error:
+                raise Invalid(f"The body is not coded by {coding}.") from None
+            pieces.append(piece)
+            size += len(piece)
+            if size > limit:
+                raise Invalid(f"Without its coding, the body has more than {limit} bytes.")
+            place += len(step) - len(stream.unused_data)
         if not stream.eof:
             raise Invalid(f"The body, coded by {coding}, is cut off.")
-        body = stream.unused_data
     return b"".join(pieces)

@@ -15,7 +15,7 @@ from typing import Any
 from ..bus.history import History
 from ..bus.id_sequence import zero_id
 from ..bus.log import CannotLoad
-from ..headers import Headers
+from ..headers import stored_headers
 from ..ids import ZERO, Id, parse_id
 from ..message import Invalid, Message
 from .address import RedisAddress
@@ -159,7 +159,7 @@ def _without_body(
         second,
         sender.decode(),
         origin=origin.decode(),
-        headers=Headers(fields.get("headers", {})),
+        headers=stored_headers(fields.get("headers", {})),
         max_age=fields.get("max_age"),
     )
 

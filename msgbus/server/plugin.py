@@ -185,4 +185,5 @@ def _bus_resource(options: Options, bus: Bus, reactor: IReactorTime) -> BusResou
         quotas=Quotas(quota_sizes_of(options)),
     )
     resource.mount.journal.verbosity = verbosity_of(options)
+    resource.mount.private_header = (options["user-header"] or "").lower()
     return resource

@@ -84,6 +84,8 @@ class Mount:
         publication_streams: The streams that are being published.
         rights: The rights on which streams and waiting requests depend.
         subscribers: Who reads a stream, by their numbers.
+        private_header: A header, in lower case, that travels with no message, also if it is
+            in a part or an envelope: a proxy names users by it.  Empty if there is none.
     """
 
     def __init__(
@@ -110,6 +112,7 @@ class Mount:
         self.takes_streams = True
         self.rights = Rights(reactor)
         self.subscribers: dict[int, Subscriber] = {}
+        self.private_header = ""
         self._numbers = count(1)
         self.publication_streams: set[Stoppable] = set()
 
@@ -159,6 +162,9 @@ class Mount:
         """
         if self.closed:
             raise Stopping(self.returns.next())
+        if message.headers and self.private_header in message.headers:
+            headers = message.headers.without(self.private_header)
+            message = replace(message, headers=headers)
         may_count = visitor.check_publish(message.channel, require)
         visitor.check_message(message, len(body))
         self.quotas.charge_publication(visitor, peer, len(body))

@@ -29,8 +29,10 @@ T = TypeVar("T")
 # A URL, absolute or relative; the query is no part of the path.
 _LOCATION = re.compile(r"(?:[a-z][a-z0-9+.-]*://[^/?#]*(?=/))?([^?#]*)", re.IGNORECASE)
 
-# How many messages that differ only in their bodies are remembered.
+# How many messages that differ only in their bodies are remembered, and how many bytes of
+# headers each may have for that, because there may be thousands of streams.
 MAX_TEMPLATES = 256
+MAX_TEMPLATE_HEADERS = 1000
 
 # The headers that most parts have, and that do not travel.
 _USUAL = {
@@ -276,7 +278,8 @@ class Parts:
             )
             if len(self._templates) >= MAX_TEMPLATES:
                 self._templates.clear()
-            self._templates[key] = template
+            if others.size <= MAX_TEMPLATE_HEADERS:
+                self._templates[key] = template
         return template
 
 

@@ -244,6 +244,21 @@ class HistoryTests(SynchronousTestCase):
         self.assertEqual(self.history._perishing, [])
         self.assertEqual(self.history.last("a")[0], 1)
 
+    def test_expired_go_first(self):
+        """
+        No message is dropped to make room that messages take which have expired.
+        """
+        one = MESSAGE_OVERHEAD + CHANNEL_OVERHEAD
+        for keep in ({"count": 2}, {"channels": 2}, {"size": 2 * one + 100}):
+            self.make(**keep)
+            for number, name, max_age in ((1, "a", None), (2, "b", 1), (5000, "c", None)):
+                channel = name if "count" not in keep else "a"
+                message = Message(channel, b"", max_age=max_age)
+                message = message.published(f"{number}-{number}")
+                self.history.add((number, number), message)
+            self.count = 5000
+            self.assertEqual(self.ids(self.begin()), [1, 5000], keep)
+
     def ids(self, cursor):
         """
         As `rest`, of messages whose ids are whole.

@@ -268,6 +268,28 @@ class PacedTests(SynchronousTestCase):
         self.assertEqual(pipe.got, b"\n")
         self.assertEqual(member.standing.state, "level")
 
+    def test_slow_and_dropped(self):
+        """
+        Who reads slowly, while too much waits for all again and again, is told of each
+        message that it does not get, as is who reads.
+        """
+        fast, _ = self.join()
+        for room in (0, 3, 1000):
+            slow, member = self.join(room=room)
+            for turn in range(5):
+                for number in range(30):
+                    self.publish("x" * 50, channel=f"{room}/{turn}/{number}")
+                self.after(2)
+            slow.grant(member, 10**9)
+            for pipe in (fast, slow):
+                got = self.got(pipe)
+                gaps = sum(each["gap"] for each in got if isinstance(each, dict))
+                messages = sum(isinstance(each, str) for each in got)
+                self.assertEqual(messages + gaps, 150)
+                self.assertGreater(gaps, 0)
+            self.assertEqual(member.standing.missed, gaps)
+            member.stopProducing()
+
     def test_end(self):
         """
         When the bus stops, it gets what waits, and what comes after that.

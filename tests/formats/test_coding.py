@@ -3,6 +3,7 @@ Tests for `msgbus.formats.coding`.
 """
 
 import gzip
+import os
 import tracemalloc
 import zlib
 
@@ -71,3 +72,17 @@ class DecodedTests(SynchronousTestCase):
         _, peak = tracemalloc.get_traced_memory()
         tracemalloc.stop()
         self.assertLess(peak, 10**6)
+
+    def test_many_streams(self):
+        """
+        A body may be many streams, larger and smaller ones, but not millions of empty ones:
+        that would take hours.
+        """
+        large = bytes(10**6) + os.urandom(10_000)
+        body = b"".join(map(gzip.compress, (b"", large, b"a", large, b"")))
+        message = decoded(coded(body, "gzip"), 10**8)
+        self.assertEqual(message.body, large + b"a" + large)
+        many = gzip.compress(zlib.compress(b"") * 10**6)
+        self.assertLess(len(many), 15_000)
+        with self.assertRaisesRegex(Invalid, "streams"):
+            decoded(coded(many, "deflate, gzip"), 10**8)

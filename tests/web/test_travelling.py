@@ -186,7 +186,7 @@ class TravellingTests(WebSocketTestCase):
         A page of another site that may publish may send them.
         """
         self.server = Server(origins=Origins([PAGE]))
-        asked = "content-type, x-b,ce-type, cookie, x-forwarded-for"
+        asked = "content-type, x-b,ce-type, cookie, x-forwarded-for, x-\N{KELVIN SIGN}"
         _, headers, _ = self.server.ask(
             get(
                 method="OPTIONS",
@@ -204,6 +204,22 @@ class TravellingTests(WebSocketTestCase):
         self.server.root._user_header = "X-User"
         self.server.ask(post(headers=TYPE + "X-User: alice\nX-B: c\n"))
         self.assertEqual([m.headers for m in self.published], [Headers({"x-b": "c"})])
+
+    def test_user_header_of_a_part(self):
+        """
+        Nor does it from a part or an envelope, whose reader could be believed if he copied
+        the message with its headers.
+        """
+        self.server.resource.mount.private_header = "x-user"
+        self.stream(TYPE + "X-User: alice\nX-B: c\n")
+        peer = self.open()
+        for headers in ({"X-User": "alice", "X-B": "c"}, {"x-user": "alice"}):
+            peer.send(text(body="x", headers=headers))
+        self.server.turn()
+        self.assertEqual(
+            [m.headers for m in self.published],
+            [Headers({"x-b": "c"}), Headers({"x-b": "c"}), Headers()],
+        )
 
     def test_filter(self):
         """
