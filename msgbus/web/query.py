@@ -344,7 +344,7 @@ def _live(parameters: dict[str, list[str]], form: str, begins: bool) -> Live:
     if not begins:
         raise Invalid(
             "With until=now, a stream has only messages that are kept, and this one asks"
-            " for none: add since or last, such as since=1h."
+            " for none: add since, last or last-of-each, such as since=1h."
         )
     return Live.END
 

@@ -132,7 +132,7 @@ def test_refused(bus):
     What makes no sense is refused with one sentence that says what to do.
     """
     for query, sentence in (
-        ("until=now", "add since or last"),
+        ("until=now", "add since, last or last-of-each"),
         ("since=1h&until=yesterday", "give until=now"),
         ("last=1&until=now&format=message", "leave it away"),
         ("interval=2s", "add overflow=latest"),

@@ -151,6 +151,14 @@ def test_rolling_restart(behind):
     assert received == [ids] * len(received)
 
 
+def established(port):
+    """
+    Does anybody have a connection to this port, which neither end has closed?
+    """
+    of_port = ["state", "established", f"sport = :{port}"]
+    return bool(subprocess.check_output(["ss", "-Htn", *of_port]).strip())
+
+
 @pytest.mark.parametrize("behind", ["nginx"], indirect=True)
 @pytest.mark.parametrize(
     ("method", "headers", "status"),
@@ -165,16 +173,18 @@ def test_node_is_killed(behind, redis, shell, method, headers, status):
     for node in nodes:
         # From now on, Redis knows the script.
         publish(f"{node.daemon.url}first", b"", "text/plain")
-    before = [node.daemon.open_files() for node in nodes]
     redis.freeze()
     publisher = shell(
         f"curl -s -o /dev/null -w '%{{http_code}}' -X {method} {headers}"
         f" -H 'Content-Type: text/plain' -d hello http://localhost:{port}/msgbus/foo"
     )
+    deadline = time.monotonic() + START_SECONDS
+    while not any(connected := [established(node.daemon.port) for node in nodes]):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
     # The node sends the message to Redis, which reads it later.
     time.sleep(0.5)
-    files = [node.daemon.open_files() for node in nodes]
-    killed = [new > old for new, old in zip(files, before, strict=True)].index(True)
+    killed = connected.index(True)
     nodes[killed].daemon.kill()
     redis.thaw()
     assert publisher.stdout.read() == status

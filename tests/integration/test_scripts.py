@@ -603,7 +603,7 @@ class TestDump:
         ran = tool(bus, "msgdump", "--last=2", "--until=now", "empty").end()
         assert (ran.out, ran.err) == (b"", b"")
         told = tool(bus, "msgdump", "--until", "now").end(1).err
-        assert b"add since or last" in told
+        assert b"add since, last or last-of-each" in told
         assert b"invalid choice" in tool(bus, "msgdump", "--until", "noon").end(2).err
 
     def test_interval(self, tool, bus):

@@ -211,7 +211,7 @@ class SubscriptionTests(SynchronousTestCase):
             (b"last=1&until=", "'': give until=now"),
             (b"last=1&until=10m", "'10m': give until=now"),
             (b"last=1&until=now&until=now", "'now,now': give until=now"),
-            (b"until=now", "add since or last"),
+            (b"until=now", "add since, last or last-of-each"),
             (b"last=1&until=now&format=message", "leave it away"),
         ):
             with self.assertRaisesRegex(Invalid, sentence):
