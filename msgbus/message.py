@@ -8,6 +8,7 @@ No I/O and no clock.  How a message becomes bytes is up to `formats`, who gets i
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import NamedTuple
@@ -52,7 +53,7 @@ class Message:
         origin: Where the message was published first, if that was another bus, from which
             a program has copied it to this one: `LIFE/ID`, see `ids.parse_origin`.
             Otherwise the empty string.
-        headers: What else its publisher has said about it.
+        headers: What else its publisher has said about it; `NO_HEADERS` if that is nothing.
         max_age: For how many seconds after its publication it is kept and delivered, or
             None for no such limit (RFC 9111, section 5.2.2.1).
 
@@ -89,8 +90,8 @@ class Message:
             raise Invalid(f"The sender {self.sender!r} begins or ends with a space.")
         if self.origin:
             parse_origin(self.origin)
-        if not isinstance(self.headers, Headers):
-            _set_headers(self, Headers(self.headers))
+        if self.headers is not NO_HEADERS:
+            _set_headers(self, _headers(self.headers))
         if self.max_age is not None:
             _set_max_age(self, _seconds(self.max_age))
 
@@ -251,6 +252,15 @@ def _check_field(what: str, value: str) -> None:
         raise Invalid(f"The {what} {value[:100]!r} holds a control character.")
     if len(value) > MAX_FIELD_BYTES or len(_utf8(what, value)) > MAX_FIELD_BYTES:
         raise Invalid(f"The {what} is longer than {MAX_FIELD_BYTES} bytes.")
+
+
+def _headers(headers: Mapping[str, str]) -> Headers:
+    """
+    Headers of a message: `NO_HEADERS` itself if there are none, which is quickly compared.
+    """
+    if not headers:
+        return NO_HEADERS
+    return headers if isinstance(headers, Headers) else Headers(headers)
 
 
 def _seconds(max_age: int) -> int:

@@ -16,6 +16,7 @@ from heapq import heapify, heappop, heappush, nsmallest
 from operator import attrgetter, itemgetter
 from typing import Protocol
 
+from ..headers import NO_HEADERS
 from ..ids import ZERO, Id
 from ..message import Message, is_folder, names_of
 
@@ -33,10 +34,6 @@ MAX_LOST_NAMES = 10_000
 # When there are too many channels, so much of them loses its messages at once, because it
 # takes a look at all channels to find those that have been silent for longest.
 SILENT = 1 / 100
-
-# Dropped entries are removed from `History._superseded` when it is longer than twice the
-# list of all entries, and by this much.
-SUPERSEDED_SLACK = 64
 
 # The most bytes of transient messages; see `History`.
 TRANSIENT_BYTES = 8 * 1024 * 1024
@@ -97,7 +94,7 @@ class Entry:
         self.message: Message | None = message
         text = len(message.body) + len(message.content_type) + len(message.sender)
         self.size = text + len(message.origin) + MESSAGE_OVERHEAD
-        if message.headers:
+        if message.headers is not NO_HEADERS:
             self.size += message.headers.size + HEADER_OVERHEAD * len(message.headers)
 
 
@@ -263,10 +260,7 @@ class History:
             if self.watcher is not None:
                 self.watcher.appeared(message.channel)
         else:
-            self._superseded.append(log.newest())
-            if len(self._superseded) > 2 * len(self._all.entries) + SUPERSEDED_SLACK:
-                alive = (e for e in self._superseded if e.message is not None)
-                self._superseded = deque(alive)
+            self._superseded.append(log.entries[-1])
         entry = Entry(id, message)
         self._all.entries.append(entry)
         log.entries.append(entry)
@@ -533,10 +527,13 @@ class History:
         if log is None:
             log = self._channels[message.channel]
         # Not in a method of `_EntryList`, because this is done for nearly every message.
-        for entries in (self._all, log):
+        for entries in (log, self._all):
             entries.holes += 1
             if entries.holes * 2 > len(entries.entries):
                 entries.remove_holes()
+                if entries is self._all:
+                    alive = (e for e in self._superseded if e.message is not None)
+                    self._superseded = deque(alive)
         # Only a message that has expired is dropped before older ones.
         while log.entries and log.entries[-1].message is None:
             log.entries.pop()

@@ -11,7 +11,7 @@ from email.utils import formatdate
 from functools import lru_cache
 from urllib.parse import quote
 
-from ..headers import Headers, shown_name
+from ..headers import NO_HEADERS, Headers, shown_name
 from ..message import Message
 from .framing import Framing
 
@@ -75,20 +75,23 @@ class MultipartFraming(Framing):
         """
         The headers and body of a part, and the delimiter line that closes it.
         """
-        template = _head(self.prefix, message.content_type, message.channel, message.sender)
-        body = message.body
-        lines = _lines(message.headers) if message.headers else b""
+        id, headers, body = message.id, message.headers, message.body
+        end = id.find("-") - 3
+        template = _head(
+            self.prefix,
+            message.content_type,
+            message.channel,
+            message.sender,
+            # Without milliseconds, the time is that of many messages.
+            id[:end] if end > 0 else "",
+        )
+        lines = b"" if headers is NO_HEADERS else _lines(headers)
         if message.max_age is not None:
             lines += b"Cache-Control: max-age=%d\r\n" % message.max_age
-        if id := message.id:
-            # Without milliseconds, the time is that of many messages.
-            lines += b"%bMsgbus-Id: %b\r\n" % (
-                _date(id.partition("-")[0][:-3]),
-                id.encode(),
-            )
+        ids = b"Msgbus-Id: %b\r\n" % id.encode() if id else b""
         if message.origin:
-            lines += b"Msgbus-Origin: %b\r\n" % message.origin.encode()
-        return template % (len(body), lines), body, _delimiter(self.boundary)
+            ids += b"Msgbus-Origin: %b\r\n" % message.origin.encode()
+        return template % (len(body), lines, ids), body, _delimiter(self.boundary)
 
     def gap(self, count: int | None) -> bytes:
         """
@@ -126,19 +129,27 @@ def _delimiter(boundary: str) -> bytes:
     return f"\r\n--{boundary}\r\n".encode("ascii")
 
 
-@lru_cache(maxsize=256)
-def _head(prefix: str, content_type: str, channel: str, sender: str) -> bytes:
+@lru_cache(maxsize=1024)
+def _head(prefix: str, content_type: str, channel: str, sender: str, seconds: str) -> bytes:
     """
-    A template of the head of a part, with places for the length of the body and for the
-    other lines, which differ from message to message.  It is cached, because the next
-    message often has the same channel, type and sender.
+    A template of the head of a part, with places for the length of the body, for the lines
+    of headers that travel, and for those of id and origin.  It is cached, because the next
+    message often has the same channel, type and sender, and comes in the same second.
+
+    Args:
+        seconds: When the message was published, in decimal digits, since 1970; empty if its
+            id does not say so.
     """
     before = f"Content-Type: {content_type}\r\nContent-Length: "
     after = f"\r\nContent-Location: {location(prefix, channel)}\r\n"
     if sender:
         after += f"From: {sender}\r\n"
     before, after = (text.replace("%", "%%") for text in (before, after))
-    return f"{before}%d{after}%b\r\n".encode()
+    date = ""
+    if seconds and int(seconds) <= MAX_DATE:
+        # RFC 9110, section 6.6.1.
+        date = f"Date: {formatdate(int(seconds), usegmt=True)}\r\n"
+    return f"{before}%d{after}%b{date}%b\r\n".encode()
 
 
 @lru_cache(maxsize=256)
@@ -147,20 +158,6 @@ def _lines(headers: Headers) -> bytes:
     The lines of the headers that travel with a message.
     """
     return "".join(f"{shown_name(n)}: {v}\r\n" for n, v in headers.items()).encode()
-
-
-@lru_cache(maxsize=256)
-def _date(seconds: str) -> bytes:
-    """
-    The line that tells when a message was published (RFC 9110, section 6.6.1), or nothing
-    if the id of the message does not say so.
-
-    Args:
-        seconds: In decimal digits, since 1970.
-    """
-    if not seconds or int(seconds) > MAX_DATE:
-        return b""
-    return f"Date: {formatdate(int(seconds), usegmt=True)}\r\n".encode("ascii")
 
 
 def location(prefix: str, channel: str) -> str:

@@ -162,7 +162,7 @@ class Mount:
         """
         if self.closed:
             raise Stopping(self.returns.next())
-        if message.headers and self.private_header in message.headers:
+        if self.private_header and self.private_header in message.headers:
             headers = message.headers.without(self.private_header)
             message = replace(message, headers=headers)
         may_count = visitor.check_publish(message.channel, require)
