@@ -163,13 +163,14 @@ class Headers(Mapping[str, str]):
 
     Attributes:
         size: Bytes of all names and values together.
+        values_text: All values, each on a line, to be searched at once.
 
     Raises:
         Invalid: A name is none of a header that travels, a value holds a control character,
             or there are more than 32 headers or 8 KiB.
     """
 
-    __slots__ = ("_hash", "_values", "size")
+    __slots__ = ("_hash", "_values", "size", "values_text")
 
     def __init__(self, values: Mapping[str, str] | Iterable[tuple[str, str]] = ()) -> None:
         pairs = values.items() if isinstance(values, Mapping) else values
@@ -193,6 +194,7 @@ class Headers(Mapping[str, str]):
         except UnicodeEncodeError:
             raise Invalid("A header holds half of a character.") from None
         _check_size(self.size)
+        self.values_text = "\n".join(self._values.values())
         self._hash = hash(tuple(self._values.items()))
 
     def __getitem__(self, name: str) -> str:

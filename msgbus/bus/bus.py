@@ -14,7 +14,6 @@ from collections.abc import Callable, Iterable
 from twisted.internet.defer import Deferred, succeed
 from twisted.logger import Logger
 
-from ..headers import NO_HEADERS
 from ..ids import Id, Since, format_id, life_of, parse_origin
 from ..match import EVERYTHING, Filter
 from ..message import Invalid, Message, Receipt, check_name
@@ -239,10 +238,7 @@ class Bus:
             or boundary in message.channel
             or boundary in message.content_type
             or boundary in message.sender
-            or (
-                message.headers is not NO_HEADERS
-                and any(boundary in value for value in message.headers.values())
-            )
+            or boundary in message.headers.values_text
         ):
             raise Invalid(
                 "The message holds the boundary of this bus's multipart streams,"
