@@ -276,28 +276,11 @@ export async function publish(url, body, type, options = {}) {
  *   `BusError`, or with the reason of `signal`.
  */
 export async function forget(url, options = {}) {
-  const { signal } = options;
   const { address, user, password } = addressOf(url, options);
-  signal?.throwIfAborted();
-  const attempt = attemptUnder(signal);
-  const patience = timer(ANSWER_SECONDS, attempt.end);
-  patience.start();
-  try {
-    const request = new Request(address, {
-      method: "DELETE",
-      headers: authorization(user, password),
-      ...access(user),
-      signal: attempt.signal,
-    });
-    const response = await reached(fetch(request));
+  const request = { method: "DELETE", headers: authorization(user, password), ...access(user) };
+  await ask(address, request, ANSWER_SECONDS, options.signal, async (response) => {
     if (response.status !== 204) throw await refusal(response);
-  } catch (error) {
-    signal?.throwIfAborted();
-    throw error;
-  } finally {
-    patience.stop();
-    attempt.end();
-  }
+  });
 }
 
 /**
@@ -319,30 +302,16 @@ export async function channels(url, options = {}) {
   const { channel, after, limit, signal } = options;
   const { address, user, password } = addressOf(url, options);
   withQuery(address, { list: 1, channel, after, limit });
-  signal?.throwIfAborted();
-  const attempt = attemptUnder(signal);
-  const patience = timer(ANSWER_SECONDS, attempt.end);
-  patience.start();
-  try {
-    const request = new Request(address, {
-      headers: { ...authorization(user, password), Accept: "application/json" },
-      ...access(user),
-      cache: "no-store",
-      signal: attempt.signal,
-    });
-    const response = await reached(fetch(request));
+  const headers = { ...authorization(user, password), Accept: "application/json" };
+  /** @type {RequestInit} */
+  const request = { headers, ...access(user), cache: "no-store" };
+  return ask(address, request, ANSWER_SECONDS, signal, async (response) => {
     const contentType = response.headers.get("Content-Type") ?? "";
     if (response.status !== 200 || !contentType.startsWith("application/json")) {
       throw await refusal(response);
     }
     return JSON.parse(await reached(response.text()));
-  } catch (error) {
-    signal?.throwIfAborted();
-    throw error;
-  } finally {
-    patience.stop();
-    attempt.end();
-  }
+  });
 }
 
 /**
@@ -855,26 +824,42 @@ function cutShort(decoder) {
  * @param {AbortSignal} [signal]
  */
 async function publishOnce(address, body, headers, signal) {
-  signal?.throwIfAborted();
-  const attempt = attemptUnder(signal);
   const size = typeof body === "string" ? body.length : body.byteLength;
-  const patience = timer(ANSWER_SECONDS + size / SLOWEST_BYTES_PER_SECOND, attempt.end);
-  patience.start();
-  try {
-    const request = new Request(address, {
-      method: "POST",
-      body,
-      headers,
-      ...access(headers.Authorization),
-      signal: attempt.signal,
-    });
-    const response = await reached(fetch(request));
+  const seconds = ANSWER_SECONDS + size / SLOWEST_BYTES_PER_SECOND;
+  const request = { method: "POST", body, headers, ...access(headers.Authorization) };
+  return ask(address, request, seconds, signal, async (response) => {
     if (response.status !== 204) throw await refusal(response);
     const count = response.headers.get("Msgbus-Subscribers") ?? "";
     return {
       id: response.headers.get("Msgbus-Id") ?? "",
       subscribers: /^[0-9]{1,15}$/.test(count) ? Number(count) : -1,
     };
+  });
+}
+
+/**
+ * Send a request, and read its answer, in so many seconds, unless `signal` ends it before.
+ *
+ * @template T
+ * @param {URL} address
+ * @param {RequestInit} request
+ * @param {number} seconds
+ * @param {AbortSignal | undefined} signal
+ * @param {(response: Response) => Promise<T>} read
+ * @returns {Promise<T>} Rejected with the reason of `signal`, or as `read` is.
+ */
+async function ask(address, request, seconds, signal, read) {
+  signal?.throwIfAborted();
+  const attempt = attemptUnder(signal);
+  const patience = timer(seconds, attempt.end);
+  patience.start();
+  try {
+    return await read(
+      await reached(fetch(new Request(address, { ...request, signal: attempt.signal }))),
+    );
+  } catch (error) {
+    signal?.throwIfAborted();
+    throw error;
   } finally {
     patience.stop();
     attempt.end();
