@@ -161,15 +161,12 @@ class Filter:
         return filter
 
     @property
-    def _patterns(self) -> tuple[Pattern, ...]:
-        return self.type, self.sender, self.channel, *(p for _, p in self.headers)
-
-    @property
     def characters(self) -> int:
         """
         How long its patterns are together; matching a message takes longer with more.
         """
-        own = sum(len(pattern.text) for pattern in self._patterns)
+        patterns = (self.type, self.sender, self.channel, *(p for _, p in self.headers))
+        own = sum(len(pattern.text) for pattern in patterns)
         return own if self.also is None else own + self.also.characters
 
     @property

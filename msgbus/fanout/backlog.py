@@ -67,7 +67,7 @@ class Backlog:
 
     Attributes:
         counters: As given.
-        delivered, milliseconds: As given.
+        delivered, limit, milliseconds: As given.
         kept: Bytes of the messages that are kept.
         late: Positions of members whose response is to be ended because too much waits for
             them; the caller ends them, and empties this set.
@@ -83,7 +83,7 @@ class Backlog:
     ) -> None:
         self.kept = 0
         self.late: set[Position] = set()
-        self._limit = limit
+        self.limit = limit
         self._gap = gap
         self.counters = counters
         self.delivered = delivered
@@ -110,19 +110,12 @@ class Backlog:
         # For `LATEST`: the newest message of each channel.
         self._latest = Latest(limit)
 
-    @property
-    def limit(self) -> int:
-        """
-        How many bytes may wait for one member.
-        """
-        return self._limit
-
     def limit_to(self, limit: int) -> None:
         """
         Change how many bytes may wait for one member.  For whom more waits already, it is
         dropped when the next message is added.
         """
-        self._limit = self._latest.limit = limit
+        self.limit = self._latest.limit = limit
         self._enough = 2 * self.kept + limit
         self._be_patient()
 
@@ -182,7 +175,7 @@ class Backlog:
             last, end = max(number, position.limit), max(start, position.end)
             lost = self._next - last
         elif position.overflow is Overflow.LATEST:
-            end = min(end, start + self._limit)
+            end = min(end, start + self.limit)
         return messages + last - number, size + end - start, lost
 
     def add(self, channel: str, frame: bytes, expires: int | None = None) -> None:
@@ -413,13 +406,13 @@ class Backlog:
         self.delivered.add(1, size)
 
     def _keep_all_for(self, position: Position) -> None:
-        patience = position.start + self._limit
+        patience = position.start + self.limit
         self._patience = min(self._patience, patience) if self._open else patience
         self._open.add(position)
 
     def _limit_the_late(self) -> None:
         for position in tuple(self._open):
-            if self._bytes - position.start > self._limit:
+            if self._bytes - position.start > self.limit:
                 self._open.discard(position)
                 position.limit, position.end = self._next, self._bytes
                 if position.overflow is Overflow.CLOSE:
@@ -428,10 +421,10 @@ class Backlog:
 
     def _be_patient(self) -> None:
         starts = [position.start for position in self._open]
-        self._patience = min(starts, default=0) + self._limit
+        self._patience = min(starts, default=0) + self.limit
 
     def _roll(self) -> None:
-        while self._bytes - self._oldest_start > self._limit:
+        while self._bytes - self._oldest_start > self.limit:
             self._roll_one()
 
     def _roll_one(self) -> None:
@@ -444,7 +437,7 @@ class Backlog:
             kept = self._expiries.items()
             self._expiries = {n: expires for n, expires in kept if n in frames}
         self._count(sum(map(len, frames.values())) - self.kept)
-        self._enough = 2 * self.kept + self._limit
+        self._enough = 2 * self.kept + self.limit
 
     def _count(self, size: int) -> None:
         self.kept += size

@@ -24,7 +24,7 @@ from ..message import Message
 from .backlog import Backlog
 from .choices import Choices, Live
 from .counters import Counters
-from .group import NO_CHANNEL, Group
+from .group import Group
 from .member import Member, Response
 from .overflow import Overflow
 from .paced import PacedGroup
@@ -32,6 +32,9 @@ from .replay import HeldFrames, Nothing, Replay, SingleMessage, Source
 from .turns import Turns
 
 __all__ = ["Fanout", "Limits"]
+
+# No channel has this name, so that nothing takes the place of a gap that waits.
+_NO_CHANNEL = "."
 
 # Of a group: the name of a channel or folder, what its members have in common, and the
 # seconds of `Choices.interval`.
@@ -199,7 +202,7 @@ class Fanout:
 
         def missed() -> None:
             if gap := framing.gap(None):
-                group.deliver(NO_CHANNEL, gap)
+                group.deliver(_NO_CHANNEL, gap)
 
         def emptied() -> None:
             subscription.cancel()

@@ -24,13 +24,10 @@ from .replay import Replay
 from .replaying import Replaying
 from .turns import Turns
 
-__all__ = ["NO_CHANNEL", "Group"]
+__all__ = ["Group"]
 
 # How many slices of 64 KiB one member may be sent in one turn of the reactor.
 SLICES = 64
-
-# No channel has this name, so that nothing takes the place of a gap that waits.
-NO_CHANNEL = "."
 
 
 class Group:
